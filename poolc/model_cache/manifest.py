@@ -1,0 +1,151 @@
+"""The manifest: what an artifact is. Schema, the two ids, and nothing about where files lie on disk.
+
+``manifest.json`` is canonical JSON (sorted keys, no spaces), so its sha256 is the artifact's id: the
+same inputs, options, recipe and tuning record give the same bytes. Times, machine facts and
+measurements live in ``report.json``, outside the identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from poolc.errors import ArtifactCorrupt, ArtifactIncompatible
+from poolc.model_cache.serde import canonical_json, from_plain, to_plain
+from poolc.spec import ModelSpec, Precision, Profile, Target
+
+SCHEMA_MAJOR = 1
+SCHEMA_MINOR = 0
+
+# Raised whenever a graph pass changes numbers: artifacts of an older recipe are then not looked up.
+RECIPE = 1
+
+MANIFEST_FILE = "manifest.json"
+REPORT_FILE = "report.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+# Fields a writer may mark ``critical``: a reader that does not know one must not guess.
+KNOWN_CRITICAL: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaVersion:
+    major: int
+    minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the weights came from: hub id or folder name, commit, sha256 of every input file."""
+
+    id: str
+    revision: str | None
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A graph input or output; a str in ``shape`` is a symbolic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """One executable graph: its file and its interface."""
+
+    file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requires:
+    """What a machine needs to run this artifact; ``onnxruntime`` is a PEP 440 specifier."""
+
+    onnxruntime: str | None = None
+    cpu_features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that identifies an artifact. ``files`` maps relative path to sha256 hex."""
+
+    schema: SchemaVersion
+    recipe: int
+    source: Source
+    spec: ModelSpec
+    target: Target
+    precision: Precision
+    graphs: Mapping[str, GraphInfo]  # by output set; "main" is always there
+    space_id: str
+    files: Mapping[str, str]
+    requires: Requires = field(default_factory=Requires)
+    profiles: tuple[Profile, ...] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    critical: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes that are written and hashed."""
+        return canonical_json(to_plain(self))
+
+    @property
+    def artifact_id(self) -> str:
+        """The sha256 of the canonical manifest, in hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read manifest bytes.
+
+    Raises ArtifactIncompatible for a newer major schema or an unknown critical field, and
+    ArtifactCorrupt, naming the field, for anything malformed.
+    """
+    try:
+        plain = json.loads(data)
+    except ValueError as error:
+        raise ArtifactCorrupt(f"{MANIFEST_FILE} is not JSON: {error}") from error
+    if not isinstance(plain, dict):
+        raise ArtifactCorrupt(f"{MANIFEST_FILE} must hold an object")
+    _check_schema(plain)
+    try:
+        return from_plain(Manifest, plain, "manifest")
+    except ValueError as error:
+        raise ArtifactCorrupt(f"{MANIFEST_FILE}: {error}") from error
+
+
+def _check_schema(plain: dict[str, Any]) -> None:
+    schema = plain.get("schema")
+    major = schema.get("major") if isinstance(schema, dict) else None
+    if not isinstance(major, int):
+        raise ArtifactCorrupt(f"{MANIFEST_FILE}: schema.major is missing")
+    if major > SCHEMA_MAJOR:
+        raise ArtifactIncompatible(
+            f"the artifact has schema {major}; this poolc reads up to {SCHEMA_MAJOR}: upgrade poolc"
+        )
+    critical = plain.get("critical", [])
+    unknown = sorted(set(critical) - KNOWN_CRITICAL) if isinstance(critical, list) else [critical]
+    if unknown:
+        raise ArtifactIncompatible(
+            f"the artifact needs {', '.join(map(str, unknown))}, which this poolc does not know: "
+            "upgrade poolc"
+        )
+
+
+def space_id(spec: ModelSpec, weights: Mapping[str, str]) -> str:
+    """Hash what defines a vector space: weights, tokenizer, heads, prompts and maximum length.
+
+    ``weights`` maps the source's weight and tokenizer files to their sha256. Target, tuning,
+    precision and tool versions stay out: a CPU artifact can answer queries over a GPU job's vectors.
+    """
+    heads = to_plain(replace(spec, origins={}, tasks=()))
+    # Request-time defaults choose among vectors of one space; they do not make another.
+    for name in ("use_activation", "default_dimensions", "matryoshka", "default_prompt_name"):
+        heads.pop(name)
+    return hashlib.sha256(canonical_json({"spec": heads, "files": dict(weights)})).hexdigest()
