@@ -154,6 +154,7 @@ class ModelSpec:
     hidden_size: int
     max_length: int  # tokens, special tokens included
     inputs: tuple[str, ...]  # graph inputs, in order
+    vocab_size: int  # rows of the token embedding: ids beyond are refused
     pad_token_id: int = 0
     pooling: tuple[PoolingType, ...] = ()  # several are concatenated, as Sentence Transformers does
     dense: tuple[DenseSpec, ...] = ()

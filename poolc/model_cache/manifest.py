@@ -1,7 +1,7 @@
-"""The manifest: what an artifact is. Schema, the two ids, and nothing about where files lie on disk.
+"""The manifest: what an artifact is. Schema and the two ids; nothing about where files lie.
 
-``manifest.json`` is canonical JSON (sorted keys, no spaces), so its sha256 is the artifact's id: the
-same inputs, options, recipe and tuning record give the same bytes. Times, machine facts and
+``manifest.json`` is canonical JSON (sorted keys, no spaces), so its sha256 is the artifact's id:
+the same inputs, options, recipe and tuning record give the same bytes. Times, machine facts and
 measurements live in ``report.json``, outside the identity.
 """
 
@@ -109,7 +109,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """
     try:
         plain = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactCorrupt(f"{MANIFEST_FILE} is not JSON: {error}") from error
     if not isinstance(plain, dict):
         raise ArtifactCorrupt(f"{MANIFEST_FILE} must hold an object")
@@ -130,10 +130,11 @@ def _check_schema(plain: dict[str, Any]) -> None:
             f"the artifact has schema {major}; this poolc reads up to {SCHEMA_MAJOR}: upgrade poolc"
         )
     critical = plain.get("critical", [])
-    unknown = sorted(set(critical) - KNOWN_CRITICAL) if isinstance(critical, list) else [critical]
+    names = [str(name) for name in critical] if isinstance(critical, list) else [str(critical)]
+    unknown = sorted(set(names) - KNOWN_CRITICAL)
     if unknown:
         raise ArtifactIncompatible(
-            f"the artifact needs {', '.join(map(str, unknown))}, which this poolc does not know: "
+            f"the artifact needs {', '.join(unknown)}, which this poolc does not know: "
             "upgrade poolc"
         )
 
@@ -142,7 +143,7 @@ def space_id(spec: ModelSpec, weights: Mapping[str, str]) -> str:
     """Hash what defines a vector space: weights, tokenizer, heads, prompts and maximum length.
 
     ``weights`` maps the source's weight and tokenizer files to their sha256. Target, tuning,
-    precision and tool versions stay out: a CPU artifact can answer queries over a GPU job's vectors.
+    precision and tool versions stay out: a CPU artifact can answer over a GPU job's vectors.
     """
     heads = to_plain(replace(spec, origins={}, tasks=()))
     # Request-time defaults choose among vectors of one space; they do not make another.

@@ -82,9 +82,7 @@ def _decode_dataclass(cls: type, value: Any, where: str) -> Any:
             found[field.name] = _decode(
                 hints[field.name], value[field.name], f"{where}.{field.name}"
             )
-        elif (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where}.{field.name} is missing")
     return cls(**found)
 
@@ -101,7 +99,9 @@ def _decode_tuple(args: Sequence[Any], value: Any, where: str) -> tuple[Any, ...
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     _expect(len(value) == len(args), f"a list of {len(args)}", value, where)
-    return tuple(_decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    return tuple(
+        _decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
+    )
 
 
 def _decode_enum(cls: type[Enum], value: Any, where: str) -> Enum:

@@ -1,0 +1,70 @@
+# Verbs for people and CI. Everything is installed into $(VENV) by scripts/bootstrap.py.
+#   PYTHON=<path>      the interpreter (3.11 or newer)      VENV=<folder>  instead of .venv
+#   MODEL=<id|folder>  what `make demo` compiles            TESTS=<path>   what `make test` runs
+#   TORCH_INDEX=<url>, ALLOW_CUDA=1  which build of torch to install (scripts/bootstrap.py)
+
+VENV ?= .venv
+TESTS ?= tests
+JOBS ?= 2
+MODEL ?=
+
+# The first Python on the path that is new enough; empty when there is none.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
+
+RUN := $(VENV)/bin/python
+BOOTSTRAP = $(PYTHON) scripts/bootstrap.py --venv "$(VENV)" --extras
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format bench clean distclean install install-dev python
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^#   /  /p' $(firstword $(MAKEFILE_LIST))
+
+demo: install  ## compile a model and search the demo's passages with it
+	@$(RUN) examples/demo/demo.py $(if $(MODEL),--model "$(MODEL)")
+
+test: install-dev  ## the whole suite but the slow tests
+	@echo "==> pytest: $(TESTS), all but slow"
+	@$(RUN) -m pytest -n $(JOBS) -m "not slow" $(TESTS)
+
+test-slow: install-dev  ## the slow tests: fresh environments, the oldest ONNX Runtime
+	@echo "==> pytest: $(TESTS), slow"
+	@$(RUN) -m pytest -n $(JOBS) -m slow $(TESTS)
+
+check: install-dev  ## ruff, mypy, and the direction of imports
+	@echo "==> ruff check"
+	@$(RUN) -m ruff check .
+	@echo "==> ruff format --check"
+	@$(RUN) -m ruff format --check .
+	@echo "==> mypy"
+	@$(RUN) -m mypy
+	@echo "==> lint-imports"
+	@$(VENV)/bin/lint-imports
+
+format: install-dev  ## let ruff format and fix the code
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+bench: install-dev  ## throughput against Sentence Transformers on this machine
+	@$(RUN) benchmarks/throughput.py
+
+clean:  ## remove caches and build output
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path "./.venv*" -prune -exec rm -rf {} +
+
+distclean: clean  ## remove the environment too
+	rm -rf "$(VENV)"
+
+install: python
+	@$(BOOTSTRAP) cpu,compile,serve
+
+install-dev: python
+	@$(BOOTSTRAP) cpu,compile,serve,dev
+
+python:
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: name one with PYTHON=<path>" >&2; exit 1; }

@@ -1,0 +1,157 @@
+"""``compile`` and ``load``: the two public functions, and how a name becomes an artifact.
+
+A model is compiled in a process of its own (``python -m poolc.compiler``); nothing here or above
+imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from poolc import compiler_process
+from poolc.errors import InvalidOption, ModelNotFound
+from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
+from poolc.model_cache.requests import compile_key, folder_identity, hub_identity
+from poolc.model_cache.serde import from_plain
+from poolc.model_cache.store import Store
+from poolc.runtime.engine import Engine
+from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
+from poolc.runtime.matryoshka import parse_matryoshka
+from poolc.spec import CompileOptions, MatryoshkaSpec
+
+OnEvent = Callable[[dict[str, Any]], None]
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+@dataclass(frozen=True, slots=True)
+class CompileResult:
+    """A compiled artifact. ``reused`` says that it was in the store already; ``seconds`` by stage."""
+
+    path: Path
+    artifact_id: str
+    space_id: str
+    report: Mapping[str, Any]
+    reused: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def compile(  # noqa: A001 - the verb of the product
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    refresh: bool = False,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> CompileResult:
+    """Compile a model folder or hub id into an artifact, in the store or as the folder ``output``.
+
+    ``options`` are the fields of ``CompileOptions``. An artifact of the same request is reused from
+    the store unless ``refresh``, which also asks the hub for a newer commit. ``on_event`` receives
+    stages with times, warnings and downloads, as dicts.
+
+    Raises ModelError, CompileError (ParityError beyond a bound), InvalidOption, ArtifactExists where
+    ``output`` holds something else, MissingDependency without the compile extra.
+    """
+    chosen, store = make_options(**options), Store.default()
+    found = None if refresh or output is not None else lookup(str(model), chosen, store)
+    if found is not None:
+        artifact = open_artifact(found, store=store)
+        return _result(artifact, reused=True)
+    done = compiler_process.run(
+        str(model), chosen, store.root, Path(output) if output is not None else None, on_event
+    )
+    # The compiler has just hashed every file of what it published.
+    return _result(open_artifact(done.path, store=store), seconds=done.seconds)
+
+
+def load(
+    model: str | Path,
+    *,
+    refresh: bool = False,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> Engine:
+    """Load an artifact, or a model folder or hub id that is compiled on first use.
+
+    An artifact takes one option, ``hf_overrides`` with ``is_matryoshka`` or
+    ``matryoshka_dimensions``; the others were decided when it was compiled. Raises as ``compile``
+    does, and ArtifactError for an artifact that is damaged or not for this machine.
+    """
+    chosen, store = make_options(**options), Store.default()
+    path = Path(model).expanduser()
+    if is_artifact(path):
+        artifact = open_artifact(path, store=store)
+        return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
+    if path.is_dir() and not any(path.iterdir()):
+        raise ModelNotFound(f"{path} is empty: give an artifact, a model folder or a hub id")
+    result = compile(model, refresh=refresh, on_event=on_event, **options)
+    return Engine(open_artifact(result.path, store=store))
+
+
+def make_options(**options: Any) -> CompileOptions:
+    """Build CompileOptions from keywords; enum values may be plain strings, None means unset.
+
+    Raises InvalidOption for an unknown name or value, with the nearest name.
+    """
+    names = [f.name for f in fields(CompileOptions)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+            raise InvalidOption(f"there is no option {name!r}; {hint}", param=name)
+    given = {name: value for name, value in options.items() if value is not None}
+    runner = given.get("runner", "auto")
+    if runner not in ("auto", "pooling", "generate"):
+        raise InvalidOption(
+            f"runner is {runner!r}; allowed: auto, pooling, generate", param="runner"
+        )
+    try:
+        return from_plain(CompileOptions, given, "option")
+    except ValueError as error:
+        raise InvalidOption(str(error).removeprefix("option.")) from error
+
+
+def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
+    """Return the stored artifact of a request, without network access; None if there is none."""
+    folder = Path(model).expanduser()
+    tokenizer = None
+    if options.tokenizer is not None and Path(options.tokenizer).expanduser().is_dir():
+        tokenizer = store.source_digest(Path(options.tokenizer).expanduser())
+    if folder.is_dir():
+        identity = folder_identity(folder.resolve().name, store.source_digest(folder))
+        return store.lookup(compile_key(identity, options, tokenizer))
+    revision = options.revision
+    pinned = revision if revision and _COMMIT.match(revision) else None
+    commit = pinned or store.recorded_commit(model, revision)
+    if commit is None:
+        return None
+    return store.lookup(compile_key(hub_identity(model, commit), options, tokenizer))
+
+
+def _result(artifact: Artifact, **extra: Any) -> CompileResult:
+    return CompileResult(
+        artifact.path, artifact.artifact_id, artifact.space_id, artifact.report(), **extra
+    )
+
+
+def _matryoshka_at_load(artifact: Artifact, options: CompileOptions) -> MatryoshkaSpec | None:
+    changed = [
+        f.name
+        for f in fields(options)
+        if f.name not in ("hf_overrides", "target", "runner")
+        and getattr(options, f.name) != getattr(CompileOptions(), f.name)
+    ]
+    changed += [key for key in options.hf_overrides if key not in MATRYOSHKA_KEYS]
+    if changed:
+        raise InvalidOption(
+            f"{', '.join(changed)} cannot change a compiled artifact: compile the model again with it"
+        )
+    size = artifact.manifest.spec.embedding_size
+    if not options.hf_overrides or size is None:
+        return None
+    return parse_matryoshka(options.hf_overrides, size)

@@ -1,0 +1,140 @@
+"""``poolc inspect``: what an artifact is, and where every choice in it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from poolc.cli.compile import parity_line
+from poolc.cli.groups import grouped
+from poolc.cli.options import AsJson, CompileArguments, Model
+
+if TYPE_CHECKING:
+    from poolc.model_cache.artifact import Artifact
+    from poolc.model_cache.manifest import GraphInfo, TensorInfo
+
+
+@grouped
+def inspect(model: Model, *, as_json: AsJson = False, compiling: CompileArguments) -> None:
+    """Show an artifact: ids, tasks, every choice with its origin, graphs, parity and sizes."""
+    artifact = _find(model, compiling.given())
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(_plain(artifact), indent=2))
+        return
+    for line in _lines(artifact):
+        typer.echo(line)
+
+
+def _find(model: str, options: dict[str, Any]) -> Artifact:
+    from poolc import api
+    from poolc.errors import ArtifactNotFound
+    from poolc.model_cache.artifact import is_artifact, open_artifact
+    from poolc.model_cache.store import Store
+
+    store = Store.default()
+    path: Path | None = Path(model).expanduser()
+    if path is None or not is_artifact(path):
+        options.pop("refresh", None)
+        path = api.lookup(model, api.make_options(**options), store)
+    if path is None:
+        raise ArtifactNotFound(
+            f"{model} is no artifact, and no model that was compiled with these options: "
+            f"run `poolc compile {model}`"
+        )
+    # To look at an artifact, this machine need not be able to run it.
+    return open_artifact(path, store=store, check_host=False)
+
+
+def _plain(artifact: Artifact) -> dict[str, Any]:
+    from poolc.model_cache.serde import to_plain
+
+    return {
+        "path": str(artifact.path),
+        "artifact_id": artifact.artifact_id,
+        "space_id": artifact.space_id,
+        "manifest": to_plain(artifact.manifest),
+        "report": artifact.report(),
+        "sizes": _sizes(artifact),
+    }
+
+
+def _lines(artifact: Artifact) -> Iterator[str]:
+    manifest, spec = artifact.manifest, artifact.manifest.spec
+    revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
+    yield f"artifact      {artifact.path}"
+    yield f"id            {artifact.artifact_id}"
+    yield f"space         {artifact.space_id}"
+    yield f"source        {manifest.source.id}{revision}"
+    yield f"target        {manifest.target}, {manifest.precision}"
+    yield f"needs         {_requires(artifact)}"
+    yield f"architecture  {spec.architecture} ({spec.model_type})"
+    yield f"tasks         {', '.join(spec.tasks)}"
+    yield ""
+    yield "choices"
+    yield from _choices(artifact)
+    yield ""
+    yield "graphs"
+    for name, graph in manifest.graphs.items():
+        yield f"  {name:<10}  {graph.file}: {_interface(graph)}"
+    yield ""
+    yield f"parity        {parity_line(artifact.report().get('parity', {}))}"
+    sizes = _sizes(artifact)
+    yield f"size          {_megabytes(sum(sizes.values()))}"
+    for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        yield f"  {_megabytes(size):>10}  {name}"
+
+
+def _choices(artifact: Artifact) -> Iterator[str]:
+    from poolc.model_cache.serde import to_plain
+
+    spec = artifact.manifest.spec
+    values = to_plain(spec)
+    rows = [
+        (name, _shown(values[name.partition(".")[0]]) if name.partition(".")[0] in values else "")
+        for name in sorted(spec.origins)
+    ]
+    name_width = max((len(name) for name, _ in rows), default=0)
+    value_width = min(40, max((len(value) for _, value in rows), default=0))
+    for name, value in rows:
+        yield f"  {name:<{name_width}}  {value:<{value_width}}  {spec.origins[name]}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return repr(value) if isinstance(value, str) and value != value.strip() else str(value)
+
+
+def _requires(artifact: Artifact) -> str:
+    requires = artifact.manifest.requires
+    runtime = f"onnxruntime{requires.onnxruntime}" if requires.onnxruntime else ""
+    return ", ".join(filter(None, [runtime, *requires.cpu_features])) or "nothing special"
+
+
+def _interface(graph: GraphInfo) -> str:
+    return f"{_tensors(graph.inputs)} -> {_tensors(graph.outputs)}"
+
+
+def _tensors(tensors: tuple[TensorInfo, ...]) -> str:
+    return ", ".join(
+        f"{t.name} {t.dtype} [{', '.join(str(size) for size in t.shape)}]" for t in tensors
+    )
+
+
+def _sizes(artifact: Artifact) -> dict[str, int]:
+    return {name: artifact.file(name).stat().st_size for name in artifact.manifest.files}
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"

@@ -1,0 +1,163 @@
+"""``poolc embed``, ``poolc classify`` and ``poolc score``: files in, files out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poolc.cli.groups import grouped
+from poolc.cli.options import CompileArguments, Model
+from poolc.cli.reporting import Reporter, progress_of_rows
+
+if TYPE_CHECKING:
+    from poolc.runtime.bulk import BulkJob
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="INPUT", help="Text files, one text a line, or JSON lines (.jsonl)."),
+]
+PairInputs = Annotated[
+    list[Path], typer.Argument(metavar="INPUT", help="JSON lines (.jsonl) with two columns.")
+]
+Output = Annotated[
+    str,
+    typer.Option("--output", "-o", help="Where rows go: .jsonl, .npy, or - for standard output."),
+]
+TextColumn = Annotated[str, typer.Option(help="Column of JSON lines that holds the text.")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
+]
+UseActivation = Annotated[
+    bool | None,
+    typer.Option(
+        help="Probabilities or raw logits; as the model says if not given.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedArguments:
+    """What the vectors should be like."""
+
+    dimensions: Annotated[int | None, typer.Option(help="Matryoshka size of the vectors.")] = None
+    output_dtype: Annotated[
+        str, typer.Option(help="float32, float16, int8, uint8, binary or ubinary.")
+    ] = "float32"
+    prompt_name: Annotated[
+        str | None, typer.Option(help="Which of the model's prompts is put before each text.")
+    ] = None
+    prompt: Annotated[
+        str | None, typer.Option(help='A prompt of your own; "" for none.', show_default=False)
+    ] = None
+    no_normalize: Annotated[
+        bool, typer.Option("--no-normalize", help="Vectors as the model made them.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class PairColumns:
+    """Where the two texts of a pair are."""
+
+    left_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the first text; text_1, query or sentence1 if not given."),
+    ] = None
+    right_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the second text; text_2, document or sentence2."),
+    ] = None
+
+
+@grouped
+def embed(
+    model: Model,
+    inputs: Inputs,
+    output: Output,
+    *,
+    text_column: TextColumn = "text",
+    truncate: Truncate = False,
+    vectors: EmbedArguments,
+    compiling: CompileArguments,
+) -> None:
+    """Embed every text of the inputs."""
+    from poolc.runtime.bulk import BulkJob, Columns
+    from poolc.runtime.request import Params
+    from poolc.spec import Task
+
+    params = Params(
+        dimensions=vectors.dimensions,
+        normalize=False if vectors.no_normalize else None,
+        prompt_name=vectors.prompt_name,
+        prompt=vectors.prompt,
+        truncate=truncate,
+        output_dtype=vectors.output_dtype,
+    )
+    job = BulkJob(Task.EMBED, tuple(inputs), output, Columns(text_column), params)
+    _run(model, compiling, job)
+
+
+@grouped
+def classify(
+    model: Model,
+    inputs: Inputs,
+    output: Output,
+    *,
+    text_column: TextColumn = "text",
+    truncate: Truncate = False,
+    use_activation: UseActivation = None,
+    compiling: CompileArguments,
+) -> None:
+    """Classify every text of the inputs."""
+    from poolc.runtime.bulk import BulkJob, Columns
+    from poolc.runtime.request import Params
+    from poolc.spec import Task
+
+    params = Params(truncate=truncate, use_activation=use_activation)
+    job = BulkJob(Task.CLASSIFY, tuple(inputs), output, Columns(text_column), params)
+    _run(model, compiling, job)
+
+
+@grouped
+def score(
+    model: Model,
+    inputs: PairInputs,
+    output: Output,
+    *,
+    columns: PairColumns,
+    label: Annotated[
+        str | None, typer.Option(help="Which label a score is, where the model has several.")
+    ] = None,
+    truncate: Truncate = False,
+    use_activation: UseActivation = None,
+    compiling: CompileArguments,
+) -> None:
+    """Score every pair of texts of the inputs."""
+    from poolc.runtime.bulk import BulkJob, Columns
+    from poolc.runtime.request import Params
+    from poolc.spec import Task
+
+    params = Params(label=label, truncate=truncate, use_activation=use_activation)
+    where = Columns(left=columns.left_column, right=columns.right_column)
+    _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params))
+
+
+def _run(model: str, compiling: CompileArguments, job: BulkJob) -> None:
+    from poolc import api
+    from poolc.runtime import bulk
+
+    bulk.check(job)  # a wrong file name should not wait for a compile
+    engine = api.load(model, on_event=Reporter(), **compiling.given())
+    start = time.perf_counter()
+    with progress_of_rows() as on_progress:
+        result = bulk.run(engine, job, on_progress)
+    took = time.perf_counter() - start
+    where = "standard output" if result.output == "-" else result.output
+    typer.echo(
+        f"{result.num_rows} rows to {where} in {took:.2f} s (artifact "
+        f"{engine.artifact.artifact_id[:12]}, space {engine.artifact.space_id[:12]})",
+        err=True,
+    )

@@ -1,0 +1,122 @@
+"""Options that several commands share, and what they mean to the library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import typer
+
+from poolc.errors import InvalidOption
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="An artifact, a model folder or a hub id.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileArguments:
+    """Every option of ``poolc compile`` that changes the artifact; None means not given."""
+
+    target: Annotated[str | None, typer.Option(help="What to compile for: cpu.")] = None
+    precision: Annotated[str | None, typer.Option(help="Number format: fp32.")] = None
+    runner: Annotated[
+        str | None,
+        typer.Option(help="auto (the default), pooling or generate."),
+    ] = None
+    convert: Annotated[
+        str | None,
+        typer.Option(
+            help="What to make of the model: auto (the default), none, embed, classify or reward.",
+        ),
+    ] = None
+    pooler_config: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help='Pooling, e.g. {"pooling_type": "MEAN"}.'),
+    ] = None
+    hf_overrides: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help='Keys of config.json, e.g. {"is_matryoshka": true}.',
+        ),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            "--max-model-len",
+            help="Longest text in tokens; the model's own by default.",
+        ),
+    ] = None
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit on the hub."),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Another model's tokenizer."),
+    ] = None
+    defaults: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose pooling holds where the model says nothing: sentence-transformers (the "
+            "default) or vllm.",
+        ),
+    ] = None
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run Python code that comes with the model.",
+        ),
+    ] = False
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle",
+            help="Load weights that could run code while loading.",
+        ),
+    ] = False
+    keep_canonical: Annotated[
+        bool,
+        typer.Option("--keep-canonical", help="Keep the canonical graph."),
+    ] = False
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh",
+            help="Ask the hub for a newer commit and compile again.",
+        ),
+    ] = False
+
+    def given(self) -> dict[str, Any]:
+        """Return what was given, as keywords of ``poolc.load`` and ``poolc.compile``.
+
+        Raises InvalidOption for JSON that cannot be read.
+        """
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("pooler_config", "hf_overrides"):
+            values[name] = json_object(f"--{name.replace('_', '-')}", values[name])
+        # A flag that was not raised is not given either.
+        return {name: value for name, value in values.items() if value not in (None, False)}
+
+
+def json_object(option: str, text: str | None) -> dict[str, Any] | None:
+    """Parse the JSON object given to ``option``. Raises InvalidOption with the position."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidOption(
+            f"{option} is not JSON at position {error.pos}: {error.msg}; given: {text}",
+            param=option,
+        ) from None
+    if not isinstance(value, dict):
+        raise InvalidOption(
+            f'{option} must be a JSON object like {{"key": value}}; given: {text}', param=option
+        )
+    return value

@@ -1,0 +1,71 @@
+"""The compiler's process: one JSON request on standard input, events as JSON lines on a descriptor.
+
+``poolc.api`` starts it, so that torch never enters a serving process. Standard output of the
+libraries goes to standard error; the events have a descriptor of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from poolc.errors import MissingDependency, PoolcError
+from poolc.model_cache.serde import from_plain
+from poolc.model_cache.store import Store
+from poolc.spec import CompileOptions
+
+
+def main() -> int:
+    """Compile what standard input asks for. Returns the exit code."""
+    events = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+    try:
+        _send(events, {"event": "result", **_compile(json.load(sys.stdin), events)})
+    except PoolcError as error:
+        _send(events, {"event": "error", "type": type(error).__name__, "message": str(error)})
+        return 1
+    return 0
+
+
+def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
+    _quiet_libraries()
+    try:
+        from poolc.compiler.events import Progress
+        from poolc.compiler.pipeline import Request, compile_model
+    except ImportError as error:
+        if error.name and error.name.startswith("poolc"):
+            raise
+        raise MissingDependency(
+            f"compiling needs {error.name}, which is not installed: "
+            'pip install "poolc[compile,cpu]" (for CPU-only machines, add '
+            "--extra-index-url https://download.pytorch.org/whl/cpu)"
+        ) from error
+    progress = Progress(lambda event: _send(events, event))
+    output = request["output"]
+    artifact = compile_model(
+        Request(
+            model=request["model"],
+            options=from_plain(CompileOptions, request["options"], "options"),
+            output=Path(output) if output is not None else None,
+        ),
+        Store(Path(request["store"])),
+        progress,
+    )
+    return {"path": str(artifact.path), "seconds": progress.seconds}
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _send(events: TextIO, event: dict[str, Any]) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What transformers says about a model before its weights are read: class, sizes, inputs, limits.
+
+The model is built on the meta device, so every fact comes from the class that will run, not from a
+table of family names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+
+from poolc.compiler.source import read_json
+from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
+from poolc.spec import TOKEN_TYPE_IDS
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Facts of a model class. Sizes are counts; ``position_limit`` is in tokens, None without one."""
+
+    name: str  # as config.json names it
+    config: Any
+    classifies: bool  # built with its sequence-classification head
+    hidden_size: int
+    vocab_size: int
+    position_limit: int | None
+    takes_token_types: bool
+
+
+def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
+    """Read config.json into transformers' configuration class.
+
+    Raises RemoteCodeRefused or UnsupportedModel.
+    """
+    raw = read_json(folder / "config.json")
+    if not raw:
+        raise UnsupportedModel(f"{folder.name} has no config.json: give a Hugging Face model folder")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except ValueError as error:
+        kind = raw.get("model_type", "none")
+        if "auto_map" in raw and not trust_remote_code:
+            raise RemoteCodeRefused(
+                f"model_type {kind!r} is not in this transformers; the model brings its own Python, "
+                "which poolc does not run unasked: read it, then pass --trust-remote-code "
+                "(trust_remote_code=True)"
+            ) from error
+        raise UnsupportedModel(
+            f"transformers does not know model_type {kind!r} of config.json: {_first_line(error)}"
+        ) from error
+
+
+def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architecture:
+    """Build the model on the meta device and read its facts.
+
+    Raises UnsupportedModel where transformers has no such class.
+    """
+    auto = AutoModelForSequenceClassification if classifies else AutoModel
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UnsupportedModel(
+            f"transformers cannot build {architecture_name(config)}: {_first_line(error)}"
+        ) from error
+    embeddings = model.get_input_embeddings()
+    hidden = getattr(config.get_text_config(), "hidden_size", None)
+    if not isinstance(embeddings, torch.nn.Embedding) or hidden is None:
+        raise UnsupportedModel(f"{type(model).__name__} is not a text encoder with token embeddings")
+    return Architecture(
+        name=architecture_name(config),
+        config=config,
+        classifies=classifies,
+        hidden_size=int(hidden),
+        vocab_size=embeddings.num_embeddings,
+        position_limit=_position_limit(model),
+        takes_token_types=TOKEN_TYPE_IDS in inspect.signature(model.forward).parameters,
+    )
+
+
+def load_weights(folder: Path, arch: Architecture, *, trust_remote_code: bool, attention: str) -> Any:
+    """Load the model in fp32, in evaluation mode, with ``attention`` (sdpa or eager).
+
+    Raises CorruptWeights where tensors are missing or have another shape.
+    """
+    auto = AutoModelForSequenceClassification if arch.classifies else AutoModel
+    try:
+        model, info = auto.from_pretrained(
+            folder,
+            config=arch.config,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
+            return load_weights(
+                folder, arch, trust_remote_code=trust_remote_code, attention="eager"
+            )
+        raise CorruptWeights(f"the weights of {arch.name} cannot be loaded: {error}") from error
+    _check_loaded(model, info, arch.name)
+    return model.eval().requires_grad_(False)
+
+
+def architecture_name(config: Any) -> str:
+    """Return the class that config.json names, else the model type."""
+    names = getattr(config, "architectures", None)
+    return str(names[0]) if names else str(config.model_type)
+
+
+def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
+    # Base models are often saved without the pooler that their class builds; no head here reads it.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise CorruptWeights(
+            f"{len(missing)} tensors that {type(model).__name__} needs are not in the weights ({shown}): "
+            f"either the files are incomplete or they are not those of {name}"
+        )
+    if info.get("mismatched_keys"):
+        raise CorruptWeights(f"tensors of another shape than {name} has: {info['mismatched_keys']}")
+
+
+def _position_limit(model: PreTrainedModel) -> int | None:
+    """Return how many positions learned position embeddings hold.
+
+    Families that number positions from padding_idx + 1 (RoBERTa, MPNet) lose that many rows.
+    """
+    for name, module in model.named_modules():
+        if "position_embedding" in name and isinstance(module, torch.nn.Embedding):
+            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - offset
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return int(limit) if isinstance(limit, int) and limit > 0 else None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

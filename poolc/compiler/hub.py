@@ -1,0 +1,100 @@
+"""Downloads from the Hugging Face hub: which files, at which commit, with progress.
+
+Only what the compiler reads is fetched: configuration, tokenizer, safetensors (pickles only where
+there are none) and, with trust given, Python files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from poolc.compiler.events import Progress
+from poolc.errors import ModelNotFound
+from poolc.spec import CompileOptions
+
+_WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors")
+_PICKLED = ("*.bin", "*.pt")
+_UNWANTED = ("onnx/*", "openvino/*", "coreml/*", "gguf/*", "training_args.bin", "optimizer.*", "*.gguf")
+
+
+def download(model: str, options: CompileOptions, progress: Progress) -> tuple[Path, str]:
+    """Fetch a repository into the hub's own cache; return its folder and the commit it resolved to.
+
+    Raises ModelNotFound where it does not exist, is gated, or cannot be reached.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        info = HfApi().model_info(model, revision=options.revision, files_metadata=True)
+        commit = str(info.sha)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        folder = None
+        for name in wanted(sizes, trust_remote_code=options.trust_remote_code):
+            bar = _progress_bar(name, sizes[name], progress)
+            path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
+            folder = Path(path).parents[name.count("/")]
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelNotFound(_explain(model, options.revision, error)) from error
+    if folder is None:
+        raise ModelNotFound(f"{model} on the hub holds no model files")
+    return folder, commit
+
+
+def wanted(names: Iterable[str], *, trust_remote_code: bool) -> list[str]:
+    """Return the files of a repository that the compiler reads, sorted."""
+    patterns = [*_WANTED, *(["*.py"] if trust_remote_code else [])]
+    kept = [n for n in names if _matches(n, patterns) and not _matches(n, _UNWANTED)]
+    folders_with_safetensors = {_parent(name) for name in kept if name.endswith(".safetensors")}
+    kept += [
+        name
+        for name in names
+        if _matches(name, _PICKLED)
+        and not _matches(name, _UNWANTED)
+        and _parent(name) not in folders_with_safetensors
+    ]
+    return sorted(kept)
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _progress_bar(name: str, total: int, progress: Progress) -> Any:
+    """Return a tqdm class that reports to ``progress`` instead of drawing."""
+    from tqdm.auto import tqdm
+
+    class Reporter(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = True
+            super().__init__(*args, **kwargs)
+            self._done = kwargs.get("initial", 0)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._done += n or 0
+            progress.downloaded(name, int(self._done), total)
+            return None
+
+    return Reporter
+
+
+def _explain(model: str, revision: str | None, error: Exception) -> str:
+    kind = type(error).__name__
+    if kind == "RevisionNotFoundError":
+        return f"{model} on the hub has no revision {revision!r}: give a branch, tag or commit"
+    if kind == "GatedRepoError":
+        return f"{model} is gated: accept its terms on the hub and log in (`hf auth login`, or HF_TOKEN)"
+    if kind == "RepositoryNotFoundError":
+        return (
+            f"there is no folder {model}, and the hub has no such model (if it is private: "
+            "`hf auth login`, or HF_TOKEN)"
+        )
+    first = next(iter(str(error).strip().splitlines()), kind)
+    return f"{model} is not a folder, and the hub cannot be reached for it: {first}"

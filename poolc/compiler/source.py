@@ -1,0 +1,229 @@
+"""Hub id or path -> a local folder whose weights are safe to read.
+
+Owns downloads and the safe-loading policy: safetensors as they are; ``.bin`` and ``.pt`` through
+``torch.load(weights_only=True)`` into safetensors; ``allow_pickle`` only for what that refuses.
+Knows nothing about what the model is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from poolc.compiler.events import Progress
+from poolc.compiler.hub import download
+from poolc.errors import (CorruptWeights, InvalidOption, ModelNotFound, UnsafeWeights, UnsupportedModel)
+from poolc.model_cache.requests import Identity, folder_identity, hub_identity
+from poolc.model_cache.store import Store
+from poolc.spec import CompileOptions
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+# Pickles that hold no weights of the model.
+_NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|rng_state|trainer_state)")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModel:
+    """A model on this disk: ``files`` maps relative path to sha256 of everything that counts."""
+
+    folder: Path
+    id: str  # hub id, or the folder's name
+    revision: str | None  # commit on the hub
+    files: Mapping[str, str]
+
+    def identity(self) -> Identity:
+        """Return what the store looks this model up by."""
+        if self.revision is not None:
+            return hub_identity(self.id, self.revision)
+        return folder_identity(self.id, self.files)
+
+
+def fetch(model: str, options: CompileOptions, store: Store, progress: Progress) -> SourceModel:
+    """Find ``model`` on disk, or download it at ``options.revision``.
+
+    Raises ModelNotFound.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).exists() for name in ("config.json", "modules.json")):
+            raise ModelNotFound(
+                f"{folder} holds neither config.json nor modules.json: "
+                "give a Hugging Face or Sentence Transformers model folder"
+            )
+        name = folder.resolve().name
+        return SourceModel(folder.resolve(), name, None, store.source_digest(folder))
+    if folder.exists():
+        raise ModelNotFound(f"{folder} is a file; give a model folder or a hub id")
+    if not _HUB_ID.match(model):
+        raise ModelNotFound(f"there is no folder {model}, and it is not a hub id (name or owner/name)")
+    local, commit = download(model, options, progress)
+    return SourceModel(local, model, commit, store.source_digest(local))
+
+
+def materialize(
+    source: SourceModel,
+    tokenizer: SourceModel | None,
+    options: CompileOptions,
+    work: Path,
+    progress: Progress,
+) -> Path:
+    """Return a folder with safetensors weights and overridden configuration.
+
+    It is the source's own folder where that already holds both, else a mirror in ``work``: links to
+    the source's files, with pickled weights converted, ``hf_overrides`` merged into config.json and
+    the files of another ``tokenizer`` in place of its own. The compiler and the reference of the
+    parity gate read the same folder.
+
+    Raises UnsafeWeights, CorruptWeights or InvalidOption.
+    """
+    for path in _files(source.folder, ".safetensors"):
+        _check_safetensors(path, source.folder)
+    pickles = list(_weight_pickles(source.folder))
+    if not pickles and not options.hf_overrides and tokenizer is None:
+        return source.folder
+    mirror = work / "source"
+    _mirror(source.folder, mirror, skip={*pickles})
+    for folder in sorted({path.parent for path in pickles}):
+        tensors = _load_pickles([path for path in pickles if path.parent == folder], options, progress)
+        target = mirror / folder.relative_to(source.folder) / "model.safetensors"
+        save_file(tensors, target, metadata={"format": "pt"})
+    if options.hf_overrides:
+        _override_config(mirror, options.hf_overrides)
+    if tokenizer is not None:
+        _replace_tokenizer(mirror, tokenizer.folder)
+    return mirror
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested objects; scalars and lists of ``override`` replace those of ``base``."""
+    merged = dict(base)
+    for key, value in override.items():
+        old = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; {} where the file is not there.
+
+    Raises UnsupportedModel naming the file where it is not a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UnsupportedModel(f"{path.name} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UnsupportedModel(f"{path.name} must hold a JSON object")
+    return value
+
+
+def _files(folder: Path, *suffixes: str) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if name not in ("onnx", "openvino", ".git"))
+        for name in sorted(names):
+            if name.endswith(suffixes):
+                yield Path(root) / name
+
+
+def _weight_pickles(folder: Path) -> Iterator[Path]:
+    """Yield pickled weights that no safetensors file in the same folder stands in for."""
+    for path in _files(folder, *_PICKLES):
+        if not _NOT_WEIGHTS.match(path.name) and not any(path.parent.glob("*.safetensors")):
+            yield path
+
+
+def _check_safetensors(path: Path, folder: Path) -> None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise CorruptWeights(
+            f"{path.relative_to(folder)} is not a valid safetensors file ({error}): download it again"
+        ) from error
+
+
+def _load_pickles(
+    paths: list[Path], options: CompileOptions, progress: Progress
+) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for path in paths:
+        progress.warn(f"{path.name} is a pickle: reading it with torch's weights-only loader")
+        loaded = _load_pickle(path, options, progress)
+        # Clones: safetensors refuses tensors that share memory (tied weights).
+        tensors |= {key: value.clone().contiguous() for key, value in loaded.items()}
+    return tensors
+
+
+def _load_pickle(path: Path, options: CompileOptions, progress: Progress) -> dict[str, torch.Tensor]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not options.allow_pickle:
+            raise UnsafeWeights(
+                f"{path.name} holds more than tensors, and unpickling it can run any code; torch's "
+                "weights-only loader refused it. Convert it to safetensors, or pass --allow-pickle "
+                "(allow_pickle=True) if you trust where it came from"
+            ) from error
+        progress.warn(f"{path.name} is unpickled in full, as --allow-pickle allows")
+        loaded = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CorruptWeights(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise CorruptWeights(f"{path.name} holds a {type(loaded).__name__}, not a state dict")
+    return {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+
+
+def _mirror(folder: Path, mirror: Path, skip: set[Path]) -> None:
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name not in (".git", ".cache")]
+        target = mirror / Path(root).relative_to(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            # A shard index would point at the shards that were merged.
+            if Path(root) / name not in skip and not name.endswith(".bin.index.json"):
+                (target / name).symlink_to((Path(root) / name).resolve())
+
+
+def _replace_tokenizer(mirror: Path, tokenizer: Path) -> None:
+    below = mirror / "0_Transformer"
+    target = below if (below / "config.json").exists() else mirror
+    for name in TOKENIZER_FILES:
+        (target / name).unlink(missing_ok=True)
+        if (tokenizer / name).exists():
+            (target / name).symlink_to((tokenizer / name).resolve())
+
+
+def _override_config(mirror: Path, overrides: Mapping[str, Any]) -> None:
+    paths = [path for path in (mirror / "config.json", mirror / "0_Transformer/config.json") if path.exists()]
+    if not paths:
+        raise InvalidOption("hf_overrides needs a config.json, which this model does not have")
+    merged = merge(read_json(paths[0]), overrides)
+    paths[0].unlink()
+    paths[0].write_text(json.dumps(merged, indent=2), encoding="utf-8")

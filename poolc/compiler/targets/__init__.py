@@ -1,0 +1,1 @@
+"""One file a target: canonical graph -> the files that its runtime loads."""

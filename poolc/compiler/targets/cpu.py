@@ -1,0 +1,69 @@
+"""ONNX Runtime on a CPU.
+
+The canonical graph runs as it is: its ``Attention``, ``Gelu`` and ``LayerNormalization`` nodes have
+CPU kernels that beat the vendor fusions over them (docs/decisions/003-cpu-fusions.md). One graph an
+output set, all reading one weights file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from poolc.compiler.passes.select_outputs import SelectOutputsPass
+from poolc.compiler.weights import save_sharing_weights
+from poolc.errors import InvalidOption
+from poolc.compiler.targets.base import Lowered
+from poolc.model_cache.manifest import GraphInfo, Requires, TensorInfo
+from poolc.spec import MAIN_SET, TOKEN_EMBEDDINGS, TOKENS_SET, CompileOptions, ModelSpec, Precision
+
+# The oldest ONNX Runtime that the suite runs artifacts on; its CPU provider has Attention-23.
+_REQUIRES = Requires(onnxruntime=">=1.24")
+# Micro-batches of 256 tokens keep activations in a core's L2 cache.
+_TUNING = {"budget_tokens": 256}
+
+
+class CpuCompiler:
+    """Lowers for ONNX Runtime's CPU provider, in fp32."""
+
+    def check(self, options: CompileOptions) -> None:
+        """See ``TargetCompiler.check``."""
+        if options.precision is not Precision.FP32:
+            raise InvalidOption(
+                f"precision is {options.precision}; target cpu has: fp32", param="precision"
+            )
+
+    def lower(self, canonical: ir.Model, spec: ModelSpec, folder: Path) -> Lowered:
+        """See ``TargetCompiler.lower``."""
+        names = [str(output.name) for output in canonical.graph.outputs]
+        sets = {MAIN_SET: [name for name in names if name != TOKEN_EMBEDDINGS] or names}
+        if TOKEN_EMBEDDINGS in names and names != [TOKEN_EMBEDDINGS]:
+            sets[TOKENS_SET] = [TOKEN_EMBEDDINGS]
+        models = {}
+        for output_set, outputs in sets.items():
+            file = "model.onnx" if output_set == MAIN_SET else f"model.{output_set}.onnx"
+            models[file] = SelectOutputsPass(outputs)(canonical.clone()).model
+        save_sharing_weights(models, folder, "model.onnx.data")
+        infos = {
+            output_set: _graph_info(file, model)
+            for output_set, (file, model) in zip(sets, models.items(), strict=True)
+        }
+        if names == [TOKEN_EMBEDDINGS]:
+            infos[TOKENS_SET] = infos[MAIN_SET]
+        return Lowered(infos, _REQUIRES, _TUNING)
+
+
+def _graph_info(file: str, model: ir.Model) -> GraphInfo:
+    return GraphInfo(
+        file=file,
+        inputs=tuple(_tensor_info(value) for value in model.graph.inputs),
+        outputs=tuple(_tensor_info(value) for value in model.graph.outputs),
+    )
+
+
+def _tensor_info(value: ir.Value) -> TensorInfo:
+    shape = value.shape.dims if value.shape is not None else ()
+    dims = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in shape)
+    dtype = ir.DataType(value.dtype).numpy().name if value.dtype is not None else "unknown"
+    return TensorInfo(str(value.name), dtype, dims)

@@ -1,0 +1,60 @@
+"""The model's tokenizer as one ``tokenizer.json`` that the runtime loads.
+
+Slow and SentencePiece tokenizers are converted by transformers; the parity gate compares the result
+with AutoTokenizer, text by text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase, Normalizer, Sequence
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from poolc.compiler.source import TOKENIZER_FILES
+from poolc.compiler.st_files import SentenceTransformer
+from poolc.errors import TokenizerError
+
+def load_tokenizer(
+    folder: Path, st: SentenceTransformer | None, *, trust_remote_code: bool
+) -> PreTrainedTokenizerBase:
+    """Load AutoTokenizer from ``folder`` (lower-casing first where Sentence Transformers says so).
+
+    Raises TokenizerError.
+    """
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise TokenizerError(
+            f"{folder.name} holds no tokenizer (tokenizer.json, vocab.txt, tokenizer.model, ...): "
+            "save it into the folder, or name another with --tokenizer"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise TokenizerError(f"the tokenizer cannot be loaded: {error}") from error
+    except Exception as error:  # tokenizers raises bare Exception for a malformed file
+        raise TokenizerError(f"tokenizer.json cannot be read: {error}") from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise TokenizerError(
+            f"{type(tokenizer).__name__} runs in Python only; poolc needs one that converts to "
+            "tokenizer.json (the `tokenizers` library)"
+        )
+    if st and st.lower_case:
+        _lower(tokenizer)
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Serialise without padding or truncation, which the runtime decides itself."""
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return str(copy.to_str())
+
+
+def _lower(tokenizer: PreTrainedTokenizerBase) -> None:
+    backend = tokenizer.backend_tokenizer
+    steps: list[Normalizer] = [Lowercase()]
+    if backend.normalizer is not None:
+        steps.append(backend.normalizer)
+    backend.normalizer = Sequence(steps)

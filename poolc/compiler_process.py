@@ -1,0 +1,113 @@
+"""Running the compiler in a process of its own: the request in, events and the result out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from poolc import errors
+from poolc.errors import CompileError
+from poolc.model_cache.serde import to_plain
+from poolc.spec import CompileOptions
+
+_LOG_TAIL_LINES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Where the artifact lies, and seconds by stage."""
+
+    path: Path
+    seconds: dict[str, float]
+
+
+def run(
+    model: str,
+    options: CompileOptions,
+    store: Path,
+    output: Path | None,
+    on_event: Callable[[dict[str, Any]], None] | None,
+) -> Done:
+    """Compile in a subprocess and wait for it.
+
+    Raises the error that the compiler raised, by its class in ``poolc.errors``; CompileError with
+    the end of its log where it died without one.
+    """
+    request = {
+        "model": model,
+        "options": to_plain(options),
+        "store": str(store),
+        "output": None if output is None else str(output.expanduser().resolve()),
+    }
+    receive, send = os.pipe()
+    with (
+        os.fdopen(receive, encoding="utf-8") as events,
+        subprocess.Popen(
+            [sys.executable, "-m", "poolc.compiler", str(send)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(send,),
+            env=_environment(),
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        os.close(send)
+        log: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
+        drain = threading.Thread(target=log.extend, args=(process.stdout,), daemon=True)
+        drain.start()
+        try:
+            _send_request(process, json.dumps(request))
+            last = _last_event(events, on_event)
+        except BaseException:  # an interrupt, or a callback that raised: do not leave it running
+            process.kill()
+            raise
+        drain.join()
+    return _outcome(last, process.returncode, log)
+
+
+def _send_request(process: subprocess.Popen[str], request: str) -> None:
+    if process.stdin is None:
+        raise CompileError("the compiler has no standard input; this is a bug in poolc")
+    # A child that died at once closes the pipe; its exit code and log say why.
+    with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(request)
+
+
+def _last_event(
+    events: TextIO, on_event: Callable[[dict[str, Any]], None] | None
+) -> dict[str, Any] | None:
+    for line in events:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] in ("result", "error"):
+            return event
+        if on_event is not None:
+            on_event(event)
+    return None
+
+
+def _outcome(last: dict[str, Any] | None, code: int | None, log: deque[str]) -> Done:
+    if last is None:
+        tail = "".join(log).strip()
+        raise CompileError(f"the compiler stopped (exit code {code}) without a result:\n{tail}")
+    if last["event"] == "error":
+        kind = getattr(errors, last["type"], CompileError)
+        raise kind(last["message"])
+    return Done(Path(last["path"]), last["seconds"])
+
+
+def _environment() -> dict[str, str]:
+    # The child finds the poolc that is running, installed or not.
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}

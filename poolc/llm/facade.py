@@ -1,0 +1,352 @@
+"""LLM: vLLM's offline methods for pooling models, over an Engine.
+
+Owns the methods, their defaults and how requests with different parameters share micro-batches.
+Knows nothing about files, sessions or compiling: ``poolc.api.load`` finds or makes the artifact.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolc import api
+from poolc.errors import InvalidOption, UnsupportedTask
+from poolc.llm.knobs import check_dtype, check_knobs, plain_overrides, plain_pooler_config
+from poolc.llm.outputs import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
+from poolc.llm.params import Model, PoolingParams, per_prompt, request_params, shared_params
+from poolc.llm.progress import UseTqdm, progress_bar
+from poolc.llm.prompts import Prompts, as_items, as_texts
+from poolc.model_cache.artifact import is_artifact
+from poolc.runtime.calls import WINDOW, as_pairs
+from poolc.runtime.engine import Engine
+from poolc.runtime.heads import Result
+from poolc.runtime.outputs import Classification
+from poolc.runtime.request import Item, Params, Prepared
+from poolc.runtime.tokenize import check_items
+from poolc.runtime.work import Work
+from poolc.spec import Task
+
+_WINDOWS_IN_FLIGHT = 2
+
+GivenParams = PoolingParams | Sequence[PoolingParams] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The arguments that every method has."""
+
+    pooling_params: GivenParams
+    use_tqdm: UseTqdm
+    truncate_prompt_tokens: int | None
+    tokenization_kwargs: Mapping[str, Any] | None
+    lora_request: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One prompt's (or pair's) result: an array, or one number."""
+
+    token_ids: list[int]
+    value: Any
+
+
+class LLM:
+    """A pooling model behind vLLM's offline methods.
+
+    ``model`` is an artifact, a model folder or a hub id; the last two are compiled on first use.
+    The other arguments are options of ``poolc.compile`` under vLLM's names. Knobs of vLLM's GPU
+    engine are accepted with one warning. No prompt of the model is put before a text.
+
+    Raises InvalidOption for any other argument, and what ``poolc.load`` raises.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        runner: str = "auto",
+        convert: str = "auto",
+        tokenizer: str | Path | None = None,
+        dtype: object = "auto",
+        max_model_len: int | None = None,
+        revision: str | None = None,
+        hf_overrides: Mapping[str, Any] | None = None,
+        pooler_config: object = None,
+        trust_remote_code: bool = False,
+        defaults: str | None = None,
+        **engine_knobs: object,
+    ) -> None:
+        check_knobs(engine_knobs)
+        check_dtype(dtype)
+        options: dict[str, Any] = {
+            "runner": None if runner == "auto" else runner,
+            "convert": None if convert == "auto" else convert,
+            "tokenizer": None if tokenizer is None else str(tokenizer),
+            "max_length": max_model_len,
+            "revision": revision,
+            "hf_overrides": plain_overrides(hf_overrides),
+            "pooler_config": plain_pooler_config(pooler_config),
+            "trust_remote_code": trust_remote_code or None,
+            "defaults": defaults,
+        }
+        if is_artifact(Path(model).expanduser()):
+            # It holds no code to trust, and a lower limit needs no other graph.
+            options |= {"trust_remote_code": None, "max_length": None}
+        given = {name: value for name, value in options.items() if value is not None}
+        self.engine = api.load(model, **given)
+        self._model = _describe(str(model), self.engine, max_model_len)
+        self._request_ids = itertools.count()
+
+    def embed(
+        self,
+        prompts: Prompts,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: UseTqdm = True,
+        pooling_params: GivenParams = None,
+        lora_request: object = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[EmbeddingRequestOutput]:
+        """Return one embedding vector a prompt."""
+        call = _Call(
+            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+        )
+        return [
+            EmbeddingRequestOutput(
+                self._next_id(), EmbeddingOutput(answer.value.tolist()), answer.token_ids
+            )
+            for answer in self._run(Task.EMBED, as_items(prompts), call)
+        ]
+
+    def classify(
+        self,
+        prompts: Prompts,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: UseTqdm = True,
+        pooling_params: GivenParams = None,
+        lora_request: object = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[ClassificationRequestOutput]:
+        """Return one probability vector a prompt."""
+        call = _Call(
+            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+        )
+        return [
+            ClassificationRequestOutput(
+                self._next_id(), ClassificationOutput(answer.value.tolist()), answer.token_ids
+            )
+            for answer in self._run(Task.CLASSIFY, as_items(prompts), call)
+        ]
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        /,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: UseTqdm = True,
+        pooling_params: GivenParams = None,
+        lora_request: object = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """Return one score a pair: of 1 and 1, 1 and N, or N and N texts.
+
+        Where an embedding model compares vectors, ``prompt_token_ids`` are those of both texts with
+        the padding id between them, as in vLLM.
+        """
+        call = _Call(
+            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+        )
+        pairs = as_pairs(as_texts(data_1, "data_1"), as_texts(data_2, "data_2"))
+        return [
+            ScoringRequestOutput(
+                self._next_id(), ScoringOutput(float(answer.value)), answer.token_ids
+            )
+            for answer in self._run(Task.SCORE, pairs, call)
+        ]
+
+    def reward(
+        self,
+        prompts: Prompts,
+        /,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: UseTqdm = True,
+        pooling_params: GivenParams = None,
+        lora_request: object = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """Return one array a prompt: its reward, or one row a token."""
+        call = _Call(
+            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+        )
+        return self._pooled(self._run(Task.REWARD, as_items(prompts), call))
+
+    def encode(
+        self,
+        prompts: Prompts,
+        pooling_params: GivenParams = None,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: UseTqdm = True,
+        lora_request: object = None,
+        pooling_task: str | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward, or
+        token_embed and encode (the default), which give one row of hidden states a token."""
+        call = _Call(
+            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+        )
+        if pooling_task is None and isinstance(pooling_params, PoolingParams):
+            pooling_task = pooling_params.task
+        return self._pooled(
+            self._run(self._pooling_task(pooling_task or "encode"), as_items(prompts), call)
+        )
+
+    def close(self) -> None:
+        """Release the model's memory; the object cannot be used afterwards."""
+        self.engine.close()
+
+    def _next_id(self) -> str:
+        return str(next(self._request_ids))
+
+    def _pooled(self, answers: Sequence[_Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
+        return [
+            PoolingRequestOutput(
+                self._next_id(), PoolingOutput(np.atleast_1d(answer.value)), answer.token_ids
+            )
+            for answer in answers
+        ]
+
+    def _pooling_task(self, name: str) -> Task:
+        spec = self.engine.spec
+        tasks = {
+            "embed": Task.EMBED,
+            "classify": Task.CLASSIFY,
+            "score": Task.CLASSIFY,
+            "reward": Task.REWARD,
+            "token_embed": Task.ENCODE,
+            # What "encode" meant in 2025: whatever the model gives for each token.
+            "encode": Task.REWARD if Task.REWARD in spec.tasks else Task.ENCODE,
+        }
+        if name not in tasks:
+            raise InvalidOption(
+                f"pooling_task is {name!r}; allowed: {', '.join(tasks)}", param="pooling_task"
+            )
+        if name == "score" and len(spec.labels) != 1:
+            raise UnsupportedTask(
+                "a single prompt has a score only where the model has one label; this one has "
+                f"{len(spec.labels)}: use LLM.score(...)",
+                param="pooling_task",
+            )
+        return tasks[name]
+
+    def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[_Answer]:
+        if call.lora_request is not None:
+            raise InvalidOption(
+                "lora_request is not supported: merge the adapter into the model first",
+                param="lora_request",
+            )
+        self.engine.require(task)
+        check_items(items)
+        params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
+        answers: list[_Answer] = []
+        bar = progress_bar(call.use_tqdm, len(items))
+        try:
+            for part in self._windows(task, items, params):
+                answers.extend(part)
+                bar.update(len(part))
+        finally:
+            bar.close()
+        return answers
+
+    def _params(self, task: Task, given: Sequence[PoolingParams], call: _Call) -> list[Params]:
+        base = shared_params(
+            call.truncate_prompt_tokens, call.tokenization_kwargs, self._model.max_length
+        )
+        made: dict[PoolingParams, Params] = {}  # one object often stands for all prompts
+        for index, params in enumerate(given):
+            if params not in made:
+                made[params] = request_params(task, params, base, self._model, index)
+        return [made[params] for params in given]
+
+    def _windows(
+        self, task: Task, items: Sequence[Item], params: Sequence[Params]
+    ) -> Iterator[list[_Answer]]:
+        """Yield answers window by window; the next window is tokenised while one runs."""
+        pending: deque[tuple[list[Prepared], Work]] = deque()
+        try:
+            for start in range(0, len(items), WINDOW):
+                window = slice(start, start + WINDOW)
+                parts = self._prepare(task, items[window], params[window], start)
+                # Requests that differ in parameters still share micro-batches.
+                sequences = [sequence for part in parts for sequence in part.sequences]
+                merged = replace(parts[0], sequences=sequences, pairs=None)
+                pending.append((parts, self.engine.submit(merged)))
+                if len(pending) > _WINDOWS_IN_FLIGHT:
+                    yield self._answers(*pending.popleft())
+            while pending:
+                yield self._answers(*pending.popleft())
+        finally:
+            for _, work in pending:  # after an error or an interrupt nothing runs on unseen
+                work.cancel()
+
+    def _prepare(
+        self, task: Task, items: Sequence[Item], params: Sequence[Params], start: int
+    ) -> list[Prepared]:
+        parts: list[Prepared] = []
+        done = 0
+        for same, run in itertools.groupby(params):  # neighbours with equal parameters
+            stop = done + sum(1 for _ in run)
+            part = self.engine.prepare(task, items[done:stop], same, first_index=start + done)
+            parts.append(part)
+            done = stop
+        return parts
+
+    def _answers(self, parts: Sequence[Prepared], work: Work) -> list[_Answer]:
+        rows = iter(work.wait())
+        answers: list[_Answer] = []
+        for part in parts:
+            result = self.engine.finish(part, list(itertools.islice(rows, len(part.sequences))))
+            ids = _token_ids(part, self.engine.spec.pad_token_id)
+            answers += [_Answer(*pair) for pair in zip(ids, _values(result), strict=True)]
+        return answers
+
+
+def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:
+    longest = engine.max_length
+    if max_model_len is not None and not 1 <= max_model_len <= longest:
+        raise InvalidOption(
+            f"max_model_len is {max_model_len}; this artifact takes 1 to {longest} tokens",
+            param="max_model_len",
+        )
+    return Model(name, max_model_len or longest, engine.spec.matryoshka.enabled)
+
+
+def _token_ids(part: Prepared, pad_token_id: int) -> list[list[int]]:
+    ids: list[list[int]] = [sequence.ids.tolist() for sequence in part.sequences]
+    if part.pairs is None:
+        return ids
+    return [[*ids[left], pad_token_id, *ids[right]] for left, right in part.pairs.tolist()]
+
+
+def _values(result: Result) -> list[Any]:
+    return list(result.probs if isinstance(result, Classification) else result)

@@ -1,0 +1,239 @@
+"""PoolingParams, and how they and vLLM's tokenisation arguments become the Engine's Params.
+
+Both generations of spellings are read: ``normalize``, ``activation`` and ``softmax`` of 2025, and
+``use_activation``, which replaced them. Knows nothing about texts or how a model runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from poolc.errors import InvalidDimensions, InvalidOption
+from poolc.runtime.request import Params
+from poolc.spec import Task
+
+# Which field of Params the switches of each task set, and which spellings it has.
+_SWITCHES: Mapping[Task, tuple[str, tuple[str, ...]]] = {
+    Task.EMBED: ("normalize", ("use_activation", "normalize")),
+    Task.CLASSIFY: ("use_activation", ("use_activation", "activation", "softmax")),
+    Task.SCORE: ("use_activation", ("use_activation", "activation", "softmax")),
+    Task.REWARD: ("use_activation", ("use_activation", "activation", "softmax")),
+    Task.ENCODE: ("normalize", ()),
+}
+# Names that PoolingParams.task may have in a call of each task.
+_TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
+    Task.EMBED: ("embed",),
+    Task.CLASSIFY: ("classify", "score"),
+    Task.SCORE: ("score", "classify", "embed"),
+    Task.REWARD: ("reward", "encode"),
+    Task.ENCODE: ("encode", "token_embed"),
+}
+_SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
+_TOKENIZATION = (
+    "truncate_prompt_tokens",
+    "truncation",
+    "truncation_side",
+    "max_length",
+    "padding",
+    "add_special_tokens",
+)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class PoolingParams:
+    """What one request may say. None means "as the model says".
+
+    ``use_activation`` switches the last step of any task (normalising, softmax or sigmoid);
+    ``normalize``, ``activation`` and ``softmax`` are its older spellings.
+    """
+
+    dimensions: int | None
+    use_activation: bool | None
+    normalize: bool | None
+    activation: bool | None
+    softmax: bool | None
+    truncate_prompt_tokens: int | None  # -1: to the model's maximum
+    task: str | None
+
+    def __init__(
+        self,
+        *,
+        dimensions: int | None = None,
+        use_activation: bool | None = None,
+        normalize: bool | None = None,
+        activation: bool | None = None,
+        softmax: bool | None = None,
+        truncate_prompt_tokens: int | None = None,
+        task: str | None = None,
+        **unknown: object,
+    ) -> None:
+        """Take the fields by name. Raises InvalidOption for another name or a wrong type."""
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in unknown:
+            raise unknown_option("PoolingParams", name, names)
+        values = (
+            dimensions,
+            use_activation,
+            normalize,
+            activation,
+            softmax,
+            truncate_prompt_tokens,
+            task,
+        )
+        for name, value in zip(names, values, strict=True):
+            if name in _SWITCH_NAMES and not isinstance(value, bool | None):
+                raise InvalidOption(
+                    f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name
+                )
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the conversion has to know of the model that a request is for."""
+
+    name: str  # as the user gave it, for messages
+    max_length: int  # tokens
+    matryoshka: bool
+
+
+def per_prompt(
+    given: PoolingParams | Sequence[PoolingParams] | None, num_prompts: int
+) -> list[PoolingParams]:
+    """Return one PoolingParams a prompt. Raises InvalidOption where the lengths differ."""
+    if given is None:
+        given = PoolingParams()
+    if isinstance(given, PoolingParams):
+        return [given] * num_prompts
+    if not isinstance(given, (list, tuple)) or not all(isinstance(p, PoolingParams) for p in given):
+        raise InvalidOption(
+            f"pooling_params is {type(given).__name__}; allowed: a PoolingParams or a list of them",
+            param="pooling_params",
+        )
+    if len(given) != num_prompts:
+        raise InvalidOption(
+            f"The lengths of prompts ({num_prompts}) and params ({len(given)}) must be the same.",
+            param="pooling_params",
+        )
+    return list(given)
+
+
+def request_params(
+    task: Task, given: PoolingParams, base: Params, model: Model, index: int
+) -> Params:
+    """Return the Engine's Params of prompt ``index``; ``base`` holds what all prompts share.
+
+    Raises InvalidDimensions for a Matryoshka size of a model that declares none, and InvalidOption.
+    """
+    if given.task not in (None, *_TASK_NAMES[task]):
+        raise InvalidOption(
+            f"PoolingParams of prompt {index}: task is {given.task!r} in a call of {task}; "
+            "leave it out",
+            index=index,
+            param="task",
+        )
+    if given.dimensions is not None and not model.matryoshka:
+        raise InvalidDimensions(
+            f'Model "{model.name}" does not support matryoshka representation, changing output '
+            "dimensions will lead to poor results.",
+            index=index,
+            param="dimensions",
+        )
+    if given.truncate_prompt_tokens is not None and not base.truncate:
+        base = truncating(base, given.truncate_prompt_tokens, model.max_length)
+    field, value = _switch(task, given, index)
+    last_step: dict[str, Any] = {field: value}
+    return replace(base, dimensions=given.dimensions, **last_step)
+
+
+def shared_params(
+    truncate_prompt_tokens: int | None,
+    tokenization_kwargs: Mapping[str, Any] | None,
+    max_length: int,
+) -> Params:
+    """Return Params with what a call says about tokenising; no prompt of the model is applied.
+
+    ``max_length`` is the model's maximum in tokens.
+
+    Raises InvalidOption for a key or value that has no equivalent.
+    """
+    kwargs = dict(tokenization_kwargs or {})
+    for name in kwargs:
+        if name not in _TOKENIZATION:
+            raise unknown_option("tokenization_kwargs", name, _TOKENIZATION)
+    _allow(kwargs, "truncation_side", (None, "right"))
+    _allow(kwargs, "padding", (None, False, "do_not_pad"))
+    _allow(kwargs, "add_special_tokens", (None, True, False))
+    _allow(kwargs, "truncation", (None, False, "do_not_truncate", True, "longest_first"))
+    base = Params(
+        prompt="",
+        max_length=kwargs.get("max_length", max_length),
+        truncate=kwargs.get("truncation") in (True, "longest_first"),
+        add_special_tokens=kwargs.get("add_special_tokens") is not False,
+    )
+    if truncate_prompt_tokens is None:
+        truncate_prompt_tokens = kwargs.get("truncate_prompt_tokens")
+    if truncate_prompt_tokens is None:
+        return base
+    return truncating(base, truncate_prompt_tokens, max_length)
+
+
+def truncating(base: Params, num_tokens: object, max_length: int) -> Params:
+    """Return ``base`` that cuts to ``num_tokens``, special tokens included; -1 is the maximum.
+
+    Raises InvalidOption for 0, other negative numbers and more than the model takes.
+    """
+    if isinstance(num_tokens, int) and not isinstance(num_tokens, bool):
+        if num_tokens == -1:
+            return replace(base, truncate=True, max_length=max_length)
+        if 1 <= num_tokens <= max_length:
+            return replace(base, truncate=True, max_length=num_tokens)
+    raise InvalidOption(
+        f"truncate_prompt_tokens is {num_tokens!r}; allowed: -1 (the model's maximum), or "
+        f"1 to {max_length} tokens",
+        param="truncate_prompt_tokens",
+    )
+
+
+def unknown_option(owner: str, name: str, known: Sequence[str]) -> InvalidOption:
+    """Return the error for an unknown name, with the nearest known one where there is one."""
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(known)}"
+    return InvalidOption(f"{owner} has no {name!r}{hint}", param=name)
+
+
+def _switch(task: Task, given: PoolingParams, index: int) -> tuple[str, bool | None]:
+    field, allowed = _SWITCHES[task]
+    said: dict[str, bool] = {}
+    for name in _SWITCH_NAMES:
+        value = getattr(given, name)
+        if value is None:
+            continue
+        if name not in allowed:
+            raise InvalidOption(
+                f"PoolingParams of prompt {index}: {name} does not apply to {task}; "
+                f"allowed: {', '.join(allowed) or 'none of these switches'}",
+                index=index,
+                param=name,
+            )
+        said[name] = value
+    if len(set(said.values())) > 1:
+        raise InvalidOption(
+            f"PoolingParams of prompt {index}: {' and '.join(said)} mean the same and differ",
+            index=index,
+        )
+    return field, next(iter(said.values()), None)
+
+
+def _allow(kwargs: Mapping[str, Any], name: str, allowed: Sequence[str | bool | None]) -> None:
+    value = kwargs.get(name)
+    # 1 == True in Python; here it is a mistake.
+    if not any(type(value) is type(option) and value == option for option in allowed):
+        shown = ", ".join(repr(option) for option in allowed if option is not None)
+        raise InvalidOption(
+            f"tokenization_kwargs: {name} is {value!r}; allowed: {shown}", param=name
+        )

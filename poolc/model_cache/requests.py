@@ -1,0 +1,41 @@
+"""What a compile request is, as the store looks it up: identity of the source, and options.
+
+The compiler remembers under the same key that ``poolc.api`` looks up, so both call this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from poolc.model_cache.host import host_class
+from poolc.model_cache.serde import to_plain
+from poolc.model_cache.store import request_key
+from poolc.spec import CompileOptions
+
+Identity = Mapping[str, Any]
+
+
+def folder_identity(name: str, files: Mapping[str, str]) -> Identity:
+    """Identify a local model by its name and the sha256 of its files."""
+    return {"name": name, "files": dict(files)}
+
+
+def hub_identity(hub_id: str, commit: str) -> Identity:
+    """Identify a repository at a commit."""
+    return {"hub": hub_id, "commit": commit}
+
+
+def recorded_options(options: CompileOptions) -> dict[str, Any]:
+    """Return the options that change an artifact; the revision is in the source's identity."""
+    plain: dict[str, Any] = to_plain(options)
+    plain.pop("revision")
+    return plain
+
+
+def compile_key(
+    identity: Identity, options: CompileOptions, tokenizer: Mapping[str, str] | None = None
+) -> str:
+    """Return the store's key of a request; ``tokenizer`` holds another tokenizer's file hashes."""
+    source = {**identity, "tokenizer": dict(tokenizer)} if tokenizer else identity
+    return request_key(source, recorded_options(options), host_class())

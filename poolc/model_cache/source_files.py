@@ -1,0 +1,78 @@
+"""The content of a source model's folder: which files make the model, and their sha256.
+
+Knows nothing about formats beyond file names. Links are followed: the hub's cache is made of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from poolc.errors import ModelError, ModelNotFound
+from poolc.model_cache.stamps import FileStamp, Hashed, Record, Stamps, hash_file
+
+_STAMP_KIND = "source"
+_SUBJECT = "files"
+
+_SKIPPED_FOLDERS = frozenset({"onnx", "openvino", "__pycache__"})
+_SKIPPED_SUFFIXES = frozenset(
+    # documents and pictures
+    {".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".ico", ".pdf"}
+    # weights of other frameworks
+    | {".h5", ".msgpack", ".ot", ".gguf", ".onnx"}
+)
+_PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth"})
+
+
+def source_digest(folder: Path, stamps: Stamps | None = None) -> dict[str, str]:
+    """Return relative path -> sha256 of every file that matters in a model folder, sorted by path.
+
+    With ``stamps``, files that kept their device, inode, size and times are not hashed again.
+    Raises ModelNotFound for no folder and ModelError for a file that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelNotFound(f"{folder} is not a folder")
+    real = os.path.realpath(folder)
+    kept = stamps.load(_STAMP_KIND, real, _SUBJECT) if stamps is not None else Record(_SUBJECT)
+    files: dict[str, Hashed] = {}
+    for name in sorted(_relevant_files(folder)):
+        try:
+            stamp = FileStamp.of(os.stat(folder / name))
+            known = kept.files.get(name)
+            unchanged = known is not None and known.stamp == stamp
+            files[name] = known if known is not None and unchanged else hash_file(folder / name)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ModelError(f"{folder / name} cannot be read: {reason}") from error
+    record = Record(_SUBJECT, files)
+    if stamps is not None and record != kept:
+        stamps.save(_STAMP_KIND, real, record)
+    return {name: hashed.sha256 for name, hashed in files.items()}
+
+
+def _relevant_files(folder: Path) -> Iterator[str]:
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link to a folder above would go round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(
+            name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith(".")
+        )
+        has_safetensors = any(name.endswith(".safetensors") for name in files)
+        for name in files:
+            if _matters(name, has_safetensors):
+                yield (Path(root) / name).relative_to(folder).as_posix()
+
+
+def _matters(name: str, has_safetensors: bool) -> bool:
+    if name.startswith(".") or name.upper().startswith("README"):
+        return False
+    suffix = Path(name).suffix.lower()
+    if suffix in _PICKLE_SUFFIXES:
+        return not has_safetensors
+    return suffix not in _SKIPPED_SUFFIXES

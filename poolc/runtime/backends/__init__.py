@@ -1,0 +1,1 @@
+"""One file a backend; ``base.py`` is the seam between the engine and whatever executes a graph."""

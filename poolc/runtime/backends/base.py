@@ -1,0 +1,29 @@
+"""The seam between the engine and what executes graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Feeds = Mapping[str, npt.NDArray[np.int64]]
+Fetches = Mapping[str, npt.NDArray[Any]]
+
+
+class Backend(Protocol):
+    """Executes the graphs of one artifact. Thread-safe; ``run`` releases the GIL while it computes."""
+
+    name: str
+
+    def run(self, output_set: str, feeds: Feeds) -> Fetches:
+        """Run one micro-batch through the graph of ``output_set``: [batch, seq] arrays in, all outputs out.
+
+        Raises BackendError when the library fails on it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release sessions and memory; the backend cannot run afterwards."""
+        ...

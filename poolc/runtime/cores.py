@@ -1,0 +1,64 @@
+"""How many cores this process may use, and the one thread pool sized to them.
+
+Knows nothing about models. The host's core count is the wrong answer in a container: affinity and
+the cgroup's CPU quota decide.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+
+
+@cache
+def allowed_cores() -> int:
+    """Return the number of cores allowed by affinity and cgroup quota, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+
+
+def _cgroup_quota() -> float | None:
+    """Return the CPU quota in cores, of cgroup v2 or v1; None where there is none."""
+    try:
+        limit, period = (_CGROUP / "cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota = int((_CGROUP / "cpu" / "cpu.cfs_quota_us").read_text())
+        return (
+            quota / int((_CGROUP / "cpu" / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def shared_executor() -> ThreadPoolExecutor:
+    """Return the process's one executor; every engine submits its micro-batches here."""
+    global _executor
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(allowed_cores(), thread_name_prefix="poolc-stream")
+        return _executor
+
+
+def _forget_executor() -> None:
+    # Threads do not survive fork: a child that embeds needs a pool of its own.
+    global _executor, _lock
+    _executor, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_executor)

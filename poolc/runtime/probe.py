@@ -1,0 +1,283 @@
+"""What this machine can run: found by trying, never by asking what a library was built with.
+
+Imports ONNX Runtime through the backend and everything else not at all (package metadata tells
+versions). Decides nothing: ``poolc doctor`` prints it, users act on it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolc.errors import MissingDependency
+from poolc.model_cache.host import cpu_features
+from poolc.runtime.backends.onnxruntime import import_onnxruntime
+from poolc.runtime.cores import allowed_cores
+
+# Package -> the module it is imported as, by extra; ``doctor`` tells what is missing.
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "compile": (
+        "huggingface-hub",
+        "onnx",
+        "onnxscript",
+        "protobuf",
+        "safetensors",
+        "sentence-transformers",
+        "sentencepiece",
+        "torch",
+        "transformers",
+    ),
+    "serve": ("fastapi", "uvicorn"),
+}
+
+_CPU_PROVIDER = "CPUExecutionProvider"
+
+# Instruction sets that decide how fast an artifact runs here.
+_TOLD_FEATURES = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "neon",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
+_GPU_COMMAND = (
+    "nvidia-smi",
+    "--query-gpu=name,memory.total,driver_version,compute_cap",
+    "--format=csv,noheader",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The processor and memory that this process may use."""
+
+    system: str
+    processor: str
+    cpu_features: tuple[str, ...]
+    allowed_cores: int
+    host_cores: int
+    memory_bytes: int | None  # the lower of the machine's and the container's
+    available_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An execution provider of ONNX Runtime; ``problem`` is why it does not really load."""
+
+    name: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntime:
+    """The installed ONNX Runtime; ``problem`` is why it cannot be used."""
+
+    version: str | None = None
+    providers: tuple[Provider, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The NVIDIA devices, and the builders that could use them (versions by package)."""
+
+    devices: tuple[str, ...] = ()
+    problem: str | None = None
+    builders: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Everything that ``poolc doctor`` tells; ``advice`` is what to install for the rest."""
+
+    python: str
+    machine: Machine
+    onnxruntime: OnnxRuntime
+    gpu: Gpu
+    packages: Mapping[str, Mapping[str, str | None]]  # extra -> package -> version
+    advice: tuple[str, ...]
+
+
+def probe() -> Probe:
+    """Look at this machine. Raises nothing: what fails is part of the answer."""
+    onnxruntime, gpu = probe_onnxruntime(), probe_gpu()
+    packages = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}
+    return Probe(
+        python=platform.python_version(),
+        machine=probe_machine(),
+        onnxruntime=onnxruntime,
+        gpu=gpu,
+        packages=packages,
+        advice=tuple(_advice(onnxruntime, packages)),
+    )
+
+
+def probe_machine() -> Machine:
+    """Return what this process may use, cgroup limits and affinity included."""
+    present = cpu_features()
+    total, available = _memory()
+    return Machine(
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=_processor_name(),
+        cpu_features=tuple(name for name in _TOLD_FEATURES if name in present),
+        allowed_cores=allowed_cores(),
+        host_cores=os.cpu_count() or 1,
+        memory_bytes=total,
+        available_bytes=available,
+    )
+
+
+def probe_onnxruntime() -> OnnxRuntime:
+    """Import ONNX Runtime and run a one-node model on each provider that it lists."""
+    try:
+        ort = import_onnxruntime()
+    except MissingDependency as error:
+        return OnnxRuntime(version=_version("onnxruntime"), problem=str(error))
+    providers = tuple(_try_provider(ort, name) for name in ort.get_available_providers())
+    return OnnxRuntime(version=str(ort.__version__), providers=providers)
+
+
+def probe_gpu() -> Gpu:
+    """Ask the NVIDIA driver for devices, and look for the TensorRT builders."""
+    builders = {name: _importable(name) for name in ("tensorrt", "tensorrt_rtx")}
+    try:
+        done = subprocess.run(_GPU_COMMAND, capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        driver = Path("/proc/driver/nvidia/version").exists()
+        problem = "a driver is loaded, but nvidia-smi is not there" if driver else None
+        return Gpu(problem=problem, builders=builders)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Gpu(problem=f"nvidia-smi failed: {error}", builders=builders)
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())
+        return Gpu(problem=f"nvidia-smi failed: {said}", builders=builders)
+    devices = tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+    return Gpu(devices=devices, builders=builders)
+
+
+def tiny_model() -> bytes:
+    """Return an ONNX model of one node, y = -x for one float, without the onnx package."""
+
+    def message(number: int, payload: bytes) -> bytes:  # a length-delimited protobuf field
+        return bytes([number << 3 | 2, len(payload)]) + payload
+
+    def integer(number: int, value: int) -> bytes:
+        return bytes([number << 3, value])
+
+    shape = message(2, message(1, integer(1, 1)))  # one dimension of size 1
+    float_tensor = message(2, message(1, integer(1, 1) + shape))  # elem_type 1 is float
+    node = message(1, b"x") + message(2, b"y") + message(4, b"Neg")
+    graph = (
+        message(1, node)
+        + message(2, b"probe")
+        + message(11, message(1, b"x") + float_tensor)
+        + message(12, message(1, b"y") + float_tensor)
+    )
+    return integer(1, 8) + message(8, integer(2, 13)) + message(7, graph)
+
+
+def _try_provider(ort: Any, name: str) -> Provider:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # the reason is in what follows, not on the terminal
+    options.intra_op_num_threads = 1
+    if name != _CPU_PROVIDER:
+        # Otherwise the CPU would run the node in its place, and all would look well.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = ort.InferenceSession(tiny_model(), options, providers=[name])
+        (answer,) = session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception as error:  # the library's exception classes share no public base
+        reason = " ".join(str(error).split())
+        fell_back = "assigned to the default CPU EP" in reason
+        return Provider(name, "runs nothing here: the CPU would" if fell_back else reason)
+    # A provider that cannot start is replaced without an error.
+    chosen = session.get_providers()[0]
+    if chosen != name:
+        return Provider(name, f"does not start: {chosen} would run in its place")
+    return Provider(name, None if answer[0] == -1 else f"computes -1 as {answer[0]}")
+
+
+def _advice(
+    onnxruntime: OnnxRuntime, packages: Mapping[str, Mapping[str, str | None]]
+) -> list[str]:
+    advice = []
+    if onnxruntime.problem is not None:
+        advice.append(onnxruntime.problem)
+    purposes = {"compile": "to compile models", "serve": "to serve over HTTP"}
+    for extra, purpose in purposes.items():
+        missing = [name for name, version in packages[extra].items() if version is None]
+        if missing:
+            advice.append(f'{purpose} (missing {", ".join(missing)}): pip install "poolc[{extra}]"')
+    return advice
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _importable(module: str) -> str | None:
+    if importlib.util.find_spec(module) is None:
+        return None
+    return _version(module) or _version(module.replace("_", "-")) or "found"
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Return total and available bytes, a container's limit included."""
+    sizes: dict[str, int] = {}
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key in ("MemTotal", "MemAvailable"):
+                    sizes[key] = int(value.split()[0]) * 1024
+    except (OSError, ValueError):
+        pass
+    total, available = sizes.get("MemTotal"), sizes.get("MemAvailable")
+    limit = _number("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    if limit is not None and total is not None and limit < total:
+        used = _number(
+            "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes"
+        )
+        free = limit - (used or 0)
+        return limit, free if available is None else min(free, available)
+    return total, available
+
+
+def _number(*paths: str) -> int | None:
+    for path in paths:
+        try:
+            return int(Path(path).read_text())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return None

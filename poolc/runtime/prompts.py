@@ -1,0 +1,39 @@
+"""Which prefix a request puts before its texts, by Sentence Transformers' rules."""
+
+from __future__ import annotations
+
+from poolc.errors import InvalidOption
+from poolc.runtime.request import Params
+from poolc.spec import ModelSpec
+
+# Sentence Transformers gives every model these two, empty unless its files say otherwise.
+_ALWAYS = ("query", "document")
+_DOCUMENT_NAMES = ("document", "passage", "corpus")
+
+
+def resolve_prompt(spec: ModelSpec, params: Params) -> str:
+    """Return the prefix: the request's own, the one it names, or the model's default ("" if none).
+
+    Raises InvalidOption for a name that the model does not have.
+    """
+    if params.prompt is not None:
+        return params.prompt
+    name = params.prompt_name if params.prompt_name is not None else spec.default_prompt_name
+    if name is None:
+        return ""
+    if name in spec.prompts:
+        return spec.prompts[name]
+    if name in _ALWAYS:
+        return ""
+    known = ", ".join(sorted({*spec.prompts, *_ALWAYS}))
+    raise InvalidOption(f"prompt_name is {name!r}; this model has: {known}", param="prompt_name")
+
+
+def query_prompt_name() -> str:
+    """Return the prompt name of queries."""
+    return "query"
+
+
+def document_prompt_name(spec: ModelSpec) -> str:
+    """Return the prompt name of documents: the first of document, passage, corpus that is there."""
+    return next((name for name in _DOCUMENT_NAMES if name in spec.prompts), "document")

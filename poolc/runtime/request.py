@@ -1,0 +1,69 @@
+"""What one call asks for: items, parameters, and the tokenised form that micro-batches are cut from.
+
+Data only: ``tokenize.py`` fills it in, ``engine.py`` acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from poolc.spec import Task
+
+Item = str | tuple[str, str] | Sequence[int]
+"""A text, a pair of texts, or token ids that are used as they are (special tokens included)."""
+
+Row = Mapping[str, npt.NDArray[np.float32]]
+"""One sequence's outputs by name, without padding: ``pooled`` [dim], ``token_embeddings`` [len, hidden], ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Everything a request may say. None means "as the model says"."""
+
+    dimensions: int | None = None  # Matryoshka size
+    normalize: bool | None = None
+    prompt_name: str | None = None  # neither this nor prompt: the model's default prompt
+    prompt: str | None = None  # "" = no prompt at all
+    truncate: bool = False  # cut to the maximum length instead of TextTooLong
+    max_length: int | None = None  # tokens, special tokens included; lowers the model's maximum
+    output_dtype: str = "float32"
+    use_activation: bool | None = None  # probabilities or raw logits
+    label: str | int | None = None  # which label a score is, where the model has several
+    add_special_tokens: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """One sequence as the graph sees it; ``len`` is its number of tokens."""
+
+    ids: npt.NDArray[np.int64]  # [len]
+    type_ids: npt.NDArray[np.int64] | None  # [len]; None for a model without segments
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A validated, tokenised request. ``pairs`` [n, 2] indexes ``sequences`` where a score compares two."""
+
+    task: Task
+    params: Params
+    sequences: list[TokenSequence]
+    output_set: str
+    pairs: npt.NDArray[np.int64] | None = field(default=None)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence."""
+        return [len(sequence) for sequence in self.sequences]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences, padding excluded."""
+        return sum(self.lengths)

@@ -1,0 +1,132 @@
+"""Request bodies in, arrays out as JSON: what every dialect shares and none of their fields.
+
+Arrays are serialised row by row, so that a big reply lets go of the interpreter between rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import reprlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import Request, Response
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from poolc.errors import BackendError
+from poolc.runtime.outputs import Float32
+from poolc.serve.errors import JSON, BadBody, BodyTooLarge
+
+T = TypeVar("T")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# Below these a thread costs more than what it would take off the event loop.
+_LARGE_BODY_BYTES = 64 << 10
+_LARGE_REPLY_NUMBERS = 32 << 10
+
+
+async def read_body(request: Request, schema: type[ModelT], max_bytes: int) -> ModelT:
+    """Read the request's JSON as ``schema``.
+
+    Raises BadBody that names the field, BodyTooLarge, or ClientDisconnect.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON:
+        given = f"is {content_type!r}" if content_type else "is missing"
+        raise BadBody(f"the Content-Type header {given}; allowed: {JSON}")
+    body = await _read(request, max_bytes)
+    return await off_loop_if(len(body) > _LARGE_BODY_BYTES, lambda: _parse(body, schema))
+
+
+async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``; cancel it and raise ClientDisconnect when the client leaves before.
+
+    The request's body must have been read.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
+
+
+async def off_loop_if(large: bool, work: Callable[[], T]) -> T:
+    """Do ``work`` on a thread if it is large, else right here."""
+    return await asyncio.to_thread(work) if large else work()
+
+
+async def json_response(
+    numbers: int, content: Callable[[], Mapping[str, Any]], headers: Mapping[str, str]
+) -> Response:
+    """Reply with ``content()``, made and serialised off the loop where it holds many numbers."""
+    body = await off_loop_if(numbers > _LARGE_REPLY_NUMBERS, lambda: orjson.dumps(content()))
+    return Response(body, headers=dict(headers), media_type=JSON)
+
+
+def float_list(row: Float32) -> orjson.Fragment:
+    """Return a vector as JSON: the shortest decimals that read back as the same float32."""
+    return orjson.Fragment(
+        orjson.dumps(np.ascontiguousarray(row), option=orjson.OPT_SERIALIZE_NUMPY)
+    )
+
+
+def base64_float32(row: Float32) -> str:
+    """Return a vector as base64 of little-endian float32, which is what OpenAI's clients decode."""
+    return base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii")
+
+
+def check_finite(values: npt.NDArray[Any]) -> None:
+    """Raise BackendError for NaN and infinities: JSON has no way to say them."""
+    if not np.isfinite(values).all():
+        raise BackendError("the model returned numbers that are not finite")
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLarge(
+                f"the body has more than {max_bytes} bytes: send fewer texts in a request"
+            )
+    return bytes(body)
+
+
+def _parse(body: bytes, schema: type[ModelT]) -> ModelT:
+    try:
+        # orjson is strict where pydantic's own parser is not: NaN, lone surrogates.
+        plain = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadBody(f"the body is not valid JSON: {error}") from error
+    if not isinstance(plain, dict):
+        raise BadBody("the body must be a JSON object")
+    try:
+        return schema.model_validate(plain)
+    except ValidationError as error:
+        raise _first_problem(error) from error
+
+
+def _first_problem(error: ValidationError) -> BadBody:
+    """Name the first wrong field, what was given and what is allowed."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    param = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return BadBody(f"{param} is missing", param=param)
+    message = first["msg"].removeprefix("Value error, ")
+    given = reprlib.repr(first["input"])
+    return BadBody(f"{param}: {message}, not {given} ({first['type']})", param=param)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

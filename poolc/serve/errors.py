@@ -1,0 +1,132 @@
+"""The one table from errors to HTTP statuses, and the one shape of an error body.
+
+The body carries the five keys of vLLM's 2025-09 page at the top level (its clients read them there)
+and the same object under ``error`` (where OpenAI's clients and newer vLLM look).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from poolc.errors import BackendError, InputError, Overloaded, PoolcError
+
+log = logging.getLogger("poolc.serve")
+
+JSON = "application/json"
+
+
+class BadBody(InputError):
+    """The request's body or its content type cannot be read as this route's JSON."""
+
+
+class BodyTooLarge(InputError):
+    """The request's body is longer than this server accepts."""
+
+
+class UnknownModel(InputError):
+    """No model of this server answers to the name."""
+
+
+class Draining(Overloaded):
+    """The server is stopping and takes no new work."""
+
+
+class NotReady(BackendError):
+    """A model of this server does not answer now."""
+
+
+# The first row whose class an error is an instance of decides, so subclasses stand first.
+STATUSES: tuple[tuple[type[PoolcError], HTTPStatus, str], ...] = (
+    (UnknownModel, HTTPStatus.NOT_FOUND, "NotFoundError"),
+    (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLargeError"),
+    (InputError, HTTPStatus.BAD_REQUEST, "BadRequestError"),
+    (Draining, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
+    (NotReady, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
+    (Overloaded, HTTPStatus.TOO_MANY_REQUESTS, "OverloadedError"),
+    (PoolcError, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError"),
+)
+# For what the web framework refuses by itself.
+_FRAMEWORK_TYPES = {404: "NotFoundError", 405: "MethodNotAllowedError"}
+# Details of a failure inside are for the log: a message may hold paths of this machine.
+_INTERNAL = "the server failed on this request; its log says why"
+# Nobody reads it: the client left. The number keeps such requests apart in access logs.
+_CLIENT_LEFT = 499
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make every error of ``app`` answer in the one shape."""
+    app.add_exception_handler(PoolcError, _on_poolc_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_client_left)
+    app.add_exception_handler(Exception, _on_unforeseen)
+
+
+def error_response(error: PoolcError) -> Response:
+    """Return the reply that an error of ours gets, by the table."""
+    status, kind = next((s, k) for cls, s, k in STATUSES if isinstance(error, cls))
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _response(_INTERNAL, kind, status)
+    param = error.param if isinstance(error, InputError) else None
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return _response(str(error), kind, status, param=param, headers=headers)
+
+
+def _response(
+    message: str,
+    kind: str,
+    status: int,
+    *,
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    error = {
+        "object": "error",
+        "message": message,
+        "type": kind,
+        "param": param,
+        "code": int(status),
+    }
+    return Response(orjson.dumps({**error, "error": error}), status, headers, JSON)
+
+
+async def _on_poolc_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, PoolcError):
+        raise error
+    response = error_response(error)
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Draining):
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return response
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = error.status_code
+    message = str(error.detail)
+    if status == HTTPStatus.NOT_FOUND:
+        message = f"there is no {request.url.path} here"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"{request.url.path} does not take {request.method}"
+    kind = _FRAMEWORK_TYPES.get(
+        status, HTTPStatus(status).phrase.title().replace(" ", "") + "Error"
+    )
+    return _response(message, kind, status, headers=dict(error.headers or {}))
+
+
+async def _on_client_left(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_LEFT)
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> Response:
+    # The framework raises the error again once this is sent, and the server logs its traceback.
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return _response(_INTERNAL, "InternalServerError", status)

@@ -1,0 +1,88 @@
+"""Which model answers to which name. Knows nothing about HTTP or how a model runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poolc.errors import InvalidOption
+from poolc.runtime.engine import Engine
+from poolc.serve.errors import BadBody, UnknownModel
+from poolc.serve.scheduler import Scheduler
+from poolc.serve.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model behind its names; the first one is shown where a request used none of them."""
+
+    names: tuple[str, ...]
+    engine: Engine
+    scheduler: Scheduler
+
+    def shown_name(self, asked: str | None) -> str:
+        """Return the name that a reply to a request for ``asked`` shows."""
+        return asked if asked is not None and asked in self.names else self.names[0]
+
+
+class Registry:
+    """The models of one server, in the order in which they were given."""
+
+    def __init__(self, engines: Mapping[str, Engine], settings: Settings) -> None:
+        """``engines`` maps what the operator called each model to its engine.
+
+        Raises InvalidOption for no engine, or names that do not fit them.
+        """
+        names = _names(engines, settings.served_model_names)
+        self.models = tuple(
+            Served(names[given], engine, Scheduler(engine, settings.max_queued_tokens))
+            for given, engine in engines.items()
+        )
+        self._by_name = {name: model for model in self.models for name in model.names}
+        self._any_name = len(self.models) == 1 and not settings.strict_model_name
+
+    def find(self, name: str | None) -> Served:
+        """Return the model that answers to ``name``. Raises UnknownModel, BadBody for no name."""
+        if self._any_name:
+            return self.models[0]
+        if not name:
+            raise BadBody(f"model is missing; allowed: {self._allowed()}", param="model")
+        return self.named(name)
+
+    def named(self, name: str) -> Served:
+        """Return the model of exactly this name. Raises UnknownModel."""
+        if name not in self._by_name:
+            raise UnknownModel(f"The model `{name}` does not exist.", param="model")
+        return self._by_name[name]
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Stop admission and finish what was let in; see ``Scheduler.drain``."""
+        drained = await asyncio.gather(*(m.scheduler.drain(timeout_s) for m in self.models))
+        return all(drained)
+
+    def _allowed(self) -> str:
+        return ", ".join(self._by_name)
+
+
+def _names(engines: Mapping[str, Engine], chosen: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the names of each model: as chosen, else its source's id and what it was called."""
+    if not engines:
+        raise InvalidOption("no model was given: name at least one")
+    if chosen and len(engines) == 1:
+        return dict.fromkeys(engines, chosen)
+    if chosen:
+        if len(chosen) != len(engines):
+            raise InvalidOption(
+                f"{len(chosen)} served model names for {len(engines)} models; allowed: one each",
+                param="served_model_names",
+            )
+        return {given: (name,) for given, name in zip(engines, chosen, strict=True)}
+    sources = {given: engine.artifact.manifest.source.id for given, engine in engines.items()}
+    taken = Counter((*sources.values(), *engines))
+    # A name that would mean two models means neither.
+    return {
+        given: (given,) if source == given or taken[source] > 1 else (source, given)
+        for given, source in sources.items()
+    }

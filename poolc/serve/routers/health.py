@@ -1,0 +1,35 @@
+"""Probes: ``/health`` says that the event loop runs, ``/ready`` that every model answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+
+from poolc.errors import PoolcError
+from poolc.serve.errors import Draining, NotReady
+from poolc.serve.registry import Registry
+from poolc.serve.schemas import ErrorReply, Status
+
+router = APIRouter(tags=["probes"])
+
+
+@router.get("/health")
+@router.head("/health", include_in_schema=False)
+async def health() -> Status:
+    """Live: 200 while the process answers, whatever the models do."""
+    return Status(status="ok")
+
+
+@router.get("/ready", responses={503: {"model": ErrorReply}})
+@router.head("/ready", include_in_schema=False)
+async def ready(request: Request) -> Status:
+    """Ready: 200 once every model has just answered a short text; 503 if not, or while stopping."""
+    registry: Registry = request.app.state.registry
+    try:
+        await asyncio.gather(*(model.scheduler.probe() for model in registry.models))
+    except Draining:
+        raise
+    except PoolcError as error:
+        raise NotReady("a model does not answer; the server's log says why") from error
+    return Status(status="ready")

@@ -1,0 +1,301 @@
+"""The queue of one model: who is admitted, what runs together, who fails, and how it ends.
+
+A request is tokenised on a thread and admitted by tokens. While streams are busy, requests collect;
+as soon as one is free, a window of what waits is planned into micro-batches. Nothing waits for
+company: an idle server answers at once. All state is touched on one event loop only.
+
+Knows nothing about HTTP, names or what a result means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from poolc.errors import Overloaded
+from poolc.runtime.engine import Engine
+from poolc.runtime.heads import Result
+from poolc.runtime.request import Item, Params, Prepared, Row
+from poolc.serve.errors import Draining
+from poolc.spec import Task
+
+# Planned together: enough to sort away the padding, little enough that who comes next waits briefly.
+_WINDOW_TOKENS_PER_STREAM = 1024
+# What one request may take of a window before the next one gets its turn.
+_TURN_TOKENS = 256
+# Results of more sequences than this are finished on a thread.
+_LARGE_RESULT = 32
+_MAX_RETRY_AFTER_S = 60.0
+# What a probe asks for, cheapest first.
+_PROBED = (Task.EMBED, Task.CLASSIFY, Task.SCORE, Task.REWARD, Task.ENCODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished request: the task's result, and the tokens that it took."""
+
+    result: Result
+    num_tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """An admitted request."""
+
+    prepared: Prepared
+    done: asyncio.Future[list[Row]]
+    rows: list[Row]  # filled as micro-batches return
+    missing_rows: int
+    queued_tokens: int  # of rows that are missing
+    taken: int = 0  # sequences that have been planned
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> _Job:
+        count = len(prepared.sequences)
+        done = asyncio.get_running_loop().create_future()
+        return cls(prepared, done, [{}] * count, count, prepared.num_tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """One sequence of a job, on its way through a micro-batch."""
+
+    job: _Job
+    index: int
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.job.prepared.sequences[self.index])
+
+
+_Batch = list[_Place]
+
+
+class Scheduler:
+    """Runs requests on one engine. Made and used on one event loop."""
+
+    def __init__(self, engine: Engine, max_queued_tokens: int) -> None:
+        self._engine = engine
+        self._max_queued_tokens = max_queued_tokens
+        self._waiting: deque[_Job] = deque()  # jobs with sequences that are not yet planned
+        self._planned: deque[_Batch] = deque()
+        self._running = 0  # micro-batches on the executor
+        self._queued_tokens = 0  # admitted and not yet computed
+        self._tokens_per_s = 0.0  # of one stream; 0 until the first micro-batch has run
+        self._jobs: set[_Job] = set()  # admitted and not yet ended
+        self._draining = False
+        self._closed = False  # what was let in is refused too
+        self._open = 0  # requests that were let in and are not yet answered
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def ask(self, task: Task, items: Sequence[Item], params: Params) -> Answer:
+        """Answer one request; cancelling takes it out of the queue.
+
+        Raises what ``Engine.prepare``, ``execute`` and ``finish`` raise, Overloaded and Draining.
+        """
+        self._refuse_if_stopping_or_full()
+        self._open += 1
+        self._idle.clear()
+        try:
+            prepared = await asyncio.to_thread(self._engine.prepare, task, items, params)
+            rows = await self._rows(prepared)
+            if len(rows) > _LARGE_RESULT:
+                result = await asyncio.to_thread(self._engine.finish, prepared, rows)
+            else:
+                result = self._engine.finish(prepared, rows)
+            return Answer(result, prepared.num_tokens)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+
+    async def probe(self) -> None:
+        """Run the model on a short text, past the queue.
+
+        Raises Draining, or what the engine raises.
+        """
+        if self._draining:
+            raise _stopping()
+        engine = self._engine
+        task = next(task for task in _PROBED if task in engine.spec.tasks)
+        item: Item = ("ready", "ready") if task is Task.SCORE else "ready"
+        params = Params(prompt="", truncate=True, label=0 if task is Task.SCORE else None)
+        prepared = await asyncio.to_thread(engine.prepare, task, [item], params)
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(
+            engine.executor, engine.execute, prepared.sequences, prepared.output_set
+        )
+        engine.finish(prepared, rows)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new requests and answer those that were let in.
+
+        Requests that are left after ``timeout_s`` fail with Draining; returns whether none was.
+        """
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            self._closed = True
+            for job in tuple(self._jobs):
+                self._end(job, _stopping())
+            return False
+        return True
+
+    # Admission.
+
+    def _refuse_if_stopping_or_full(self) -> None:
+        if self._draining:
+            raise _stopping()
+        if self._queued_tokens >= self._max_queued_tokens:
+            raise self._overloaded()
+
+    async def _rows(self, prepared: Prepared) -> list[Row]:
+        """Queue a request and wait for the rows of all its sequences."""
+        if self._closed:
+            raise _stopping()
+        # A request larger than the whole queue still gets in when nobody is before it.
+        room = self._max_queued_tokens - self._queued_tokens
+        if self._queued_tokens and prepared.num_tokens > room:
+            raise self._overloaded()
+        job = _Job.of(prepared)
+        self._jobs.add(job)
+        self._queued_tokens += job.queued_tokens
+        self._waiting.append(job)
+        try:
+            self._dispatch()
+            return await job.done
+        finally:
+            self._end(job)
+
+    def _overloaded(self) -> Overloaded:
+        rate = self._tokens_per_s * self._engine.streams
+        wait_s = self._queued_tokens / rate if rate else 1.0
+        return Overloaded(
+            f"the queue is full: {self._queued_tokens} tokens wait, the limit is "
+            f"{self._max_queued_tokens}; try again later",
+            retry_after_s=min(max(wait_s, 1.0), _MAX_RETRY_AFTER_S),
+        )
+
+    # Planning.
+
+    def _dispatch(self) -> None:
+        """Start micro-batches until every stream is busy or nothing waits."""
+        while self._running < self._engine.streams:
+            batch = self._next_batch()
+            if not batch:
+                return
+            self._start(batch)
+
+    def _next_batch(self) -> _Batch:
+        while self._planned or self._waiting:
+            if not self._planned:
+                self._plan(self._next_window())
+            while self._planned:
+                # Rows that nobody waits for any more are not worth computing.
+                batch = [p for p in self._planned.popleft() if not p.job.done.done()]
+                if batch:
+                    return batch
+        return []
+
+    def _next_window(self) -> _Batch:
+        """Take sequences of one output set from the waiting requests, in turns."""
+        output_set = self._waiting[0].prepared.output_set
+        room = self._engine.streams * _WINDOW_TOKENS_PER_STREAM
+        window: _Batch = []
+        others: list[_Job] = []
+        while room > 0 and self._waiting:
+            job = self._waiting.popleft()
+            if job.prepared.output_set != output_set:
+                others.append(job)
+                continue
+            turn = _take_turn(job, min(room, _TURN_TOKENS))
+            room -= sum(place.num_tokens for place in turn)
+            window += turn
+            if job.taken < len(job.rows):
+                self._waiting.append(job)
+        self._waiting.extendleft(reversed(others))  # their turn comes first in the next window
+        return window
+
+    def _plan(self, window: _Batch) -> None:
+        for batch in self._engine.plan([place.num_tokens for place in window]):
+            self._planned.append([window[i] for i in batch.indices])
+
+    # Running.
+
+    def _start(self, batch: _Batch) -> None:
+        sequences = [place.job.prepared.sequences[place.index] for place in batch]
+        output_set = batch[0].job.prepared.output_set
+        running = self._engine.executor.submit(self._engine.execute, sequences, output_set)
+        self._running += 1
+        finished = partial(self._finished, batch, time.perf_counter())
+        asyncio.wrap_future(running).add_done_callback(finished)
+
+    def _finished(
+        self, batch: _Batch, started_s: float, running: asyncio.Future[list[Row]]
+    ) -> None:
+        self._running -= 1
+        error = running.exception()
+        if error is None:
+            self._measure(batch, time.perf_counter() - started_s)
+            self._scatter(batch, running.result())
+        else:
+            self._failed(batch, error)
+        self._dispatch()
+
+    def _scatter(self, batch: _Batch, rows: Sequence[Row]) -> None:
+        for place, row in zip(batch, rows, strict=True):
+            job = place.job
+            if job.done.done():
+                continue
+            job.rows[place.index] = row
+            job.missing_rows -= 1
+            job.queued_tokens -= place.num_tokens
+            self._queued_tokens -= place.num_tokens
+            if not job.missing_rows:
+                job.done.set_result(job.rows)
+
+    def _failed(self, batch: _Batch, error: BaseException) -> None:
+        """Fail the one request of a micro-batch; of several, find out which by running each alone."""
+        alone: dict[_Job, _Batch] = {}
+        for place in batch:
+            alone.setdefault(place.job, []).append(place)
+        if len(alone) == 1:
+            self._end(batch[0].job, error)
+        else:
+            self._planned.extendleft(alone.values())
+
+    def _end(self, job: _Job, error: BaseException | None = None) -> None:
+        """Take a job out of the queue; with an error, fail it. Ending twice changes nothing."""
+        self._jobs.discard(job)
+        self._queued_tokens -= job.queued_tokens
+        job.queued_tokens = 0
+        with suppress(ValueError):
+            self._waiting.remove(job)
+        if error is not None and not job.done.done():
+            job.done.set_exception(error)
+
+    def _measure(self, batch: _Batch, seconds: float) -> None:
+        rate = sum(place.num_tokens for place in batch) / max(seconds, 1e-6)
+        self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * rate if self._tokens_per_s else rate
+
+
+def _take_turn(job: _Job, tokens: int) -> _Batch:
+    """Take a job's next sequences: at least one, and about ``tokens``."""
+    turn: _Batch = []
+    while tokens > 0 and job.taken < len(job.rows):
+        place = _Place(job, job.taken)
+        job.taken += 1
+        tokens -= place.num_tokens
+        turn.append(place)
+    return turn
+
+
+def _stopping() -> Draining:
+    return Draining("the server is stopping and takes no new requests", retry_after_s=1.0)

@@ -1,0 +1,179 @@
+"""The server's process: bind, load, run, and stop well. Knows signals and sockets, no requests.
+
+The first SIGTERM or SIGINT stops admission (503, ``/ready`` too) while the port stays open, finishes
+what was let in, then closes. A second one ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import math
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
+
+from poolc import api
+from poolc.errors import InvalidOption
+from poolc.runtime.engine import Engine
+from poolc.serve.app import create_app
+from poolc.serve.registry import Registry
+from poolc.serve.settings import Settings
+
+log = logging.getLogger("poolc.serve")
+
+# Longer than clients keep idle connections, so that it is never the server who closes one just as
+# a request is sent on it.
+_KEEP_ALIVE_S = 75
+# What replies that are ready get to leave, however little of the drain's time is left.
+_LAST_REPLIES_S = 1
+
+
+def serve(
+    models: Sequence[str],
+    settings: Settings,
+    *,
+    on_event: api.OnEvent | None = None,
+    **options: Any,
+) -> None:
+    """Load models (artifacts, folders or hub ids, compiled on first use) and serve them.
+
+    ``options`` and ``on_event`` are those of ``poolc.load``. The port is taken before anything is
+    loaded. Returns after a clean stop; a stop that had to cut requests off ends the process with
+    status 1, a second signal with 128 and its number.
+
+    Raises InvalidOption for an address that cannot be listened on, and as ``poolc.load`` does.
+    """
+    with bind(settings) as listener:
+        engines = {m: api.load(m, on_event=on_event, **options) for m in models}
+        try:
+            run(engines, settings, listener)
+        finally:
+            for engine in engines.values():
+                engine.close()
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return a socket bound to the address of ``settings``, not yet listening. Raises InvalidOption."""
+    listener = None
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        # A name that has both families is asked for as 127.0.0.1 more often than as ::1.
+        family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise _cannot_listen(settings.host, settings.port, error) from error
+    return listener
+
+
+def run(engines: Mapping[str, Engine], settings: Settings, listener: socket.socket) -> None:
+    """Serve loaded engines on a bound socket until a signal; see ``serve`` for how it ends."""
+    app = create_app(engines, settings)
+    config = uvicorn.Config(
+        app,
+        log_config=_log_config(settings),
+        log_level=settings.log_level,
+        access_log=settings.access_log,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        lifespan="off",
+        ws="none",
+    )
+    _Server(config, app.state.registry, settings).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but signals drain the queues before the port closes, and a clean stop exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, registry: Registry, settings: Settings) -> None:
+        super().__init__(config)
+        self._registry = registry
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+        self._draining: asyncio.Task[None] | None = None  # kept, or it could be collected
+        self._drained = True
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another process began to listen after this one had bound
+            raise _cannot_listen(self._settings.host, self._settings.port, error) from error
+        for listener in sockets or ():
+            names = ", ".join(name for model in self._registry.models for name in model.names)
+            log.info("serving %s on %s", names, _url(listener))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._stopping or self._loop is None:
+            _exit_now(128 + sig)
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._begin_to_drain)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if not self._drained:
+            # Threads that still compute would hold the process beyond its deadline.
+            log.error("stopped with unfinished requests, after %g s", self._drain_timeout_s)
+            _exit_now(1)
+
+    @property
+    def _drain_timeout_s(self) -> float:
+        return self._settings.drain_timeout_s
+
+    def _begin_to_drain(self) -> None:
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._drain_timeout_s
+        log.info("stopping; requests in work get up to %g s", self._drain_timeout_s)
+        try:
+            self._drained = await self._registry.drain(self._drain_timeout_s)
+        finally:
+            left_s = max(_LAST_REPLIES_S, math.ceil(deadline_s - loop.time()))
+            self.config.timeout_graceful_shutdown = left_s
+            self.should_exit = True
+
+
+def _exit_now(code: int) -> NoReturn:
+    os._exit(code)
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> InvalidOption:
+    return InvalidOption(
+        f"cannot listen on {host}, port {port}: {error.strerror or error}; "
+        "choose another --host or --port",
+        param="port",
+    )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _log_config(settings: Settings) -> dict[str, Any]:
+    """uvicorn's logging, everything on standard error, and poolc's own logger with it."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["handlers"]["access"]["stream"] = "ext://sys.stderr"
+    config["loggers"]["poolc"] = {
+        "handlers": ["default"],
+        "level": settings.log_level.upper(),
+        "propagate": False,
+    }
+    return config

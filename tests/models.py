@@ -1,0 +1,225 @@
+"""Small models as a user would have them on disk: random weights from a seed, tokenizers trained here.
+
+torch and transformers are imported inside the builders: most tests never build anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# What the tokenizers are trained on: enough for words, pieces and a few other scripts.
+CORPUS = [
+    "the quick brown fox jumps over the lazy dog while the cat sleeps in the sun",
+    "a river runs through the old town and under seven bridges of stone",
+    "how do I reset my password if I no longer have access to my email",
+    "bread needs flour water salt and yeast and a very hot oven",
+    "the committee approved the budget after a long debate about taxes",
+    "negative neutral positive good bad excellent terrible fine awful great",
+    "Réserver une table à Zürich, s'il vous plaît: naïve café Ærøskøbing",
+    "Москва столица России; 東京の天気は晴れ; 0123456789 -+*/=.,!?",
+    "Paris is the capital of France and Brasília the capital of Brazil",
+]
+MAX_LENGTH = 64
+HIDDEN = 32
+_WEIGHT_SCALE = 0.3  # larger than usual, so that texts differ visibly
+
+
+def wordpiece(folder: Path) -> PreTrainedTokenizerFast:
+    """Train a lower-casing WordPiece tokenizer and save it into ``folder``."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers.trainers import WordPieceTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(
+        CORPUS, WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=MAX_LENGTH,
+    )
+    fast.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    fast.save_pretrained(folder)
+    return fast
+
+
+def byte_bpe(folder: Path) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with RoBERTa's special tokens and save it into ``folder``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE(unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        BpeTrainer(
+            vocab_size=500,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        mask_token="<mask>",
+        model_max_length=MAX_LENGTH,
+    )
+    fast.model_input_names = ["input_ids", "attention_mask"]
+    fast.save_pretrained(folder)
+    return fast
+
+
+def save_model(model: Any, folder: Path, seed: int = 0) -> None:
+    """Give ``model`` seeded weights and save it into ``folder``."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator) * _WEIGHT_SCALE
+            # Norm gains stay near 1, or every vector would point the same way.
+            is_gain = "norm" in name.lower() and name.endswith("weight")
+            parameter.copy_(1 + 0.1 * noise if is_gain else noise)
+    model.save_pretrained(folder)
+
+
+def bert_config(vocab_size: int, **changes: Any) -> Any:
+    """Return the config of a two-layer BERT."""
+    from transformers import BertConfig
+
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": MAX_LENGTH,
+    }
+    return BertConfig(**{**sizes, **changes})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+
+def write_modules(folder: Path, *kinds: tuple[str, str]) -> None:
+    """Write modules.json: (class name, folder) in order."""
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", entries)
+
+
+def write_pooling(folder: Path, *modes: str, dim: int = HIDDEN) -> None:
+    """Write the Pooling module's configuration as Sentence Transformers 2 to 5 do."""
+    flags = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    config: dict[str, Any] = {"word_embedding_dimension": dim}
+    config |= {f"pooling_mode_{flag}": flag in modes for flag in flags}
+    config |= {f"pooling_mode_{mode}": True for mode in modes}
+    write_json(folder / "1_Pooling" / "config.json", config)
+
+
+def tiny_embedder(folder: Path) -> None:
+    """BERT, mean pooling, normalised, with prompts and declared Matryoshka sizes."""
+    from transformers import BertModel
+
+    config = bert_config(len(wordpiece(folder)), matryoshka_dimensions=[8, 16])
+    save_model(BertModel(config), folder)
+    write_modules(
+        folder, ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
+    )
+    write_pooling(folder, "mean_tokens")
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": MAX_LENGTH})
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": {"query": "query: ", "document": "passage: "}, "similarity_fn_name": "cosine"},
+    )
+
+
+def tiny_classifier(folder: Path) -> None:
+    """BERT with three labels."""
+    from transformers import BertForSequenceClassification
+
+    labels = {0: "negative", 1: "neutral", 2: "positive"}
+    config = bert_config(
+        len(wordpiece(folder)), id2label=labels, label2id={v: k for k, v in labels.items()}
+    )
+    save_model(BertForSequenceClassification(config), folder, seed=1)
+
+
+def tiny_cross_encoder(folder: Path) -> None:
+    """RoBERTa with one label, as a Sentence Transformers cross-encoder saves it."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    config = RobertaConfig(
+        vocab_size=len(byte_bpe(folder)),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH + 2,
+        type_vocab_size=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        num_labels=1,
+        sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+    )
+    save_model(RobertaForSequenceClassification(config), folder, seed=2)
+
+
+def tiny_distilbert(folder: Path) -> None:
+    """DistilBERT without any pooling configuration."""
+    from transformers import DistilBertConfig, DistilBertModel
+
+    tokenizer = wordpiece(folder)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer),
+        dim=HIDDEN,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=64,
+        max_position_embeddings=MAX_LENGTH,
+    )
+    save_model(DistilBertModel(config), folder, seed=3)
+
+
+BUILDERS: dict[str, Callable[[Path], None]] = {
+    "tiny_embedder": tiny_embedder,
+    "tiny_classifier": tiny_classifier,
+    "tiny_cross_encoder": tiny_cross_encoder,
+    "tiny_distilbert": tiny_distilbert,
+}

@@ -1,0 +1,227 @@
+"""scripts/bootstrap.py: the decisions alone, and its files; nothing is installed here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts import bootstrap
+from scripts.bootstrap import BootstrapError, State, TorchBuild
+
+REPORTS = Path(__file__).parent / "reports"
+CUDA = TorchBuild("2.13.0", "https://index.example/torch.whl", ("cuda-bindings", "nvidia-cublas"))
+STATE = State(str(bootstrap.ROOT), "hash", ("cpu", "serve"), created=True, done=True)
+
+
+def report(name: str) -> TorchBuild:
+    return bootstrap.read_torch_build(json.loads((REPORTS / f"{name}.json").read_text()))
+
+
+def test_read_torch_build_cpu_wheel() -> None:
+    build = report("cpu_wheel_from_a_folder")
+    assert build.version == "2.13.0+cpu"
+    assert build.url.startswith("file://")
+    assert build.cuda_packages == ()
+
+
+def test_read_torch_build_cuda_wheel() -> None:
+    build = report("cuda_wheel_from_an_index")
+    assert build.version == "2.13.0"
+    assert len(build.cuda_packages) == 18
+    assert "nvidia-cudnn-cu13" in build.cuda_packages
+
+
+def test_read_torch_build_without_torch() -> None:
+    with pytest.raises(BootstrapError, match="no torch"):
+        bootstrap.read_torch_build({"install": []})
+
+
+def test_decide_cpu_build_goes_on() -> None:
+    verdict = bootstrap.decide(TorchBuild("2.13.0", "", ()), has_gpu=False, allow_cuda=False)
+    assert verdict.proceed
+    assert "CPU build" in verdict.message
+
+
+def test_decide_cuda_build_without_gpu_stops_and_says_how_to_go_on() -> None:
+    verdict = bootstrap.decide(CUDA, has_gpu=False, allow_cuda=False)
+    assert not verdict.proceed
+    for part in ("2.7 GB", "TORCH_INDEX=https://", "ALLOW_CUDA=1", "no NVIDIA GPU"):
+        assert part in verdict.message
+
+
+def test_decide_unmeasured_cuda_build_claims_no_exact_size() -> None:
+    verdict = bootstrap.decide(replace(CUDA, version="9.9"), has_gpu=False, allow_cuda=False)
+    assert "several GB" in verdict.message
+
+
+@pytest.mark.parametrize(("has_gpu", "allow_cuda"), [(True, False), (False, True)])
+def test_decide_cuda_build_that_is_wanted(has_gpu: bool, allow_cuda: bool) -> None:
+    assert bootstrap.decide(CUDA, has_gpu=has_gpu, allow_cuda=allow_cuda).proceed
+
+
+def test_cuda_download_was_measured_for_the_pinned_torch() -> None:
+    pins = bootstrap.CONSTRAINTS.read_text()
+    assert bootstrap.pinned("torch", pins) == f"torch=={bootstrap.CUDA_DOWNLOAD[0]}"
+
+
+def test_constraints_pin_everything_once_and_without_local_versions() -> None:
+    pins = [line for line in bootstrap.CONSTRAINTS.read_text().splitlines() if line[:1] != "#"]
+    assert all("==" in pin and "+" not in pin and "/" not in pin for pin in pins)
+    names = [pin.partition("==")[0] for pin in pins]
+    assert names == sorted(set(names))
+    for name in (*bootstrap.BESIDE_POOLC, bootstrap.BUILD_BACKEND):
+        assert name in names
+
+
+def test_pinned_unknown_name() -> None:
+    with pytest.raises(BootstrapError, match="does not pin numpy"):
+        bootstrap.pinned("numpy", "torch==2.13.0\n")
+
+
+def test_state_round_trip(tmp_path: Path) -> None:
+    bootstrap.write_state(tmp_path, STATE)
+    assert bootstrap.read_state(tmp_path) == STATE
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"root": "x"}', "null"])
+def test_read_state_unreadable(tmp_path: Path, content: str) -> None:
+    (tmp_path / bootstrap.STATE_FILE).write_text(content)
+    assert bootstrap.read_state(tmp_path) is None
+
+
+def test_is_current_wants_every_extra_and_the_same_inputs() -> None:
+    assert bootstrap.is_current(STATE, "hash", ["cpu"])
+    assert not bootstrap.is_current(STATE, "hash", ["cpu", "dev"])
+    assert not bootstrap.is_current(STATE, "other", ["cpu"])
+    assert not bootstrap.is_current(replace(STATE, done=False), "hash", ["cpu"])
+    assert not bootstrap.is_current(replace(STATE, root="/elsewhere"), "hash", ["cpu"])
+
+
+def test_must_recreate_only_what_this_script_made() -> None:
+    assert not bootstrap.must_recreate(STATE)
+    assert bootstrap.must_recreate(replace(STATE, done=False))
+    assert bootstrap.must_recreate(replace(STATE, root="/elsewhere"))
+    assert not bootstrap.must_recreate(replace(STATE, done=False, created=False))
+    assert not bootstrap.must_recreate(None)
+
+
+def make_venv(folder: Path, version: str) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").touch()
+    (folder / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
+    return folder
+
+
+def test_open_environment_refuses_another_python(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / ".venv", "3.9.1")
+    with pytest.raises(BootstrapError, match=r"holds Python 3\.9.*VENV="):
+        bootstrap.open_environment(venv)
+
+
+def test_open_environment_takes_one_that_it_did_not_make(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / ".venv", sys.version.split()[0])
+    state = bootstrap.open_environment(venv)
+    assert not state.created
+    assert state.extras == ()
+
+
+def test_open_environment_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(BootstrapError, match="not a working virtual environment"):
+        bootstrap.open_environment(tmp_path)
+    assert (tmp_path / "letter.txt").exists()
+
+
+def test_bootstrap_does_nothing_when_current(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    venv = make_venv(tmp_path / ".venv", sys.version.split()[0])
+    bootstrap.write_state(venv, replace(STATE, inputs=bootstrap.inputs_hash()))
+    monkeypatch.setattr(bootstrap, "install", lambda venv, extras: pytest.fail("installed again"))
+    bootstrap.bootstrap(venv, ["cpu"])
+    assert capsys.readouterr().out == ""
+
+
+def test_bootstrap_keeps_the_extras_that_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv = make_venv(tmp_path / ".venv", sys.version.split()[0])
+    bootstrap.write_state(venv, STATE)
+    asked: list[str] = []
+    monkeypatch.setattr(bootstrap, "install", lambda venv, extras: asked.extend(extras))
+    bootstrap.bootstrap(venv, ["dev"])
+    assert asked == ["cpu", "dev", "serve"]
+    state = bootstrap.read_state(venv)
+    assert state is not None
+    assert state.done
+
+
+def test_bootstrap_failed_install_leaves_the_earlier_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(venv: Path, extras: object) -> None:
+        raise BootstrapError("no network")
+
+    venv = make_venv(tmp_path / ".venv", sys.version.split()[0])
+    bootstrap.write_state(venv, STATE)
+    monkeypatch.setattr(bootstrap, "install", install)
+    with pytest.raises(BootstrapError, match="no network"):
+        bootstrap.bootstrap(venv, ["dev"])
+    assert bootstrap.read_state(venv) == STATE
+
+
+def test_bootstrap_killed_install_starts_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(venv: Path, extras: object) -> None:
+        raise KeyboardInterrupt
+
+    venv = make_venv(tmp_path / ".venv", sys.version.split()[0])
+    bootstrap.write_state(venv, STATE)
+    monkeypatch.setattr(bootstrap, "install", install)
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap.bootstrap(venv, ["dev"])
+    assert bootstrap.must_recreate(bootstrap.read_state(venv))
+
+
+def test_create_replaces_what_was_left(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / ".venv", "3.9.1")
+    (venv / "lib").mkdir()
+    (venv / "lib/half-installed.py").touch()
+    state = bootstrap.create(venv)
+    assert bootstrap.read_state(venv) == state
+    assert bootstrap.venv_version(venv) == sys.version_info[:2]
+    assert not (venv / "lib/half-installed.py").exists()
+    assert bootstrap.installed_torch(venv) is None
+
+
+def test_readable_keeps_what_a_person_wants_to_see() -> None:
+    lines = [
+        "Collecting torch==2.13.0\n",
+        "  Downloading https://index.example/torch-2.13.0-cp311.whl (526.6 MB)\n",
+        "  Downloading six-1.17.0-py2.py3-none-any.whl (11 kB)\n",
+        "Installing collected packages: mpmath, sympy, torch\n",
+    ]
+    shown = list(bootstrap.readable(iter(lines)))
+    assert shown == ["    torch-2.13.0-cp311.whl (526.6 MB)", "    installing 3 packages"]
+
+
+def test_pip_failure_shows_the_end_of_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "venv_python", lambda venv: Path(sys.executable))
+    monkeypatch.setattr(bootstrap, "PIP", ("-c", "print('no such thing'); raise SystemExit(1)"))
+    with pytest.raises(BootstrapError, match="no such thing"):
+        bootstrap.pip(tmp_path, "install", "nothing")
+
+
+def test_main_prints_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        bootstrap.main(["--venv", str(tmp_path)])
+    assert ended.value.code == 1
+    assert "remove it" in capsys.readouterr().err
