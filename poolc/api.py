@@ -30,7 +30,7 @@ _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 @dataclass(frozen=True, slots=True)
 class CompileResult:
-    """A compiled artifact. ``reused`` says that it was in the store already; ``seconds`` by stage."""
+    """A compiled artifact. ``reused``: it was in the store already; ``seconds`` are by stage."""
 
     path: Path
     artifact_id: str
@@ -40,7 +40,7 @@ class CompileResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def compile(  # noqa: A001 - the verb of the product
+def compile(
     model: str | Path,
     *,
     output: str | Path | None = None,
@@ -54,8 +54,8 @@ def compile(  # noqa: A001 - the verb of the product
     the store unless ``refresh``, which also asks the hub for a newer commit. ``on_event`` receives
     stages with times, warnings and downloads, as dicts.
 
-    Raises ModelError, CompileError (ParityError beyond a bound), InvalidOption, ArtifactExists where
-    ``output`` holds something else, MissingDependency without the compile extra.
+    Raises ModelError, CompileError (ParityError beyond a bound), InvalidOption, ArtifactExists
+    where ``output`` holds something else, MissingDependency without the compile extra.
     """
     chosen, store = make_options(**options), Store.default()
     found = None if refresh or output is not None else lookup(str(model), chosen, store)
@@ -149,7 +149,7 @@ def _matryoshka_at_load(artifact: Artifact, options: CompileOptions) -> Matryosh
     changed += [key for key in options.hf_overrides if key not in MATRYOSHKA_KEYS]
     if changed:
         raise InvalidOption(
-            f"{', '.join(changed)} cannot change a compiled artifact: compile the model again with it"
+            f"{', '.join(changed)} cannot change a compiled artifact: compile the model again"
         )
     size = artifact.manifest.spec.embedding_size
     if not options.hf_overrides or size is None:

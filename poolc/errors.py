@@ -3,7 +3,7 @@
     PoolcError
     ├── InputError (ValueError)        what a caller passed to a loaded model
     │   ├── InvalidText                empty, not a string, not valid Unicode, not a token id
-    │   ├── TextTooLong                longer than the model accepts and truncation was not asked for
+    │   ├── TextTooLong                longer than the model accepts and not to be truncated
     │   ├── InvalidDimensions          a Matryoshka size that the model does not allow
     │   ├── UnsupportedTask            the model has no such task
     │   └── InvalidOption              an option, flag or parameter outside what is allowed
@@ -21,12 +21,12 @@
     │   ├── ArtifactCorrupt            a file is missing, altered or malformed
     │   ├── ArtifactIncompatible       written for another poolc, runtime or machine
     │   └── ArtifactExists             publishing would overwrite something else
-    ├── MissingDependency              a package or extra that is not installed, or two that exclude each other
+    ├── MissingDependency              a package is not installed, or two exclude each other
     └── BackendError                   the execution backend failed on valid input
         └── Overloaded                 the queue is full: try again later
 
-A message says what was given, what is allowed and what to do. ``PoolcError`` carries no exit code or
-HTTP status: ``cli/exit_codes.py`` and ``serve/errors.py`` hold the only two tables that map them.
+A message says what was given, what is allowed and what to do. Errors carry no exit code or HTTP
+status: ``cli/exit_codes.py`` and ``serve/errors.py`` hold the only two tables that map them.
 """
 
 from __future__ import annotations

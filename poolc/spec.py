@@ -1,6 +1,6 @@
-"""The vocabulary shared by the compiler, the artifact and the runtime. A leaf: no I/O, no imports of ours.
+"""The vocabulary of the compiler, the artifact and the runtime. A leaf: no I/O, no imports of ours.
 
-Everything here is a string enum or a frozen dataclass that JSON can carry (``model_cache/serde.py``).
+All of it is string enums and frozen dataclasses that JSON can carry (``model_cache/serde.py``).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Activation(StrEnum):
 
 
 class Similarity(StrEnum):
-    """How an embedding model compares two vectors (Sentence Transformers' ``similarity_fn_name``)."""
+    """How an embedding model compares vectors (Sentence Transformers' ``similarity_fn_name``)."""
 
     COSINE = "cosine"
     DOT = "dot"
@@ -122,7 +122,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class DenseSpec:
-    """One Sentence Transformers ``Dense`` module; ``path`` is its folder inside the source model."""
+    """One Sentence Transformers ``Dense`` module; ``path`` is its folder in the source model."""
 
     path: str
     in_features: int
@@ -134,7 +134,7 @@ class DenseSpec:
 
 @dataclass(frozen=True, slots=True)
 class MatryoshkaSpec:
-    """Which output sizes a model was trained for. ``dimensions`` empty and ``enabled``: any size."""
+    """Which output sizes a model was trained for; ``enabled`` without ``dimensions``: any."""
 
     enabled: bool = False
     dimensions: tuple[int, ...] = ()
@@ -176,7 +176,7 @@ class ModelSpec:
 class CompileOptions:
     """Everything a user can ask of the compiler that changes the artifact.
 
-    ``pooler_config`` and ``hf_overrides`` are vLLM's JSON objects. ``None`` means "as the model says".
+    ``pooler_config`` and ``hf_overrides`` are vLLM's JSON objects. None: "as the model says".
     """
 
     target: Target = Target.CPU

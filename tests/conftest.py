@@ -1,9 +1,9 @@
 """Models and artifacts that the whole suite shares.
 
-Tiny models are built from a config with seeded random weights and a tokenizer trained here, saved as
-the folder that a user would have, and compiled by the real compiler. They are kept below
-``.pytest_cache`` under a digest of the code that makes them, so that only a change there (or a clean
-clone) builds them again.
+Tiny models are built from a config with seeded random weights and a tokenizer trained here, saved
+as the folder that a user would have, and compiled by the real compiler. They are kept below
+``.pytest_cache`` under a digest of the code that makes them, so that only a change there (or a
+clean clone) builds them again.
 """
 
 from __future__ import annotations

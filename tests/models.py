@@ -1,4 +1,4 @@
-"""Small models as a user would have them on disk: random weights from a seed, tokenizers trained here.
+"""Small models as a user would have them on disk: seeded random weights, tokenizers trained here.
 
 torch and transformers are imported inside the builders: most tests never build anything.
 """
@@ -64,7 +64,7 @@ def wordpiece(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def byte_bpe(folder: Path) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer with RoBERTa's special tokens and save it into ``folder``."""
+    """Train a byte-level BPE tokenizer with RoBERTa's special tokens; save it into ``folder``."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast

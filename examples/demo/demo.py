@@ -11,7 +11,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import poolc
 
@@ -102,70 +104,71 @@ def parity_line(parity: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def results_table(queries: Sequence[Query], found: Sequence[Sequence[Hit]]) -> Table:
-    """Lay the answers out: a question, then its best passages with their scores."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(justify="right", style="cyan", no_wrap=True)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+def print_answers(queries: Sequence[Query], found: Sequence[Sequence[Hit]], out: Console) -> None:
+    """Print each question with its passages: the best in full, the others on a line each."""
     for query, hits in zip(queries, found, strict=True):
-        table.add_row()
-        table.add_row("", "", f"[bold]{query.text}[/bold]")
-        for hit in hits:
-            table.add_row(f"{hit.score:.3f}", hit.passage.subject, hit.passage.text)
-    return table
+        out.print(f"\n[bold]{escape(query.text)}[/bold]", highlight=False)
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column(style="dim", no_wrap=True, min_width=9)
+        table.add_column()
+        for rank, hit in enumerate(hits):
+            text = Text(hit.passage.text, no_wrap=rank > 0, overflow="ellipsis" if rank else "fold")
+            table.add_row(f"{hit.score:.3f}", hit.passage.subject, text)
+        out.print(table)
 
 
 class Progress:
     """Prints what the compiler reports, a line a stage."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, out: Console) -> None:
+        self.out = out
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take one event of ``poolc.compile``."""
         if event["event"] == "stage" and event["status"] == "done":
-            self.console.print(f"  {event['name']:<12} {event['seconds']:6.1f} s", highlight=False)
+            self.out.print(f"  {event['name']:<12} {event['seconds']:6.1f} s", highlight=False)
         elif event["event"] == "warning":
-            self.console.print(f"  warning: {event['message']}", highlight=False, markup=False)
+            self.out.print(f"  warning: {event['message']}", highlight=False, markup=False)
 
 
-def run(model: str, console: Console) -> None:
-    """Compile, load, embed and search, and print each step with its time."""
-    console.print(f"[bold]Compiling[/bold] {escape(model)}", highlight=False)
-    start = time.perf_counter()
-    compiled = poolc.compile(model, on_event=Progress(console))
-    compile_s = time.perf_counter() - start
-    console.print(
-        f"  {'reused' if compiled.reused else 'artifact'}: {escape(str(compiled.path))}",
-        soft_wrap=True,
-    )
-    console.print(f"  parity: {parity_line(compiled.report.get('parity', {}))}", highlight=False)
+class Clock:
+    """Keeps how long each step took, and prints it."""
 
-    start = time.perf_counter()
-    engine = poolc.load(compiled.path)
-    load_s = time.perf_counter() - start
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
-    passages, queries = read_passages(), read_queries()
-    start = time.perf_counter()
-    vectors = engine.embed_document([passage.text for passage in passages])
-    embed_s = time.perf_counter() - start
+    @contextmanager
+    def step(self, name: str, note: str = "") -> Iterator[None]:
+        """Time the block; a block that fails leaves no line."""
+        start = time.perf_counter()
+        yield
+        self.lines.append(f"  {name:<8} {time.perf_counter() - start:7.3f} s  {note}".rstrip())
 
-    start = time.perf_counter()
-    asked = engine.embed_query([query.text for query in queries])
-    found = search(asked, vectors, passages)
-    search_s = time.perf_counter() - start
 
-    console.print()
-    console.print(f"[bold]Searching[/bold] {len(passages)} passages for {len(queries)} questions")
-    console.print(results_table(queries, found))
-    console.print()
-    console.print(
-        f"compile {compile_s:.1f} s{' (reused)' if compiled.reused else ''}, load {load_s:.2f} s, "
-        f"embed {len(passages)} passages {embed_s:.2f} s, "
-        f"embed and answer {len(queries)} questions {search_s * 1000:.0f} ms",
-        highlight=False,
-    )
+def run(model: str, out: Console) -> None:
+    """Compile, load, embed and search, and print what came out and how long it took."""
+    clock, passages, queries = Clock(), read_passages(), read_queries()
+    out.print(f"[bold]Compiling[/bold] {escape(model)}", highlight=False, soft_wrap=True)
+    with clock.step("compile"):
+        compiled = poolc.compile(model, on_event=Progress(out))
+    state = "already compiled" if compiled.reused else "written to"
+    out.print(f"  {state}: {escape(str(compiled.path))}", highlight=False, soft_wrap=True)
+    parity = parity_line(compiled.report.get("parity", {}))
+    out.print(f"[bold]Parity[/bold] {escape(parity)}", highlight=False, soft_wrap=True)
+
+    with clock.step("load"):
+        engine = poolc.load(compiled.path)
+    with clock.step("embed", f"{len(passages)} passages"):
+        vectors = engine.embed_document([passage.text for passage in passages])
+    with clock.step("search", f"{len(queries)} questions, embedded and compared with each passage"):
+        asked = engine.embed_query([query.text for query in queries])
+        found = search(asked, vectors, passages)
+
+    out.print("[bold]Answers[/bold] with the cosine of question and passage")
+    print_answers(queries, found, out)
+    out.print("\n[bold]Time[/bold]")
+    out.print("\n".join(clock.lines), highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from poolc.spec import TOKEN_TYPE_IDS
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Facts of a model class. Sizes are counts; ``position_limit`` is in tokens, None without one."""
+    """Facts of a model class. ``position_limit`` is in tokens, None where there is none."""
 
     name: str  # as config.json names it
     config: Any
@@ -39,15 +39,17 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
     """
     raw = read_json(folder / "config.json")
     if not raw:
-        raise UnsupportedModel(f"{folder.name} has no config.json: give a Hugging Face model folder")
+        raise UnsupportedModel(
+            f"{folder.name} has no config.json: give a Hugging Face model folder"
+        )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except ValueError as error:
         kind = raw.get("model_type", "none")
         if "auto_map" in raw and not trust_remote_code:
             raise RemoteCodeRefused(
-                f"model_type {kind!r} is not in this transformers; the model brings its own Python, "
-                "which poolc does not run unasked: read it, then pass --trust-remote-code "
+                f"model_type {kind!r} is not in this transformers; the model brings its own "
+                "Python, which poolc does not run unasked: read it, then pass --trust-remote-code "
                 "(trust_remote_code=True)"
             ) from error
         raise UnsupportedModel(
@@ -71,7 +73,9 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
     embeddings = model.get_input_embeddings()
     hidden = getattr(config.get_text_config(), "hidden_size", None)
     if not isinstance(embeddings, torch.nn.Embedding) or hidden is None:
-        raise UnsupportedModel(f"{type(model).__name__} is not a text encoder with token embeddings")
+        raise UnsupportedModel(
+            f"{type(model).__name__} is not a text encoder with token embeddings"
+        )
     return Architecture(
         name=architecture_name(config),
         config=config,
@@ -83,7 +87,9 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
     )
 
 
-def load_weights(folder: Path, arch: Architecture, *, trust_remote_code: bool, attention: str) -> Any:
+def load_weights(
+    folder: Path, arch: Architecture, *, trust_remote_code: bool, attention: str
+) -> Any:
     """Load the model in fp32, in evaluation mode, with ``attention`` (sdpa or eager).
 
     Raises CorruptWeights where tensors are missing or have another shape.
@@ -121,8 +127,8 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str) -> No
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise CorruptWeights(
-            f"{len(missing)} tensors that {type(model).__name__} needs are not in the weights ({shown}): "
-            f"either the files are incomplete or they are not those of {name}"
+            f"{len(missing)} tensors that {type(model).__name__} needs are not in the weights "
+            f"({shown}): either the files are incomplete or they are not those of {name}"
         )
     if info.get("mismatched_keys"):
         raise CorruptWeights(f"tensors of another shape than {name} has: {info['mismatched_keys']}")

@@ -1,4 +1,4 @@
-"""Choices with their origins: overrides beat files beat defaults, and each says where it came from."""
+"""Choices with their origins: overrides beat files beat defaults."""
 
 from __future__ import annotations
 

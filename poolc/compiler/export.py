@@ -40,7 +40,9 @@ def export(model: PoolingModel) -> ir.Model:
                 opset_version=OPSET,
                 # Its rewrites of rotary embeddings fail for more than one text.
                 optimize=False,
-                dynamic_shapes=(({0: dynamic, 1: dynamic},) * len(names),),  # *inputs is one argument
+                dynamic_shapes=(
+                    ({0: dynamic, 1: dynamic},) * len(names),
+                ),  # *inputs is one argument
                 input_names=names,
                 output_names=list(model.head.output_names),
                 verbose=False,

@@ -57,7 +57,9 @@ class Dense(nn.Module):
         if spec.residual:
             same = spec.in_features == spec.out_features
             self.residual = (
-                nn.Identity() if same else nn.Linear(spec.in_features, spec.out_features, bias=False)
+                nn.Identity()
+                if same
+                else nn.Linear(spec.in_features, spec.out_features, bias=False)
             )
         path = folder / spec.path / "model.safetensors"
         try:
@@ -73,7 +75,7 @@ class Dense(nn.Module):
 
 
 def pool(hidden: Tensor, mask: Tensor, kind: PoolingType) -> Tensor:
-    """Pool (batch, seq, hidden) over the positions where mask (batch, seq) is 1 -> (batch, hidden)."""
+    """Pool (batch, seq, hidden) where mask (batch, seq) is 1 -> (batch, hidden)."""
     if kind is PoolingType.CLS:
         return hidden[:, 0]
     if kind is PoolingType.LAST:
@@ -134,7 +136,7 @@ class TokenHead(nn.Module):
 
 
 class PoolingModel(nn.Module):
-    """Backbone and head over positional inputs named by ``spec.inputs``, each int64 (batch, seq)."""
+    """Backbone and head over the inputs that ``spec.inputs`` names, each int64 (batch, seq)."""
 
     def __init__(self, backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
         super().__init__()
@@ -152,4 +154,5 @@ class PoolingModel(nn.Module):
         named = dict(zip(self.input_names, inputs, strict=True))
         wants_states = isinstance(self.head, ClassifierHead)
         outputs = self.backbone(**named, output_hidden_states=wants_states, return_dict=True)
-        return self.head(outputs, named[ATTENTION_MASK])
+        result: tuple[Tensor, ...] = self.head(outputs, named[ATTENTION_MASK])
+        return result

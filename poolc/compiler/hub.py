@@ -17,7 +17,15 @@ from poolc.spec import CompileOptions
 
 _WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors")
 _PICKLED = ("*.bin", "*.pt")
-_UNWANTED = ("onnx/*", "openvino/*", "coreml/*", "gguf/*", "training_args.bin", "optimizer.*", "*.gguf")
+_UNWANTED = (
+    "onnx/*",
+    "openvino/*",
+    "coreml/*",
+    "gguf/*",
+    "training_args.bin",
+    "optimizer.*",
+    "*.gguf",
+)
 
 
 def download(model: str, options: CompileOptions, progress: Progress) -> tuple[Path, str]:
@@ -71,7 +79,7 @@ def _progress_bar(name: str, total: int, progress: Progress) -> Any:
     """Return a tqdm class that reports to ``progress`` instead of drawing."""
     from tqdm.auto import tqdm
 
-    class Reporter(tqdm):  # type: ignore[type-arg]
+    class Reporter(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"] = True
             super().__init__(*args, **kwargs)
@@ -90,7 +98,7 @@ def _explain(model: str, revision: str | None, error: Exception) -> str:
     if kind == "RevisionNotFoundError":
         return f"{model} on the hub has no revision {revision!r}: give a branch, tag or commit"
     if kind == "GatedRepoError":
-        return f"{model} is gated: accept its terms on the hub and log in (`hf auth login`, or HF_TOKEN)"
+        return f"{model} is gated: accept its terms on the hub, then `hf auth login` (or HF_TOKEN)"
     if kind == "RepositoryNotFoundError":
         return (
             f"there is no folder {model}, and the hub has no such model (if it is private: "

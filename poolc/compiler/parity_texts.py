@@ -36,13 +36,13 @@ _TEXTS = (
     "x" * 300,
     "!?!?!? ... --- *** ((( )))",
     "Four score and seven years is eighty-seven years; a score is twenty.",
-    "A recipe needs flour, water, salt and yeast, and above all time: the dough rests overnight, is "
-    "folded in the morning, shaped at noon and baked in the hottest oven that can be had.",
+    "A recipe needs flour, water, salt and yeast, and above all time: the dough rests overnight, "
+    "is folded in the morning, shaped at noon and baked in the hottest oven that can be had.",
 )
 _PARAGRAPH = (
-    "Rivers carry silt down from the hills and lay it out in fans where the slope gives way to the "
-    "plain. Each flood adds a layer, coarse below and fine above, and a trench cut through the bank "
-    "reads like a ledger of wet years and dry ones. "
+    "Rivers carry silt down from the hills and lay it out in fans where the slope gives way to "
+    "the plain. Each flood adds a layer, coarse below and fine above, and a trench cut through the "
+    "bank reads like a ledger of wet years and dry ones. "
 )
 
 

@@ -171,7 +171,13 @@ def _sha256(path: Path) -> str:
 def _space_files(files: Mapping[str, str]) -> dict[str, str]:
     """Return the files that define the vectors; configuration does so through the spec."""
     kept = (".safetensors", ".bin", ".pt", ".model", ".txt")
-    names = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json")
+    names = (
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "added_tokens.json",
+    )
     return {
         name: digest
         for name, digest in files.items()
@@ -180,7 +186,11 @@ def _space_files(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def _remember(
-    request: Request, found: SourceModel, words: SourceModel | None, artifact: Artifact, store: Store
+    request: Request,
+    found: SourceModel,
+    words: SourceModel | None,
+    artifact: Artifact,
+    store: Store,
 ) -> None:
     if found.revision is not None:
         store.record_commit(request.model, request.options.revision, found.revision)

@@ -78,7 +78,8 @@ def recognize(
     """
     if options.runner == "generate":
         raise InvalidOption(
-            "runner is 'generate'; poolc compiles pooling models: use auto or pooling", param="runner"
+            "runner is 'generate'; poolc compiles pooling models: use auto or pooling",
+            param="runner",
         )
     st = st_files.read(folder)
     transformer = folder / st.transformer if st else folder
@@ -174,9 +175,12 @@ def _choose_embedding(context: _Context, arch: Architecture, choices: Choices) -
     width = arch.hidden_size * len(choices.values["pooling"])
     if dense and dense[0].in_features != width:
         raise UnsupportedModel(
-            f"{dense[0].path}/config.json: in_features is {dense[0].in_features}, but pooling gives {width}"
+            f"{dense[0].path}/config.json: in_features is {dense[0].in_features}, "
+            f"but pooling gives {width}"
         )
-    choices.set("embedding_size", dense[-1].out_features if dense else width, "the last head's width")
+    choices.set(
+        "embedding_size", dense[-1].out_features if dense else width, "the last head's width"
+    )
     _choose_prompts(context, choices)
     _choose_matryoshka(context, choices)
 
@@ -220,7 +224,9 @@ def _choose_prompts(context: _Context, choices: Choices) -> None:
     default = settings.get("default_prompt_name")
     if default is not None:
         if default not in prompts and default not in ("query", "document"):
-            raise UnsupportedModel(f"{file}: default_prompt_name {default!r} is not among the prompts")
+            raise UnsupportedModel(
+                f"{file}: default_prompt_name {default!r} is not among the prompts"
+            )
         choices.set("default_prompt_name", default, f"{file}: default_prompt_name")
     similarity = settings.get("similarity_fn_name")
     if similarity is not None:
@@ -257,7 +263,9 @@ def _choose_classifier(context: _Context, choices: Choices) -> None:
     choices.set("labels", labels, "config.json: id2label")
     settings = getattr(context.config, "sentence_transformers", None) or {}
     legacy = getattr(context.config, "sbert_ce_default_activation_function", None)
-    cross_encoder = bool(settings or legacy or (context.st and context.st.model_type == "CrossEncoder"))
+    cross_encoder = bool(
+        settings or legacy or (context.st and context.st.model_type == "CrossEncoder")
+    )
     choices.set(
         "pairs",
         cross_encoder or len(labels) == 1,
@@ -266,7 +274,9 @@ def _choose_classifier(context: _Context, choices: Choices) -> None:
     _choose_activation(context, labels, settings.get("activation_fn") or legacy, choices)
     _choose_cross_encoder_file(context, choices)
     if context.pooler.use_activation is not None:
-        choices.set("use_activation", context.pooler.use_activation, "--pooler-config use_activation")
+        choices.set(
+            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
+        )
     if context.pooler.pooling is not None or context.pooler.normalize is not None:
         raise InvalidOption(
             "pooler_config: pooling_type and normalize belong to embedding models; the head of "
@@ -278,11 +288,13 @@ def _choose_classifier(context: _Context, choices: Choices) -> None:
 def _choose_activation(
     context: _Context, labels: tuple[str, ...], st_activation: str | None, choices: Choices
 ) -> None:
-    """Rising precedence: number of labels, the cross-encoder's own, problem_type, --pooler-config."""
+    """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
     choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")
     if st_activation is not None:
-        found = st_files.activation(st_activation, "config.json: sentence_transformers.activation_fn")
+        found = st_files.activation(
+            st_activation, "config.json: sentence_transformers.activation_fn"
+        )
         choices.set("activation", found, "config.json: sentence_transformers.activation_fn")
     problem = getattr(context.config, "problem_type", None)
     by_problem = {

@@ -63,7 +63,7 @@ class Reference:
             )
 
     def token_ids(self, item: Item) -> tuple[list[int], list[int] | None]:
-        """Return AutoTokenizer's ids and segment ids of a text or pair, cut to the maximum length."""
+        """Return AutoTokenizer's ids and segment ids of an item, cut to the maximum length."""
         encoded = self._encode(item)
         types = encoded.get("token_type_ids")
         return encoded["input_ids"][0].tolist(), None if types is None else types[0].tolist()

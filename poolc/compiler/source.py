@@ -22,7 +22,13 @@ from safetensors.torch import save_file
 
 from poolc.compiler.events import Progress
 from poolc.compiler.hub import download
-from poolc.errors import (CorruptWeights, InvalidOption, ModelNotFound, UnsafeWeights, UnsupportedModel)
+from poolc.errors import (
+    CorruptWeights,
+    InvalidOption,
+    ModelNotFound,
+    UnsafeWeights,
+    UnsupportedModel,
+)
 from poolc.model_cache.requests import Identity, folder_identity, hub_identity
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
@@ -79,7 +85,9 @@ def fetch(model: str, options: CompileOptions, store: Store, progress: Progress)
     if folder.exists():
         raise ModelNotFound(f"{folder} is a file; give a model folder or a hub id")
     if not _HUB_ID.match(model):
-        raise ModelNotFound(f"there is no folder {model}, and it is not a hub id (name or owner/name)")
+        raise ModelNotFound(
+            f"there is no folder {model}, and it is not a hub id (name or owner/name)"
+        )
     local, commit = download(model, options, progress)
     return SourceModel(local, model, commit, store.source_digest(local))
 
@@ -108,7 +116,9 @@ def materialize(
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
     for folder in sorted({path.parent for path in pickles}):
-        tensors = _load_pickles([path for path in pickles if path.parent == folder], options, progress)
+        tensors = _load_pickles(
+            [path for path in pickles if path.parent == folder], options, progress
+        )
         target = mirror / folder.relative_to(source.folder) / "model.safetensors"
         save_file(tensors, target, metadata={"format": "pt"})
     if options.hf_overrides:
@@ -165,7 +175,7 @@ def _check_safetensors(path: Path, folder: Path) -> None:
             file.keys()
     except (SafetensorError, OSError) as error:
         raise CorruptWeights(
-            f"{path.relative_to(folder)} is not a valid safetensors file ({error}): download it again"
+            f"{path.relative_to(folder)} is not valid safetensors ({error}): download it again"
         ) from error
 
 
@@ -181,7 +191,9 @@ def _load_pickles(
     return tensors
 
 
-def _load_pickle(path: Path, options: CompileOptions, progress: Progress) -> dict[str, torch.Tensor]:
+def _load_pickle(
+    path: Path, options: CompileOptions, progress: Progress
+) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -221,7 +233,11 @@ def _replace_tokenizer(mirror: Path, tokenizer: Path) -> None:
 
 
 def _override_config(mirror: Path, overrides: Mapping[str, Any]) -> None:
-    paths = [path for path in (mirror / "config.json", mirror / "0_Transformer/config.json") if path.exists()]
+    paths = [
+        path
+        for path in (mirror / "config.json", mirror / "0_Transformer/config.json")
+        if path.exists()
+    ]
     if not paths:
         raise InvalidOption("hf_overrides needs a config.json, which this model does not have")
     merged = merge(read_json(paths[0]), overrides)

@@ -78,7 +78,9 @@ def read(folder: Path) -> SentenceTransformer | None:
     modules = _modules(folder / "modules.json")
     settings = read_json(folder / "config_sentence_transformers.json")
     if modules[0].kind != "Transformer":
-        raise UnsupportedModel(f"modules.json starts with {modules[0].kind}; poolc reads Transformer")
+        raise UnsupportedModel(
+            f"modules.json starts with {modules[0].kind}; poolc reads Transformer"
+        )
     bert_path, bert = _transformer_config(folder, modules[0].path)
     heads = modules[1:]
     _check_order([module.kind for module in heads])
@@ -122,7 +124,7 @@ def _check_order(kinds: list[str]) -> None:
     ranks = [rank[kind] for kind in kinds]
     if ranks != sorted(ranks) or kinds.count("Pooling") > 1:
         raise UnsupportedModel(
-            f"modules.json orders {', '.join(kinds)}; poolc reads Pooling, then Dense, then Normalize"
+            f"modules.json orders {', '.join(kinds)}; poolc reads Pooling, Dense..., Normalize"
         )
 
 
@@ -140,7 +142,7 @@ def _pooling(path: Path, name: str) -> tuple[PoolingType, ...]:
         raise UnsupportedModel(f"{name} is missing, which modules.json names")
     if config.get("include_prompt") is False:
         raise UnsupportedModel(
-            f"{name} excludes the prompt from pooling (include_prompt), which poolc does not compile"
+            f"{name} excludes the prompt from pooling (include_prompt): poolc does not compile that"
         )
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
@@ -201,5 +203,7 @@ def _length(value: Any, where: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UnsupportedModel(f"{where}: max_seq_length is {value!r}; it must be a positive integer")
+        raise UnsupportedModel(
+            f"{where}: max_seq_length is {value!r}; it must be a positive integer"
+        )
     return value

@@ -16,6 +16,7 @@ from poolc.compiler.source import TOKENIZER_FILES
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.errors import TokenizerError
 
+
 def load_tokenizer(
     folder: Path, st: SentenceTransformer | None, *, trust_remote_code: bool
 ) -> PreTrainedTokenizerBase:
@@ -41,7 +42,7 @@ def load_tokenizer(
         )
     if st and st.lower_case:
         _lower(tokenizer)
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:

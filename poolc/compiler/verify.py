@@ -86,7 +86,9 @@ def _check_tokens(items: Sequence[Item], prepared: Prepared, reference: Referenc
     for item, sequence in zip(items, prepared.sequences, strict=True):
         ids, types = reference.token_ids(item)
         same = sequence.ids.tolist() == ids
-        same = same and (types is None or sequence.type_ids is None or sequence.type_ids.tolist() == types)
+        same = same and (
+            types is None or sequence.type_ids is None or sequence.type_ids.tolist() == types
+        )
         if not same:
             raise ParityError(
                 f"the tokenizer differs from AutoTokenizer on {_shown(item)}: "
@@ -102,7 +104,9 @@ def _compare(
         for name, values in row.items():
             target = wanted[name]
             if values.shape != target.shape:
-                raise ParityError(f"{name} of {_shown(item)}: {values.shape} instead of {target.shape}")
+                raise ParityError(
+                    f"{name} of {_shown(item)}: {values.shape} instead of {target.shape}"
+                )
             error = float(np.abs(values - target).max())
             relative = error / max(1.0, float(np.abs(target).max()))
             if not np.isfinite(relative):
@@ -128,8 +132,8 @@ def _compare_invariance(
             parity.invariance_max_abs = max(parity.invariance_max_abs, error)
             if error > parity.bound * max(1.0, float(np.abs(values).max())):
                 raise ParityError(
-                    f"{name} of {_shown(item)} alone and in a batch differ by {error:.3g}, more than "
-                    f"the bound of {parity.bound:g}; nothing was written"
+                    f"{name} of {_shown(item)} alone and in a batch differ by {error:.3g}, more "
+                    f"than the bound of {parity.bound:g}; nothing was written"
                 )
 
 
@@ -139,7 +143,9 @@ def _keep_cosine(parity: Parity, values: np.ndarray, target: np.ndarray) -> None
     left, right = values.reshape(-1, values.shape[-1]), target.reshape(-1, values.shape[-1])
     norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
     cosine = float(((left * right).sum(-1) / np.maximum(norms, 1e-30)).min())
-    parity.worst_cosine = cosine if parity.worst_cosine is None else min(parity.worst_cosine, cosine)
+    parity.worst_cosine = (
+        cosine if parity.worst_cosine is None else min(parity.worst_cosine, cosine)
+    )
 
 
 def _shown(item: Item) -> str:

@@ -244,8 +244,7 @@ class LLM:
             "score": Task.CLASSIFY,
             "reward": Task.REWARD,
             "token_embed": Task.ENCODE,
-            # What "encode" meant in 2025: whatever the model gives for each token.
-            "encode": Task.REWARD if Task.REWARD in spec.tasks else Task.ENCODE,
+            "encode": Task.ENCODE,
         }
         if name not in tasks:
             raise InvalidOption(

@@ -29,7 +29,7 @@ Texts = str | Sequence[Item]
 Array = npt.NDArray[Any]
 
 # Texts tokenised and sorted together. Large enough that sorting leaves almost no padding, small
-# enough that the next window is tokenised while this one runs and that a stream stays flat in memory.
+# enough that the next window is tokenised while this one runs and that streams stay flat in memory.
 WINDOW = 1024
 _WINDOWS_IN_FLIGHT = 2
 
@@ -121,7 +121,7 @@ class Calls(ABC):
         return self.embed(texts, **_with_prompt(options, query_prompt_name()))
 
     def embed_document(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
-        """Like ``embed``, with the ``document`` (or ``passage``, ``corpus``) prompt unless named."""
+        """Like ``embed``, with the ``document`` (``passage``, ``corpus``) prompt unless named."""
         return self.embed(texts, **_with_prompt(options, document_prompt_name(self.spec)))
 
     def classify(

@@ -110,7 +110,7 @@ class Engine(Calls):
         Thread-safe; the GIL is released while the model runs. Raises BackendError.
         """
         fetched = self._backend.run(output_set, self._feeds(sequences))
-        rows = []
+        rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
             if TOKEN_EMBEDDINGS in row:
@@ -121,7 +121,8 @@ class Engine(Calls):
     def finish(self, prepared: Prepared, rows: Sequence[Row]) -> heads.Result:
         """Turn rows, in the order of ``prepared.sequences``, into the task's result.
 
-        embed: [n, dim]; classify: Classification; score: [n]; reward: [n] or Ragged; encode: Ragged.
+        embed: [n, dim]; classify: Classification; score: [n]; reward: [n] or Ragged; encode:
+        Ragged.
         """
         return heads.finish(self.spec, prepared, rows)
 
@@ -184,7 +185,7 @@ def _check_shape(task: Task, items: Sequence[Item], indices: Sequence[int]) -> N
 
 
 def _deduplicated(items: Sequence[Any]) -> tuple[list[Item], npt.NDArray[np.int64]]:
-    """Split pairs into distinct texts and [n, 2] positions among them: one query, N documents -> N + 1."""
+    """Split pairs into distinct texts and [n, 2] positions: one query, N documents -> N + 1."""
     positions: dict[Any, int] = {}
     texts: list[Item] = []
     pairs = np.empty((len(items), 2), np.int64)

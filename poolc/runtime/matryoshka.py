@@ -22,7 +22,7 @@ def parse_matryoshka(declared: Mapping[str, Any], size: int) -> MatryoshkaSpec:
     )
     if not valid:
         raise InvalidOption(
-            f"matryoshka_dimensions is {dimensions!r}; allowed: a list of integers from 1 to {size}",
+            f"matryoshka_dimensions is {dimensions!r}; allowed: a list of integers, 1 to {size}",
             param="hf_overrides",
         )
     flag = declared.get("is_matryoshka")

@@ -66,9 +66,9 @@ class Classification:
 
 
 def l2_normalize(rows: Float32) -> Float32:
-    """Scale each vector of [..., dim] to unit length (eps 1e-12, as torch.nn.functional.normalize)."""
+    """Scale each vector of [..., dim] to unit length (eps 1e-12, as torch's normalize)."""
     norm = np.sqrt(np.einsum("...i,...i->...", rows, rows))[..., None]
-    return (rows / np.maximum(norm, np.float32(1e-12))).astype(np.float32, copy=False)
+    return np.asarray(rows / np.maximum(norm, np.float32(1e-12)), dtype=np.float32)
 
 
 def convert_dtype(rows: Float32, dtype: str) -> npt.NDArray[Any]:
@@ -83,13 +83,13 @@ def convert_dtype(rows: Float32, dtype: str) -> npt.NDArray[Any]:
     if dtype == "float16":
         return rows.astype(np.float16)
     if dtype in ("int8", "uint8"):
-        scaled = np.clip(np.rint(rows * np.float32(127.0)), -128, 127)
+        scaled: Float32 = np.clip(np.rint(rows * np.float32(127.0)), -128, 127)
         return scaled.astype(np.int8) if dtype == "int8" else (scaled + 128).astype(np.uint8)
     if dtype in ("binary", "ubinary"):
         if rows.shape[-1] % 8:
             raise InvalidOption(
-                f"output_dtype {dtype!r} packs 8 numbers a byte; {rows.shape[-1]} dimensions do not divide "
-                "by 8: ask for other dimensions or another output_dtype",
+                f"output_dtype {dtype!r} packs 8 numbers a byte; {rows.shape[-1]} dimensions do "
+                "not divide by 8: ask for other dimensions or another output_dtype",
                 param="output_dtype",
             )
         packed = np.packbits(rows >= 0, axis=-1)

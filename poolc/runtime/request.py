@@ -1,4 +1,4 @@
-"""What one call asks for: items, parameters, and the tokenised form that micro-batches are cut from.
+"""What one call asks for: items, parameters, and the tokens that micro-batches are cut from.
 
 Data only: ``tokenize.py`` fills it in, ``engine.py`` acts on it.
 """
@@ -17,7 +17,7 @@ Item = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids that are used as they are (special tokens included)."""
 
 Row = Mapping[str, npt.NDArray[np.float32]]
-"""One sequence's outputs by name, without padding: ``pooled`` [dim], ``token_embeddings`` [len, hidden], ..."""
+"""One sequence's outputs by name, without padding: ``pooled`` [dim], ``logits`` [labels], ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A validated, tokenised request. ``pairs`` [n, 2] indexes ``sequences`` where a score compares two."""
+    """A validated, tokenised request. ``pairs`` [n, 2]: which ``sequences`` a score compares."""
 
     task: Task
     params: Params

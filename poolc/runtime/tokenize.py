@@ -1,4 +1,4 @@
-"""Text, pair or ids -> token ids, with the artifact's ``tokenizer.json`` (the ``tokenizers`` library).
+"""Text, pair or ids -> token ids, by the artifact's ``tokenizer.json``.
 
 Owns validation of what a caller passes and truncation. Knows nothing about tasks or graphs.
 """
@@ -76,7 +76,7 @@ class TextTokenizer:
             return self.limits.max_length
         if not 1 <= max_length <= self.limits.max_length:
             raise InvalidOption(
-                f"max_length is {max_length}; this model takes 1 to {self.limits.max_length} tokens",
+                f"max_length is {max_length}; this model takes 1 to {self.limits.max_length}",
                 param="max_length",
             )
         return max_length
@@ -97,7 +97,7 @@ class TextTokenizer:
     def _from_encoding(self, encoding: Encoding, limit: int | None) -> TokenSequence:
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64) if self.limits.has_type_ids else None
-        # ``overflowing`` builds objects for every window that was cut off: ask only where it can be.
+        # ``overflowing`` builds objects for every window cut off: ask only where one can be.
         truncated = limit is not None and len(ids) >= limit and bool(encoding.overflowing)
         return TokenSequence(ids, types, truncated)
 

@@ -17,7 +17,7 @@ class Work:
         self._started = started
 
     def wait(self) -> list[Row]:
-        """Wait for every micro-batch. Raises what a micro-batch raised, after cancelling the rest."""
+        """Wait for every micro-batch; raises what one of them raised, after cancelling the rest."""
         rows: list[Row] = [{}] * self._count
         try:
             for batch, future in self._started:

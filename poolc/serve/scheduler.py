@@ -24,7 +24,7 @@ from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.serve.errors import Draining
 from poolc.spec import Task
 
-# Planned together: enough to sort away the padding, little enough that who comes next waits briefly.
+# Planned together: enough to sort the padding away, little enough that newcomers wait briefly.
 _WINDOW_TOKENS_PER_STREAM = 1024
 # What one request may take of a window before the next one gets its turn.
 _TURN_TOKENS = 256
@@ -262,7 +262,7 @@ class Scheduler:
                 job.done.set_result(job.rows)
 
     def _failed(self, batch: _Batch, error: BaseException) -> None:
-        """Fail the one request of a micro-batch; of several, find out which by running each alone."""
+        """Fail a micro-batch of one request; split one of several: only the guilty is to fail."""
         alone: dict[_Job, _Batch] = {}
         for place in batch:
             alone.setdefault(place.job, []).append(place)

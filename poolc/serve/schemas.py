@@ -1,7 +1,7 @@
-"""What requests and replies look like. Unknown request fields are ignored, as OpenAI's clients expect.
+"""What requests and replies look like. Unknown request fields are ignored, as clients expect.
 
-Request models are validated; reply models only describe replies to OpenAPI, which are built from
-arrays (``bodies.py``).
+Request models are validated. Replies with vectors are built from arrays (``bodies.py``): their
+models here only tell OpenAPI what they look like.
 """
 
 from __future__ import annotations

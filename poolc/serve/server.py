@@ -1,7 +1,7 @@
 """The server's process: bind, load, run, and stop well. Knows signals and sockets, no requests.
 
-The first SIGTERM or SIGINT stops admission (503, ``/ready`` too) while the port stays open, finishes
-what was let in, then closes. A second one ends the process at once.
+The first SIGTERM or SIGINT stops admission (503, ``/ready`` too) while the port stays open,
+finishes what was let in, then closes. A second one ends the process at once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def serve(
 
 
 def bind(settings: Settings) -> socket.socket:
-    """Return a socket bound to the address of ``settings``, not yet listening. Raises InvalidOption."""
+    """Return a socket bound to ``settings``' address, not yet listening. Raises InvalidOption."""
     listener = None
     try:
         found = socket.getaddrinfo(
@@ -94,7 +94,7 @@ def run(engines: Mapping[str, Engine], settings: Settings, listener: socket.sock
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals drain the queues before the port closes, and a clean stop exits with 0."""
+    """uvicorn, but a signal drains the queues before the port closes, and is not raised again."""
 
     def __init__(self, config: uvicorn.Config, registry: Registry, settings: Settings) -> None:
         super().__init__(config)

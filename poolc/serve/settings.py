@@ -16,7 +16,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free port, named in the log
-    # One model: all its names, the first is shown in replies. Several models: one name each, in order.
+    # Of one model: all its names, the first is shown in replies. Of several: one each, in order.
     served_model_names: tuple[str, ...] = ()
     strict_model_name: bool = False  # with one model: refuse any ``model`` but its names
     drain_timeout_s: float = 30.0  # from the first signal until what is left is cut off

@@ -76,14 +76,14 @@ def test_parity_line(parity: dict[str, object], line: str) -> None:
 def test_run_prints_parity_answers_and_times(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = SimpleNamespace(path=minilm, report={"parity": {"texts": 40}}, reused=True)
     monkeypatch.setattr(poolc, "compile", lambda model, on_event: compiled)
-    console = Console(file=io.StringIO(), width=120)
-    demo.run("some/model", console)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    written = io.StringIO()
+    demo.run("some/model", Console(file=written, width=120))
+    printed = written.getvalue()
     for part in (
-        "parity: 40 texts",
+        "Parity 40 texts",
         "Habeas corpus",
         "compile",
-        "(reused)",
+        "already compiled",
         "load",
         "150 passages",
     ):

@@ -1,1 +1,1 @@
-"""Graph passes: one a file, each ``(model) -> PassResult(model, modified)`` (onnx_ir's contract)."""
+"""Graph passes, one a file: ``(model) -> PassResult(model, modified)``, onnx_ir's contract."""

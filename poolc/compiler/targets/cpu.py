@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
+from poolc.compiler.targets.base import Lowered
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import InvalidOption
-from poolc.compiler.targets.base import Lowered
 from poolc.model_cache.manifest import GraphInfo, Requires, TensorInfo
 from poolc.spec import MAIN_SET, TOKEN_EMBEDDINGS, TOKENS_SET, CompileOptions, ModelSpec, Precision
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-
 from poolc.errors import ArtifactIncompatible, BackendError, MissingDependency
 from poolc.model_cache.artifact import Artifact
 from poolc.runtime.backends.base import Feeds, Fetches

@@ -20,6 +20,7 @@ from poolc.runtime.bulk.records import Columns, Record, check_inputs, read_recor
 from poolc.runtime.bulk.sinks import check_output, open_sink
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import OutputDtype
+from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Params
 from poolc.spec import Task
 
@@ -177,7 +178,8 @@ def _fields(index: int, record: Record, answer: Mapping[str, Any]) -> dict[str, 
 def _describe(engine: Engine, job: BulkJob, values: npt.NDArray[Any]) -> dict[str, Any]:
     """Return what a reader of the rows must know: their space, and how they were made."""
     manifest = engine.artifact.manifest
-    asked = {name: value for name, value in to_plain(job.params).items() if value is not None}
+    usual = to_plain(Params())
+    asked = {name: v for name, v in to_plain(job.params).items() if v != usual[name]}
     meta = {
         "task": job.task.value,
         "model": {"id": manifest.source.id, "revision": manifest.source.revision},
@@ -190,6 +192,8 @@ def _describe(engine: Engine, job: BulkJob, values: npt.NDArray[Any]) -> dict[st
         "params": asked,
         "inputs": [str(path) for path in job.inputs],
     }
+    if job.task is Task.EMBED:
+        meta["prompt"] = resolve_prompt(engine.spec, job.params)
     if job.task is Task.CLASSIFY:
         meta |= {"labels": list(engine.spec.labels), "values": _class_values(engine, job.params)}
     return meta

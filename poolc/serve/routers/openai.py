@@ -105,7 +105,7 @@ def _check(model: Served, asked: EmbeddingRequest) -> None:
     engine = model.engine
     engine.require(Task.EMBED)
     if asked.dimensions is not None and not engine.spec.matryoshka.enabled:
-        # Word for word what vLLM's users know, which names the model; so the engine's words will not do.
+        # Word for word what vLLM's users know; it names the model, which the engine cannot.
         raise InvalidDimensions(
             f'Model "{model.shown_name(asked.model)}" does not support matryoshka representation, '
             "changing output dimensions will lead to poor results."
