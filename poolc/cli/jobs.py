@@ -150,7 +150,9 @@ def _run(model: str, compiling: CompileArguments, job: BulkJob) -> None:
     from poolc.runtime import bulk
 
     bulk.check(job)  # a wrong file name should not wait for a compile
-    engine = api.load(model, on_event=Reporter(), **compiling.given())
+    options = compiling.given()
+    with Reporter() as on_event:
+        engine = api.load(model, on_event=on_event, **options)
     start = time.perf_counter()
     with progress_of_rows() as on_progress:
         result = bulk.run(engine, job, on_progress)

@@ -100,8 +100,8 @@ class CompileArguments:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("pooler_config", "hf_overrides"):
             values[name] = json_object(f"--{name.replace('_', '-')}", values[name])
-        # A flag that was not raised is not given either.
-        return {name: value for name, value in values.items() if value not in (None, False)}
+        # A flag that was not raised is not given either; 0 was.
+        return {n: v for n, v in values.items() if v is not None and v is not False}
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:

@@ -19,10 +19,19 @@ _NAME_WIDTH = 12
 
 
 class Reporter:
-    """Prints the events of a compile; called with one event at a time."""
+    """Prints the events of a compile; called with one event at a time.
+
+    As a context it ends the line of a stage that an error cut short.
+    """
 
     def __init__(self) -> None:
         self._pending = ""  # a line that is begun: the name of the stage or file
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._begin("")
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Print one event."""

@@ -79,4 +79,6 @@ def serve(models: Models, serving: ServeArguments, compiling: CompileArguments) 
         log_level=cast("LogLevel", serving.log_level),
         access_log=serving.access_log,
     )
-    run_server(models, settings, on_event=Reporter(), **compiling.given())
+    options = compiling.given()
+    with Reporter() as on_event:
+        run_server(models, settings, on_event=on_event, **options)

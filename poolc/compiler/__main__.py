@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from poolc.compiler.events import Progress
 from poolc.errors import MissingDependency, PoolcError
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.store import Store
@@ -31,9 +32,10 @@ def main() -> int:
 
 def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
     _quiet_libraries()
+    progress = Progress(lambda event: _send(events, event))
     try:
-        from poolc.compiler.events import Progress
-        from poolc.compiler.pipeline import Request, compile_model
+        with progress.stage("start"):  # importing torch takes seconds
+            from poolc.compiler.pipeline import Request, compile_model
     except ImportError as error:
         if error.name and error.name.startswith("poolc"):
             raise
@@ -42,7 +44,6 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
             'pip install "poolc[compile,cpu]" (for CPU-only machines, add '
             "--extra-index-url https://download.pytorch.org/whl/cpu)"
         ) from error
-    progress = Progress(lambda event: _send(events, event))
     output = request["output"]
     artifact = compile_model(
         Request(

@@ -42,6 +42,7 @@ from poolc.model_cache.manifest import (
 from poolc.model_cache.publish import publish, seal, staging
 from poolc.model_cache.requests import compile_key, recorded_options
 from poolc.model_cache.store import Store
+from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
 from poolc.spec import CompileOptions, Target
 
@@ -65,6 +66,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     """
     options = request.options
     target = _target(options)
+    import_onnxruntime()  # the gate needs it: say so now, not after the export
     parent = request.output.parent if request.output else store.artifacts
     with tempfile.TemporaryDirectory(prefix="poolc-") as work, staging(parent) as staged:
         with progress.stage("fetch"):

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from poolc.errors import InvalidText
 from poolc.runtime.request import Item
 
-Prompt = str | Sequence[int] | Mapping[str, Any]
+Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]] | Mapping[str, Any]
 Prompts = Prompt | Sequence[Prompt]
 
 _ALLOWED = (

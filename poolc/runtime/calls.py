@@ -6,7 +6,6 @@ how a model runs.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,6 @@ from poolc.runtime.heads import Result
 from poolc.runtime.outputs import Classification, Float32, OutputDtype, Ragged
 from poolc.runtime.prompts import document_prompt_name, query_prompt_name
 from poolc.runtime.request import Item, Params, Prepared, Row
-from poolc.runtime.tokenize import check_items
 from poolc.runtime.work import Work
 from poolc.spec import ModelSpec, Task
 
@@ -75,6 +73,10 @@ class Calls(ABC):
     @abstractmethod
     def require(self, task: Task) -> None:
         """Raise UnsupportedTask where the model does not do ``task``."""
+
+    @abstractmethod
+    def check(self, task: Task, items: Sequence[Item]) -> None:
+        """Raise what ``prepare`` raises for items that cannot be tokenised."""
 
     @abstractmethod
     def prepare(
@@ -213,30 +215,29 @@ class Calls(ABC):
 
     async def aembed(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
         """Async twin of ``embed``."""
-        return await asyncio.to_thread(self.embed, texts, **options)
+        return await _on_thread(self.embed, texts, **options)
 
     async def aclassify(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Classification:
         """Async twin of ``classify``."""
-        return await asyncio.to_thread(self.classify, texts, **options)
+        return await _on_thread(self.classify, texts, **options)
 
     async def ascore(self, left: Texts, right: Texts, **options: Unpack[ScoreOptions]) -> Float32:
         """Async twin of ``score``."""
-        return await asyncio.to_thread(self.score, left, right, **options)
+        return await _on_thread(self.score, left, right, **options)
 
     async def areward(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Float32 | Ragged:
         """Async twin of ``reward``."""
-        return await asyncio.to_thread(self.reward, texts, **options)
+        return await _on_thread(self.reward, texts, **options)
 
     async def aencode(self, texts: Texts, **options: Unpack[EncodeOptions]) -> Ragged:
         """Async twin of ``encode``."""
-        return await asyncio.to_thread(self.encode, texts, **options)
+        return await _on_thread(self.encode, texts, **options)
 
     def _run(self, task: Task, items: list[Any], params: Params) -> list[Any]:
         self.require(task)
-        if not items:
-            raise InvalidText("the list of texts is empty: pass at least one")
-        if len(items) > WINDOW:  # a mistake in the last window must not cost the work of the first
-            check_items(items)
+        if not items or len(items) > WINDOW:
+            # A mistake in the last window must not cost the work of the first.
+            self.check(task, items)
         return list(self._stream(task, items, params))
 
     def _stream(self, task: Task, items: Iterable[Item], params: Params) -> Iterator[Any]:
@@ -295,6 +296,12 @@ def _with_prompt(options: EmbedOptions, name: str) -> EmbedOptions:
     if options.get("prompt") is not None or options.get("prompt_name") is not None:
         return options
     return {**options, "prompt_name": name}
+
+
+async def _on_thread(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    import asyncio  # 15 ms that a cold start without an event loop does not pay
+
+    return await asyncio.to_thread(call, *args, **options)
 
 
 def _windows(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -71,6 +71,11 @@ class Engine(Calls):
         (sequence,) = self._tokenizer.encode([text], add_special_tokens=add_special_tokens)
         return [int(i) for i in sequence.ids]
 
+    def check(self, task: Task, items: Sequence[Item]) -> None:
+        """Raise what ``prepare`` raises for items that cannot be tokenised, without doing so."""
+        _check_shape(task, items, range(len(items)))
+        self._tokenizer.check(items)
+
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
     ) -> Prepared:
@@ -175,27 +180,26 @@ def open_backend(artifact: Artifact) -> Backend:
 
 
 def _check_shape(task: Task, items: Sequence[Item], indices: Sequence[int]) -> None:
+    if not len(items):
+        raise InvalidText("the list of texts is empty: pass at least one")
     if task not in (Task.SCORE, Task.EMBED):
         return
     for item, index in zip(items, indices, strict=True):
-        if task is Task.SCORE and not (isinstance(item, tuple) and len(item) == 2):
+        if task is Task.SCORE and not _is_pair(item):
             raise InvalidText(f"item {index}: a score compares a pair of strings", index=index)
         if task is Task.EMBED and isinstance(item, tuple):
             raise InvalidText(f"item {index}: embed takes single texts, not pairs", index=index)
 
 
+def _is_pair(item: object) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(t, str) for t in item)
+
+
 def _deduplicated(items: Sequence[Any]) -> tuple[list[Item], npt.NDArray[np.int64]]:
     """Split pairs into distinct texts and [n, 2] positions: one query, N documents -> N + 1."""
-    positions: dict[Any, int] = {}
-    texts: list[Item] = []
+    positions: dict[str, int] = {}
     pairs = np.empty((len(items), 2), np.int64)
     for row, pair in enumerate(items):
         for side, text in enumerate(pair):
-            key = (
-                text if isinstance(text, str) else (row, side)
-            )  # the tokenizer refuses non-strings
-            if key not in positions:
-                positions[key] = len(texts)
-                texts.append(text)
-            pairs[row, side] = positions[key]
-    return texts, pairs
+            pairs[row, side] = positions.setdefault(text, len(positions))
+    return list(positions), pairs

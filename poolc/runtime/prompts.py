@@ -14,10 +14,10 @@ _DOCUMENT_NAMES = ("document", "passage", "corpus")
 def resolve_prompt(spec: ModelSpec, params: Params) -> str:
     """Return the prefix: the request's own, the one it names, or the model's default ("" if none).
 
-    Raises InvalidOption for a name that the model does not have.
+    Raises InvalidOption for a name that the model does not have, and a prompt that is not text.
     """
     if params.prompt is not None:
-        return params.prompt
+        return _checked(params.prompt)
     name = params.prompt_name if params.prompt_name is not None else spec.default_prompt_name
     if name is None:
         return ""
@@ -27,6 +27,21 @@ def resolve_prompt(spec: ModelSpec, params: Params) -> str:
         return ""
     known = ", ".join(sorted({*spec.prompts, *_ALWAYS}))
     raise InvalidOption(f"prompt_name is {name!r}; this model has: {known}", param="prompt_name")
+
+
+def _checked(prompt: object) -> str:
+    if not isinstance(prompt, str):
+        raise InvalidOption(
+            f"prompt is {type(prompt).__name__}; allowed: a string", param="prompt"
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidOption(
+            f"prompt is not valid Unicode: a lone surrogate at position {error.start}",
+            param="prompt",
+        ) from None
+    return prompt
 
 
 def query_prompt_name() -> str:

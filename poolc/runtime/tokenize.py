@@ -57,7 +57,7 @@ class TextTokenizer:
         indices = range(len(items)) if indices is None else indices
         texts: list[str | tuple[str, str]] = []
         for item, index in zip(items, indices, strict=True):
-            checked = _checked(item, index)
+            checked = _checked(item, index, self.limits.vocab_size)
             if checked is not None:
                 texts.append(_prefixed(checked, prefix))
         encodings = iter(self._encode_texts(texts, limit if truncate else None, add_special_tokens))
@@ -66,17 +66,22 @@ class TextTokenizer:
             if _is_text(item):
                 sequence = self._from_encoding(next(encodings), limit if truncate else None)
             else:
-                sequence = self._from_ids(item, limit if truncate else None, index)
+                sequence = self._from_ids(item, limit if truncate else None)
             self._check_length(sequence, limit, index)
             sequences.append(sequence)
         return sequences
 
-    def _limit(self, max_length: int | None) -> int:
+    def check(self, items: Sequence[Any]) -> None:
+        """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
+        check_items(items, self.limits.vocab_size)
+
+    def _limit(self, max_length: object) -> int:
         if max_length is None:
             return self.limits.max_length
-        if not 1 <= max_length <= self.limits.max_length:
+        whole = isinstance(max_length, int) and not isinstance(max_length, bool)
+        if not whole or not 1 <= max_length <= self.limits.max_length:  # type: ignore[operator]
             raise InvalidOption(
-                f"max_length is {max_length}; this model takes 1 to {self.limits.max_length}",
+                f"max_length is {max_length!r}; this model takes 1 to {self.limits.max_length}",
                 param="max_length",
             )
         return max_length
@@ -91,8 +96,12 @@ class TextTokenizer:
         with self._lock:
             if self._truncating is None:
                 self._truncating = _load(self._path)
-            _set_truncation(self._truncating, limit)
-            return self._truncating.encode_batch(texts, add_special_tokens=special)
+            tokenizer = self._truncating
+            if special:
+                _check_room(tokenizer, texts, limit)
+            if tokenizer.truncation is None or tokenizer.truncation["max_length"] != limit:
+                tokenizer.enable_truncation(limit)
+            return tokenizer.encode_batch(texts, add_special_tokens=special)
 
     def _from_encoding(self, encoding: Encoding, limit: int | None) -> TokenSequence:
         ids = np.array(encoding.ids, np.int64)
@@ -101,15 +110,8 @@ class TextTokenizer:
         truncated = limit is not None and len(ids) >= limit and bool(encoding.overflowing)
         return TokenSequence(ids, types, truncated)
 
-    def _from_ids(self, item: Any, limit: int | None, index: int) -> TokenSequence:
+    def _from_ids(self, item: Any, limit: int | None) -> TokenSequence:
         ids = np.array(item, np.int64)
-        if ids.min() < 0 or ids.max() >= self.limits.vocab_size:
-            wrong = int(ids[(ids < 0) | (ids >= self.limits.vocab_size)][0])
-            raise InvalidText(
-                f"item {index}: token id {wrong} is outside the vocabulary "
-                f"(0 to {self.limits.vocab_size - 1})",
-                index=index,
-            )
         cut = limit is not None and len(ids) > limit
         ids = ids[:limit] if cut else ids
         return TokenSequence(ids, np.zeros_like(ids) if self.limits.has_type_ids else None, cut)
@@ -135,30 +137,32 @@ def _load(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _set_truncation(tokenizer: Tokenizer, limit: int) -> None:
-    current = tokenizer.truncation
-    if current is not None and current["max_length"] == limit:
-        return
-    try:
-        tokenizer.enable_truncation(limit)
-    except Exception as error:  # bare Exception: the limit leaves no room beside special tokens
+def _check_room(
+    tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], limit: int
+) -> None:
+    """Refuse a limit below the special tokens: the library would then not truncate at all."""
+    forms = {isinstance(text, tuple) for text in texts}
+    needed = max(tokenizer.num_special_tokens_to_add(is_pair) for is_pair in forms)
+    if limit < needed:
         raise InvalidOption(
-            f"max_length is {limit}, which leaves no room beside the special tokens",
-            param="max_length",
-        ) from error
+            f"max_length is {limit}, but the special tokens alone are {needed}", param="max_length"
+        )
 
 
 def _is_text(item: Any) -> bool:
     return isinstance(item, (str, tuple))
 
 
-def check_items(items: Sequence[Any]) -> None:
-    """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
+def check_items(items: Sequence[Any], vocab_size: int | None = None) -> None:
+    """Raise InvalidText, naming the item, for anything that cannot be tokenised.
+
+    Without ``vocab_size`` any whole number passes for a token id.
+    """
     for index, item in enumerate(items):
-        _checked(item, index)
+        _checked(item, index, vocab_size)
 
 
-def _checked(item: Any, index: int) -> str | tuple[str, str] | None:
+def _checked(item: Any, index: int, vocab_size: int | None) -> str | tuple[str, str] | None:
     """Return a valid text or pair, None for token ids; raise InvalidText for anything else."""
     if isinstance(item, str):
         _check_text(item, index)
@@ -169,8 +173,8 @@ def _checked(item: Any, index: int) -> str | tuple[str, str] | None:
         for part in item:
             _check_text(part, index)
         return item
-    if isinstance(item, (list, np.ndarray)):
-        _check_ids(item, index)
+    if isinstance(item, list) or (isinstance(item, np.ndarray) and item.ndim):
+        _check_ids(item, index, vocab_size)
         return None
     raise InvalidText(
         f"item {index} is {type(item).__name__}; allowed: a string, a pair of strings, "
@@ -192,7 +196,7 @@ def _check_text(text: str, index: int) -> None:
             ) from None
 
 
-def _check_ids(item: Any, index: int) -> None:
+def _check_ids(item: Any, index: int, vocab_size: int | None) -> None:
     if len(item) == 0:
         raise InvalidText(f"item {index} is an empty list of token ids", index=index)
     if isinstance(item, np.ndarray):
@@ -203,6 +207,15 @@ def _check_ids(item: Any, index: int) -> None:
         )
     if not valid:
         raise InvalidText(f"item {index}: token ids must be whole numbers", index=index)
+    # Compared before the conversion to int64, which raises or wraps where a number is larger.
+    array = isinstance(item, np.ndarray)
+    low, high = (item.min(), item.max()) if array else (min(item), max(item))
+    if vocab_size is not None and not (low >= 0 and high < vocab_size):
+        raise InvalidText(
+            f"item {index}: token id {low if low < 0 else high} is outside the vocabulary "
+            f"(0 to {vocab_size - 1})",
+            index=index,
+        )
 
 
 def _prefixed(text: str | tuple[str, str], prefix: str) -> str | tuple[str, str]:

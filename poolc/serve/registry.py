@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from poolc.errors import InvalidOption
@@ -66,18 +66,23 @@ class Registry:
         return ", ".join(self._by_name)
 
 
+def check_names(models: Collection[str], chosen: Sequence[str]) -> None:
+    """Raise InvalidOption where there is no model, or the names chosen do not fit the models."""
+    if not models:
+        raise InvalidOption("no model was given: name at least one")
+    if chosen and len(models) > 1 and len(chosen) != len(models):
+        raise InvalidOption(
+            f"{len(chosen)} served model names for {len(models)} models; allowed: one each",
+            param="served_model_names",
+        )
+
+
 def _names(engines: Mapping[str, Engine], chosen: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Return the names of each model: as chosen, else its source's id and what it was called."""
-    if not engines:
-        raise InvalidOption("no model was given: name at least one")
+    check_names(engines, chosen)
     if chosen and len(engines) == 1:
         return dict.fromkeys(engines, chosen)
     if chosen:
-        if len(chosen) != len(engines):
-            raise InvalidOption(
-                f"{len(chosen)} served model names for {len(engines)} models; allowed: one each",
-                param="served_model_names",
-            )
         return {given: (name,) for given, name in zip(engines, chosen, strict=True)}
     sources = {given: engine.artifact.manifest.source.id for given, engine in engines.items()}
     taken = Counter((*sources.values(), *engines))

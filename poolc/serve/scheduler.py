@@ -140,7 +140,8 @@ class Scheduler:
         """
         self._draining = True
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
         except TimeoutError:
             self._closed = True
             for job in tuple(self._jobs):

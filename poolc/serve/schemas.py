@@ -31,11 +31,16 @@ def _checked_input(value: Any) -> list[Item]:
     if not value:
         raise ValueError("the list is empty; " + _ALLOWED_INPUT)
     kinds = set(map(type, value))
-    if kinds == {int}:
+    if kinds == {int} and _are_ids(value):
         return [value]
-    if kinds == {str} or (kinds == {list} and all(set(map(type, ids)) <= {int} for ids in value)):
+    if kinds == {str} or (kinds == {list} and all(map(_are_ids, value))):
         return value
     raise ValueError(_ALLOWED_INPUT)
+
+
+def _are_ids(values: list[Any]) -> bool:
+    # Ids are int64 from here on; JSON's largest integers are not.
+    return set(map(type, values)) <= {int} and max(values, default=0) < 1 << 63
 
 
 class EmbeddingRequest(BaseModel):

@@ -23,7 +23,7 @@ from poolc import api
 from poolc.errors import InvalidOption
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
-from poolc.serve.registry import Registry
+from poolc.serve.registry import Registry, check_names
 from poolc.serve.settings import Settings
 
 log = logging.getLogger("poolc.serve")
@@ -48,8 +48,11 @@ def serve(
     loaded. Returns after a clean stop; a stop that had to cut requests off ends the process with
     status 1, a second signal with 128 and its number.
 
-    Raises InvalidOption for an address that cannot be listened on, and as ``poolc.load`` does.
+    Raises InvalidOption for names that do not fit the models or an address that cannot be listened
+    on, and as ``poolc.load`` does.
     """
+    models = list(dict.fromkeys(models))
+    check_names(models, settings.served_model_names)
     with bind(settings) as listener:
         engines = {m: api.load(m, on_event=on_event, **options) for m in models}
         try:
@@ -116,7 +119,7 @@ class _Server(uvicorn.Server):
             raise _cannot_listen(self._settings.host, self._settings.port, error) from error
         for listener in sockets or ():
             names = ", ".join(name for model in self._registry.models for name in model.names)
-            log.info("serving %s on %s", names, _url(listener))
+            log.info("running on %s, serving %s", _url(listener), names)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._stopping or self._loop is None:

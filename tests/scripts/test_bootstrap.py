@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 from dataclasses import replace
@@ -129,11 +130,31 @@ def test_open_environment_takes_one_that_it_did_not_make(tmp_path: Path) -> None
     assert state.extras == ()
 
 
-def test_open_environment_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
+def test_bootstrap_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(BootstrapError, match="not a working virtual environment"):
-        bootstrap.open_environment(tmp_path)
-    assert (tmp_path / "letter.txt").exists()
+        bootstrap.bootstrap(tmp_path, ["cpu"])
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_alone_holds_a_lock_that_pip_inherits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An exit code of 1, which pip() raises for, unless an open descriptor is the lock file.
+    inherited = (
+        "import os, sys\n"
+        "open_files = [f'/dev/fd/{name}' for name in os.listdir('/dev/fd')]\n"
+        "sys.exit(not any(os.path.samefile(f, sys.argv[1]) for f in open_files if os.path.exists(f)))"
+    )
+    monkeypatch.setattr(bootstrap, "venv_python", lambda venv: Path(sys.executable))
+    monkeypatch.setattr(bootstrap, "PIP", ("-c", inherited))
+    venv = make_venv(tmp_path / ".venv", sys.version.split()[0])
+    with bootstrap.alone(venv), (venv / bootstrap.LOCK_FILE).open() as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        bootstrap.pip(venv, str(venv / bootstrap.LOCK_FILE))
+    with (venv / bootstrap.LOCK_FILE).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_bootstrap_does_nothing_when_current(

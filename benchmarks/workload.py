@@ -1,0 +1,95 @@
+"""Texts to measure with: from a data folder, or generated from a seed so that any clone can run.
+
+A data folder holds ``corpus.jsonl`` and ``queries.jsonl`` (one object a line, with ``text``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+SEED = 20260923
+_SYLLABLES = [
+    "ka",
+    "lo",
+    "mi",
+    "ren",
+    "ta",
+    "vor",
+    "su",
+    "pel",
+    "da",
+    "nim",
+    "or",
+    "eth",
+    "ing",
+    "con",
+    "ser",
+    "ble",
+    "al",
+    "tion",
+    "der",
+    "ma",
+]
+_COMMON = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "for",
+    "it",
+    "with",
+    "as",
+    "was",
+    "on",
+    "be",
+    "by",
+    "at",
+    "from",
+    "this",
+    "are",
+    "or",
+]
+
+
+def mixed(count: int, data: Path | None) -> list[str]:
+    """Return ``count`` texts, half documents and half queries, shuffled by the seed."""
+    documents, queries = _sources(data)
+    half = count // 2
+    texts = [*itertools.islice(documents, half), *itertools.islice(queries, count - half)]
+    if len(texts) < count:
+        raise SystemExit(f"{data} holds {len(texts)} texts; {count} were asked for")
+    random.Random(SEED).shuffle(texts)
+    return texts
+
+
+def _sources(data: Path | None) -> tuple[Iterator[str], Iterator[str]]:
+    if data is None:
+        return _generated(214, 0.9), _generated(13, 0.5)
+    return _read(data / "corpus.jsonl"), _read(data / "queries.jsonl")
+
+
+def _read(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def _generated(median_words: int, spread: float) -> Iterator[str]:
+    """Yield texts whose lengths are log-normal, as those of real documents and queries are."""
+    rng = random.Random(SEED + median_words)
+    while True:
+        length = max(2, round(median_words * 0.7 * rng.lognormvariate(0.0, spread)))
+        yield " ".join(_word(rng) for _ in range(length)).capitalize() + "."
+
+
+def _word(rng: random.Random) -> str:
+    if rng.random() < 0.45:
+        return rng.choice(_COMMON)
+    return "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(1, 4)))

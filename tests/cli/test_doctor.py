@@ -1,0 +1,54 @@
+"""``poolc doctor`` prints what the probe found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from poolc.runtime import probe as probing
+from poolc.runtime.probe import Gpu, OnnxRuntime, Provider, probe
+from tests.cli.conftest import Cli
+
+
+def test_doctor_of_this_machine(cli: Cli) -> None:
+    ran = cli("doctor")
+    assert ran.code == 0, ran.err
+    assert "CPUExecutionProvider: loads and computes" in ran.out
+    assert ran.out.endswith("nothing is missing\n")
+
+
+def test_doctor_as_json(cli: Cli) -> None:
+    shown = json.loads(cli("doctor", "--json").out)
+    assert shown["machine"]["allowed_cores"] >= 1
+    assert {"name": "CPUExecutionProvider", "problem": None} in shown["onnxruntime"]["providers"]
+
+
+def test_problems_and_advice_are_printed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(
+        probe(),
+        onnxruntime=OnnxRuntime("1.24.0", (Provider("CUDAExecutionProvider", "no driver"),)),
+        gpu=Gpu(("NVIDIA H100, 81559 MiB, 570.1, 9.0",), builders={"tensorrt": "11.0"}),
+        packages={"compile": {"torch": None}},
+        advice=('to compile models (missing torch): pip install "poolc[compile]"',),
+    )
+    monkeypatch.setattr(probing, "probe", lambda: found)
+    printed = cli("doctor").out
+    for expected in (
+        "onnxruntime   1.24.0\n",
+        "CUDAExecutionProvider: no driver",
+        "gpu           NVIDIA H100, 81559 MiB",
+        "tensorrt      11.0",
+        "compile       torch MISSING",
+        'to do:\n  to compile models (missing torch): pip install "poolc[compile]"\n',
+    ):
+        assert expected in printed
+
+
+def test_onnxruntime_that_cannot_be_used(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(probe(), onnxruntime=OnnxRuntime(problem="not there"), advice=("not there",))
+    monkeypatch.setattr(probing, "probe", lambda: found)
+    printed = cli("doctor").out
+    assert "onnxruntime   not installed cannot be used\n" in printed
+    assert "  not there\n" in printed

@@ -1,0 +1,65 @@
+"""``poolc inspect``: everything about an artifact, each choice with its origin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from poolc.model_cache.artifact import Artifact, open_artifact
+from tests.cli.conftest import Cli
+
+
+@pytest.mark.parametrize("name", ["tiny_embedder", "tiny_classifier", "tiny_cross_encoder"])
+def test_every_origin_is_printed(cli: Cli, request: pytest.FixtureRequest, name: str) -> None:
+    path = request.getfixturevalue(name)
+    ran = cli("inspect", path)
+    assert ran.code == 0, ran.err
+    rows = [line.split("  ") for line in ran.out.splitlines()]
+    origins = open_artifact(path).manifest.spec.origins
+    assert origins
+    for choice, origin in origins.items():
+        assert any(choice in row and row[-1].strip() == origin for row in rows), choice
+
+
+def test_ids_tasks_graphs_parity_and_sizes(cli: Cli, tiny_embedder: Path) -> None:
+    artifact: Artifact = open_artifact(tiny_embedder)
+    printed = cli("inspect", tiny_embedder).out
+    for expected in (
+        str(tiny_embedder),
+        artifact.artifact_id,
+        artifact.space_id,
+        "embed, score, encode",
+        "cpu, fp32",
+        "sentence_embedding float32 [batch, 32]",
+        "parity        max error ",
+        *artifact.manifest.files,
+    ):
+        assert expected in printed
+
+
+def test_model_that_was_compiled(cli: Cli, tiny_embedder: Path, tiny_embedder_source: Path) -> None:
+    assert cli("inspect", tiny_embedder_source).out == cli("inspect", tiny_embedder).out
+
+
+def test_json(cli: Cli, tiny_embedder: Path) -> None:
+    shown = json.loads(cli("inspect", tiny_embedder, "--json").out)
+    artifact = open_artifact(tiny_embedder)
+    assert shown["artifact_id"] == artifact.artifact_id
+    assert shown["manifest"]["spec"]["origins"] == dict(artifact.manifest.spec.origins)
+    assert shown["report"] == artifact.report()
+    assert shown["sizes"]["model.onnx"] == (tiny_embedder / "model.onnx").stat().st_size
+
+
+def test_model_that_was_not_compiled(cli: Cli, tiny_embedder_source: Path) -> None:
+    ran = cli("inspect", tiny_embedder_source, "--max-length", "7")
+    assert ran.code == 7
+    assert f"run `poolc compile {tiny_embedder_source}`" in ran.err
+
+
+def test_damaged_artifact(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    ran = cli("inspect", tmp_path)
+    assert ran.code == 7
+    assert "manifest.json.sha256 is missing" in ran.err

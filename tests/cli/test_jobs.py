@@ -1,0 +1,162 @@
+"""embed, classify and score: options reach the engine, and errors end with their codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from poolc.runtime.engine import Engine
+from tests.cli.conftest import Cli
+
+TEXTS = ["the quick brown fox", "a river runs", "bread needs flour"]
+
+
+def test_embed_to_npy(cli: Cli, tiny_embedder: Path, embedder: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.npy")
+    ran = cli("embed", tiny_embedder, text_file, "-o", output)
+    assert (ran.code, ran.out) == (0, "")
+    assert np.array_equal(np.load(output), embedder.embed(TEXTS))
+    assert f"3 rows to {output} in " in ran.err
+    assert f"space {embedder.artifact.space_id[:12]}" in ran.err
+
+
+def test_embed_options(
+    cli: Cli, tiny_embedder: Path, embedder: Engine, text_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.npy"
+    options = ("--dimensions", "16", "--prompt-name", "query", "--output-dtype", "int8")
+    assert cli("embed", tiny_embedder, text_file, "--output", output, *options).code == 0
+    expected = embedder.embed(TEXTS, dimensions=16, prompt_name="query", output_dtype="int8")
+    assert np.array_equal(np.load(output), expected)
+
+
+def test_embed_unnormalized_with_a_prompt(
+    cli: Cli, tiny_embedder: Path, embedder: Engine, text_file: Path, tmp_path: Path
+) -> None:
+    options = ("--no-normalize", "--prompt", "bread ")
+    cli("embed", tiny_embedder, text_file, "-o", tmp_path / "out.npy", *options)
+    expected = embedder.embed(TEXTS, normalize=False, prompt="bread ")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+def test_embed_a_column_to_standard_output(
+    cli: Cli, tiny_embedder: Path, embedder: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"body": "a river runs", "id": 9}\n')
+    ran = cli("embed", tiny_embedder, path, "-o", "-", "--text-column", "body")
+    row = json.loads(ran.out)
+    assert (row["index"], row["id"]) == (0, 9)
+    expected = embedder.embed("a river runs")[0]
+    assert np.array_equal(np.array(row["embedding"], np.float32), expected)
+    assert "1 rows to standard output" in ran.err
+
+
+def test_embed_with_a_matryoshka_override(
+    cli: Cli, tiny_embedder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    options = ("--dimensions", "9", "--hf-overrides", '{"matryoshka_dimensions": [9]}')
+    cli("embed", tiny_embedder, text_file, "-o", tmp_path / "out.npy", *options)
+    assert np.load(tmp_path / "out.npy").shape == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "use_activation"),
+    [((), None), (("--use-activation",), True), (("--no-use-activation",), False)],
+)
+def test_classify(
+    cli: Cli,
+    tiny_classifier: Path,
+    classifier: Engine,
+    text_file: Path,
+    options: tuple[str, ...],
+    use_activation: bool | None,
+) -> None:
+    output = text_file.with_name("out.npy")
+    assert cli("classify", tiny_classifier, text_file, "-o", output, *options).code == 0
+    expected = classifier.classify(TEXTS, use_activation=use_activation).probs
+    assert np.array_equal(np.load(output), expected)
+
+
+def test_score(cli: Cli, tiny_cross_encoder: Path, cross_encoder: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"q": "bread", "d": "flour"}\n{"q": "river", "d": "town"}\n')
+    columns = ("--left-column", "q", "--right-column", "d")
+    ran = cli("score", tiny_cross_encoder, path, "-o", tmp_path / "out.npy", *columns)
+    assert ran.code == 0
+    expected = cross_encoder.score(["bread", "river"], ["flour", "town"])
+    assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+def test_score_by_a_label(
+    cli: Cli, tiny_classifier: Path, classifier: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"query": "bread", "document": "flour"}\n')
+    cli("score", tiny_classifier, path, "-o", tmp_path / "out.npy", "--label", "neutral")
+    expected = classifier.score("bread", "flour", label="neutral")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "code", "message"),
+    [
+        ('{"text": "a"}\n{"text": "b"}\n{"text"}\n', (), 3, "line 3: not JSON"),
+        ('{"body": "a"}\n', (), 3, "line 1: no column 'text'; it has 'body'"),
+        ('{"text": "' + "bread " * 99 + '"}\n', (), 3, "line 1: item 0 has 101 tokens"),
+        ('{"text": "a"}\n', ("--dimensions", "9"), 3, "trained for: 8, 16"),
+        ('{"text": "a"}\n', ("--output-dtype", "int4"), 2, "output_dtype is 'int4'"),
+        ('{"text": "a"}\n', ("--prompt-name", "nope"), 2, "prompt_name is 'nope'"),
+        ('{"text": "a"}\n', ("--hf-overrides", "{"), 2, "--hf-overrides is not JSON at position 1"),
+        (
+            '{"text": "a"}\n',
+            ("--max-length", "9"),
+            2,
+            "max_length cannot change a compiled artifact",
+        ),
+    ],
+)
+def test_bad_input(
+    cli: Cli,
+    tiny_embedder: Path,
+    tmp_path: Path,
+    content: str,
+    options: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(content)
+    ran = cli("embed", tiny_embedder, path, "-o", tmp_path / "out.npy", *options)
+    assert ran.code == code
+    assert ran.err.startswith("error: ")
+    assert message in ran.err
+    assert ran.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_long_text_with_truncate(cli: Cli, tiny_embedder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("bread " * 99)
+    assert cli("embed", tiny_embedder, path, "-o", tmp_path / "out.npy", "--truncate").code == 0
+
+
+def test_wrong_task(cli: Cli, tiny_embedder: Path, text_file: Path) -> None:
+    ran = cli("classify", tiny_embedder, text_file, "-o", text_file.with_name("out.npy"))
+    assert ran.code == 3
+    assert "does not support classify; it supports: embed" in ran.err
+
+
+def test_files_are_checked_before_the_model(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("embed", "no/such/model", tmp_path / "missing.txt", "-o", tmp_path / "out.npy")
+    assert ran.code == 3
+    assert "missing.txt: No such file or directory" in ran.err
+
+
+def test_empty_model_folder(cli: Cli, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    ran = cli("embed", tmp_path / "model", text_file, "-o", tmp_path / "out.npy")
+    assert ran.code == 4

@@ -1,0 +1,108 @@
+"""``poolc serve``: options become settings and compile options; nothing is served here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from poolc.cli.serve import ServeArguments
+from poolc.serve.settings import Settings
+from tests.cli.conftest import Cli
+
+NAMES = {"served_model_name": "served_model_names", "drain_timeout": "drain_timeout_s"}
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the server was called with."""
+    given: dict[str, Any] = {}
+
+    def serve(models: Sequence[str], settings: Settings, **options: Any) -> None:
+        given.update(options, models=list(models), settings=settings)
+
+    monkeypatch.setattr("poolc.serve.server.serve", serve)
+    return given
+
+
+def test_defaults_are_those_of_the_settings(cli: Cli, served: dict[str, Any]) -> None:
+    ran = cli("serve", "someone/model")
+    assert ran.code == 0, ran.err
+    assert served["models"] == ["someone/model"]
+    assert served["settings"] == Settings()
+    assert set(served) == {"models", "settings", "on_event"}
+
+
+def test_every_setting_has_an_option() -> None:
+    options = {NAMES.get(field.name, field.name) for field in fields(ServeArguments)}
+    assert options == {field.name for field in fields(Settings)}
+
+
+def test_options(cli: Cli, served: dict[str, Any]) -> None:
+    ran = cli(
+        *("serve", "one", "--host", "0.0.0.0", "--port", "81", "--strict-model-name"),
+        *("--served-model-name", "a", "--served-model-name", "b", "--drain-timeout", "2"),
+        *("--max-queued-tokens", "9", "--max-body-bytes", "8", "--log-level", "debug"),
+        *("--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
+        *("--hf-overrides", '{"matryoshka_dimensions":[256]}'),
+    )
+    assert ran.code == 0, ran.err
+    assert served["settings"] == Settings(
+        host="0.0.0.0",
+        port=81,
+        served_model_names=("a", "b"),
+        strict_model_name=True,
+        drain_timeout_s=2.0,
+        max_queued_tokens=9,
+        max_body_bytes=8,
+        log_level="debug",
+        access_log=False,
+    )
+    assert served["defaults"] == "vllm"
+    assert served["trust_remote_code"] is True
+    assert served["hf_overrides"] == {"matryoshka_dimensions": [256]}
+
+
+def test_several_models(cli: Cli, served: dict[str, Any]) -> None:
+    cli("serve", "one", "two")
+    assert served["models"] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--port", "65536"), "port is 65536"),
+        (("--log-level", "loud"), "--log-level is 'loud'; allowed: critical"),
+        (("--pooler-config", "{"), "--pooler-config is not JSON"),
+    ],
+)
+def test_options_refused(
+    cli: Cli, served: dict[str, Any], options: tuple[str, ...], message: str
+) -> None:
+    ran = cli("serve", "one", *options)
+    assert ran.code == 2
+    assert message in ran.err
+    assert served == {}
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
+def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    class Missing:
+        """Finds nothing, as where the extra was not installed."""
+
+        @staticmethod
+        def find_spec(name: str, path: object, target: object = None) -> None:
+            if name == missing:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    for name in [n for n in sys.modules if n.split(".")[0] == missing or "poolc.serve" in n]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing, *sys.meta_path])
+    ran = cli("serve", "one")
+    assert ran.code == 8
+    assert ran.err == (
+        f'error: serving needs {missing}, which is not installed: pip install "poolc[serve]"\n'
+    )

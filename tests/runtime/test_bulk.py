@@ -1,0 +1,433 @@
+"""File-to-file jobs: what comes out equals the engine's answers, bad input names its line, and a
+killed job leaves nothing that looks complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from poolc.errors import (
+    InputError,
+    InvalidDimensions,
+    InvalidOption,
+    InvalidText,
+    TextTooLong,
+    UnsupportedTask,
+)
+from poolc.runtime.bulk import BulkJob, BulkProgress, BulkResult, Columns, run
+from poolc.runtime.calls import WINDOW
+from poolc.runtime.engine import Engine
+from poolc.runtime.request import Params
+from poolc.spec import Task
+
+TEXTS = ["the quick brown fox", "a river runs", "bread needs flour"]
+PAIRS = [("bread", "flour"), ("bread", "water"), ("river", "town")]
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "in.txt"
+    path.write_text("\n".join(TEXTS) + "\n")
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def embed(engine: Engine, path: Path, output: Path | str, **params: Any) -> BulkResult:
+    return run(engine, BulkJob(Task.EMBED, (path,), str(output), params=Params(**params)))
+
+
+def test_embed_text_to_npy(embedder: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.npy")
+    result = embed(embedder, text_file, output)
+    assert result.num_rows == 3
+    vectors = np.load(output)
+    assert vectors.dtype == np.float32
+    assert np.array_equal(vectors, embedder.embed(TEXTS))
+
+
+def test_embed_text_to_jsonl(embedder: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.jsonl")
+    embed(embedder, text_file, output)
+    rows = read_jsonl(output)
+    assert [list(row) for row in rows] == [["index", "embedding"]] * 3
+    assert [row["index"] for row in rows] == [0, 1, 2]
+    vectors = np.array([row["embedding"] for row in rows], np.float32)
+    assert np.array_equal(vectors, embedder.embed(TEXTS))
+
+
+def test_ids_are_kept(embedder: Engine, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "text": TEXTS[0]},
+        {"text": TEXTS[1]},
+        {"id": 7, "text": TEXTS[2]},
+    ]
+    path = write_jsonl(tmp_path / "in.jsonl", rows)
+    embed(embedder, path, tmp_path / "out.jsonl")
+    assert [row.get("id") for row in read_jsonl(tmp_path / "out.jsonl")] == ["a", None, 7]
+
+
+def test_params_reach_the_engine(embedder: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.npy")
+    options: dict[str, Any] = {"dimensions": 16, "prompt_name": "query", "output_dtype": "ubinary"}
+    embed(embedder, text_file, output, **options)
+    assert np.array_equal(np.load(output), embedder.embed(TEXTS, **options))
+
+
+def test_meta_describes_the_rows(embedder: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.npy")
+    result = embed(embedder, text_file, output, dimensions=8, prompt_name="query")
+    meta = json.loads(output.with_name("out.npy.meta.json").read_text())
+    assert meta == result.meta
+    assert meta["artifact_id"] == embedder.artifact.artifact_id
+    assert meta["space_id"] == embedder.artifact.space_id
+    assert meta["params"] == {"dimensions": 8, "prompt_name": "query"}
+    assert (meta["rows"], meta["row_shape"], meta["prompt"]) == (3, [8], "query: ")
+
+
+def test_several_inputs_in_order(embedder: Engine, text_file: Path) -> None:
+    more = write_jsonl(text_file.with_name("more.jsonl"), [{"body": "a cat sleeps"}])
+    output = text_file.with_name("out.npy")
+    run(embedder, BulkJob(Task.EMBED, (text_file, more), str(output), Columns("body")))
+    assert np.array_equal(np.load(output), embedder.embed([*TEXTS, "a cat sleeps"]))
+
+
+def test_more_than_the_engine_reads_ahead(embedder: Engine, tmp_path: Path) -> None:
+    texts = [f"{number} bridges" for number in range(4 * WINDOW + 5)]
+    path = tmp_path / "in.txt"
+    path.write_text("\n".join(texts))
+    embed(embedder, path, tmp_path / "out.npy")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), embedder.embed(texts))
+
+
+def test_windows_line_ends_and_a_byte_order_mark(embedder: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(TEXTS).encode())
+    embed(embedder, path, tmp_path / "out.npy")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), embedder.embed(TEXTS))
+
+
+def test_blank_lines_of_jsonl_are_skipped(embedder: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "bread"}\n\n{"text": "flour"}\n \n')
+    assert embed(embedder, path, tmp_path / "out.npy").num_rows == 2
+
+
+def test_classify_to_jsonl(classifier: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.jsonl")
+    run(classifier, BulkJob(Task.CLASSIFY, (text_file,), str(output)))
+    expected = classifier.classify(TEXTS)
+    rows = read_jsonl(output)
+    assert [row["label"] for row in rows] == expected.labels
+    assert list(rows[0]["probs"]) == ["negative", "neutral", "positive"]
+    probs = np.array([list(row["probs"].values()) for row in rows], np.float32)
+    assert np.array_equal(probs, expected.probs)
+
+
+def test_classify_logits_to_npy(classifier: Engine, text_file: Path) -> None:
+    output = text_file.with_name("out.npy")
+    params = Params(use_activation=False)
+    result = run(classifier, BulkJob(Task.CLASSIFY, (text_file,), str(output), params=params))
+    expected = classifier.classify(TEXTS, use_activation=False)
+    assert np.array_equal(np.load(output), expected.probs)
+    assert result.meta["values"] == "logits"
+    assert result.meta["labels"] == ["negative", "neutral", "positive"]
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (("text_1", "text_2"), Columns()),
+        (("query", "document"), Columns()),
+        (("sentence1", "sentence2"), Columns()),
+        (("q", "d"), Columns(left="q", right="d")),
+    ],
+)
+def test_score_columns(
+    cross_encoder: Engine, tmp_path: Path, names: tuple[str, str], columns: Columns
+) -> None:
+    path = write_jsonl(
+        tmp_path / "in.jsonl", [dict(zip(names, pair, strict=True)) for pair in PAIRS]
+    )
+    run(cross_encoder, BulkJob(Task.SCORE, (path,), str(tmp_path / "out.jsonl"), columns))
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [list(row) for row in rows] == [["index", "score"]] * 3
+    expected = cross_encoder.score([p[0] for p in PAIRS], [p[1] for p in PAIRS])
+    assert np.array_equal(np.array([row["score"] for row in rows], np.float32), expected)
+
+
+def test_score_by_similarity_to_npy(embedder: Engine, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", [{"text_1": a, "text_2": b} for a, b in PAIRS])
+    run(embedder, BulkJob(Task.SCORE, (path,), str(tmp_path / "out.npy")))
+    scores = np.load(tmp_path / "out.npy")
+    expected = embedder.score([p[0] for p in PAIRS], [p[1] for p in PAIRS])
+    assert (scores.shape, scores.dtype) == ((3,), np.float32)
+    assert np.array_equal(scores, expected)
+
+
+def test_standard_output(
+    embedder: Engine, text_file: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    embed(embedder, text_file, "-")
+    rows = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
+    assert [row["index"] for row in rows] == [0, 1, 2]
+    assert list(text_file.parent.iterdir()) == [text_file]
+
+
+def test_progress_reaches_the_end(embedder: Engine, text_file: Path) -> None:
+    seen: list[BulkProgress] = []
+    job = BulkJob(Task.EMBED, (text_file,), str(text_file.with_name("out.npy")))
+    run(embedder, job, seen.append)
+    size = text_file.stat().st_size
+    assert seen[-1] == BulkProgress(3, size, size)
+
+
+# Bad input: the file, the line, what is wrong; no output.
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "in.jsonl",
+            b'{"text": "a"}\n{"text": "b"}\n{"text": c}\n',
+            r"line 3: not JSON at column 10",
+        ),
+        ("in.jsonl", b'{"text": "a"}\n[1]\n', "line 2: must be an object .*, not a list"),
+        ("in.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: no column 'text'; it has 'body'"),
+        ("in.jsonl", b'{"text": null}\n', "line 1: column 'text' must be a string, not null"),
+        ("in.jsonl", b'{"text": 3}\n', "must be a string, not a number"),
+        ("in.jsonl", b'{"text": ""}\n', "line 1: item 0 is empty"),
+        ("in.jsonl", b'{"text": "\\ud800"}\n', "line 1: not JSON"),
+        ("in.jsonl", b"\n\n", "no texts in "),
+        ("in.txt", b"a\nb\n\xff\n", "line 3: not valid UTF-8 at byte 1"),
+        ("in.txt", b"a\n\nb\n", "line 2: item 1 is empty"),
+        ("in.txt", b"", "no texts in "),
+    ],
+)
+def test_bad_records(
+    embedder: Engine, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidText, match=message) as caught:
+        embed(embedder, path, tmp_path / "out.npy")
+    assert str(path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("line", [3, WINDOW + 7])
+def test_too_long_names_the_line(embedder: Engine, tmp_path: Path, line: int) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("bread\n" * (line - 1) + "bread " * 200 + "\nbread\n")
+    with pytest.raises(TextTooLong, match=f"in.txt, line {line}: item {line - 1} has") as caught:
+        embed(embedder, path, tmp_path / "out.npy")
+    assert caught.value.index == line - 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_too_long_cut_on_request(embedder: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("bread " * 200)
+    embed(embedder, path, tmp_path / "out.npy", truncate=True)
+    expected = embedder.embed("bread " * 200, truncate=True)
+    assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "message"),
+    [
+        ({"a": "x", "b": "y"}, Columns(), "no pair of columns text_1 and text_2 or query"),
+        ({"text_1": "x"}, Columns(left="text_1", right="text_2"), "no column 'text_2'"),
+        ({"text_1": "x", "text_2": {}}, Columns(), "'text_2' must be a string, not an object"),
+    ],
+)
+def test_bad_pairs(
+    embedder: Engine, tmp_path: Path, row: dict[str, Any], columns: Columns, message: str
+) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", [row])
+    with pytest.raises(InvalidText, match=message):
+        run(embedder, BulkJob(Task.SCORE, (path,), str(tmp_path / "out.npy"), columns))
+
+
+def test_one_named_column_of_a_pair(embedder: Engine, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", [{"q": "x"}])
+    with pytest.raises(InvalidOption, match="name both or none"):
+        run(embedder, BulkJob(Task.SCORE, (path,), str(tmp_path / "out.npy"), Columns(left="q")))
+
+
+def test_pairs_are_not_read_from_text(embedder: Engine, text_file: Path) -> None:
+    with pytest.raises(InvalidOption, match="two columns of JSON lines"):
+        run(embedder, BulkJob(Task.SCORE, (text_file,), str(text_file.with_name("out.npy"))))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ((), InvalidOption, "no input was given"),
+        (("missing.txt",), InputError, "cannot read .*missing.txt: No such file"),
+        ((".",), InputError, "cannot read .*: Is a directory"),
+        (("in.csv",), InvalidOption, "not .csv"),
+    ],
+)
+def test_bad_inputs(
+    embedder: Engine,
+    text_file: Path,
+    inputs: tuple[str, ...],
+    error: type[InputError],
+    message: str,
+) -> None:
+    paths = tuple(text_file.parent / name for name in inputs)
+    with pytest.raises(error, match=message):
+        run(embedder, BulkJob(Task.EMBED, paths, str(text_file.with_name("out.npy"))))
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ("out.csv", InvalidOption, "allowed: .jsonl, .ndjson .*, .npy"),
+        ("out", InvalidOption, "no known format"),
+        ("missing/out.npy", InputError, "missing does not exist"),
+        ("folder.npy", InputError, "is a folder"),
+    ],
+)
+def test_bad_outputs(
+    embedder: Engine, text_file: Path, output: str, error: type[InputError], message: str
+) -> None:
+    (text_file.parent / "folder.npy").mkdir()
+    with pytest.raises(error, match=message):
+        embed(embedder, text_file, text_file.parent / output)
+
+
+def test_output_that_the_disk_refuses(embedder: Engine, text_file: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot write .*: File name too long"):
+        embed(embedder, text_file, text_file.with_name("a" * 250 + ".npy"))
+
+
+def test_wrong_task(classifier: Engine, text_file: Path) -> None:
+    with pytest.raises(UnsupportedTask):
+        embed(classifier, text_file, text_file.with_name("out.npy"))
+
+
+def test_task_without_jobs(embedder: Engine, text_file: Path) -> None:
+    with pytest.raises(InvalidOption, match="no jobs of encode; allowed: embed, classify, score"):
+        run(embedder, BulkJob(Task.ENCODE, (text_file,), "-"))
+
+
+def test_bad_params_leave_nothing(embedder: Engine, text_file: Path) -> None:
+    with pytest.raises(InvalidDimensions):
+        embed(embedder, text_file, text_file.with_name("out.npy"), dimensions=9)
+    assert list(text_file.parent.iterdir()) == [text_file]
+
+
+def test_an_error_keeps_the_older_output(embedder: Engine, tmp_path: Path) -> None:
+    output, path = tmp_path / "out.npy", tmp_path / "in.txt"
+    output.write_bytes(b"older")
+    path.write_text("a\n\n")
+    with pytest.raises(InvalidText):
+        embed(embedder, path, output)
+    assert output.read_bytes() == b"older"
+
+
+# Killed jobs.
+
+_KILLED_AT_CALL = """
+import os, signal, sys
+import numpy as np
+from poolc.runtime.bulk import sinks
+
+output, kill_at = sys.argv[1], int(sys.argv[2])
+calls = 0
+
+def mortal(function):
+    def call(*arguments):
+        global calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return call
+
+os.fsync, os.replace = mortal(os.fsync), mortal(os.replace)
+with sinks.open_sink(output) as sink:
+    for row in np.arange(6, dtype=np.float32).reshape(3, 2):
+        sink.write(row, {"embedding": row})
+    sink.publish({"rows": 3})
+"""
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
+def test_killed_while_publishing(tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"out{suffix}"
+    for kill_at in range(1, 20):
+        output.write_text("older")
+        command = [sys.executable, "-c", _KILLED_AT_CALL, str(output), str(kill_at)]
+        code = subprocess.run(command, check=False).returncode
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        if output.exists() and output.read_text(errors="replace") != "older":
+            check_complete(output)
+    assert kill_at == 6  # two files and the folder flushed, two renamed: then it got through
+    check_complete(output)
+
+
+def check_complete(output: Path) -> None:
+    rows = np.load(output) if output.suffix == ".npy" else read_jsonl(output)
+    assert len(rows) == 3
+    assert json.loads(output.with_name(f"{output.name}.meta.json").read_text()) == {"rows": 3}
+
+
+_STOPPED_AT_ROW = """
+import sys
+import poolc
+from pathlib import Path
+from poolc.runtime.bulk import BulkJob, run
+from poolc.spec import Task
+
+artifact, path, output = sys.argv[1:]
+
+def stop(progress):
+    if progress.num_rows == 2:
+        print("two rows", flush=True)
+        sys.stdin.read()
+
+run(poolc.load(artifact), BulkJob(Task.EMBED, (Path(path),), output), stop)
+"""
+
+
+def test_killed_between_rows(tiny_embedder: Path, text_file: Path) -> None:
+    output = text_file.with_name("out.jsonl")
+    command = [
+        sys.executable,
+        "-c",
+        _STOPPED_AT_ROW,
+        str(tiny_embedder),
+        str(text_file),
+        str(output),
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"two rows\n"
+        process.kill()
+    assert not output.exists()
+    assert all(
+        path.name.startswith(".") for path in text_file.parent.iterdir() if path != text_file
+    )

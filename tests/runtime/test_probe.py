@@ -1,0 +1,162 @@
+"""The probe: what it finds here, and that what fails becomes part of the answer."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+from onnx.checker import check_model
+from packaging.requirements import Requirement
+
+from poolc.errors import MissingDependency
+from poolc.runtime import probe as probing
+from poolc.runtime.probe import EXTRAS, Machine, probe, probe_gpu, probe_machine, probe_onnxruntime
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_probe_of_this_machine() -> None:
+    found = probe()
+    assert found.onnxruntime.version == onnxruntime.__version__
+    assert found.packages["compile"]["torch"] is not None
+    assert found.advice == ()
+
+
+def test_machine_is_sound() -> None:
+    machine = probe_machine()
+    assert 1 <= machine.allowed_cores <= machine.host_cores
+    assert machine.memory_bytes is not None
+    assert machine.available_bytes is not None
+    assert 0 < machine.available_bytes <= machine.memory_bytes
+    assert machine.processor
+
+
+def test_tiny_model_is_valid_onnx() -> None:
+    check_model(onnx.load_from_string(probing.tiny_model()), full_check=True)
+
+
+def test_cpu_provider_really_runs() -> None:
+    problems = {provider.name: provider.problem for provider in probe_onnxruntime().providers}
+    assert problems["CPUExecutionProvider"] is None
+
+
+class FakeSession:
+    """A session that runs on the CPU whatever it was asked for, as ONNX Runtime's does."""
+
+    answer = -1.0
+
+    def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
+        if providers == ["BrokenExecutionProvider"]:
+            raise RuntimeError("libbroken.so:\n not found")
+
+    def run(self, names: None, feeds: object) -> list[list[float]]:
+        return [[self.answer]]
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+class FakeRuntime:
+    __version__ = "1.24.0"
+    SessionOptions = onnxruntime.SessionOptions
+    InferenceSession = FakeSession
+
+    def __init__(self, *providers: str) -> None:
+        self.providers = providers
+
+    def get_available_providers(self) -> tuple[str, ...]:
+        return self.providers
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("CPUExecutionProvider", None),
+        ("CUDAExecutionProvider", "does not start: CPUExecutionProvider would run in its place"),
+        ("BrokenExecutionProvider", "libbroken.so: not found"),
+    ],
+)
+def test_provider_that_does_not_load(
+    monkeypatch: pytest.MonkeyPatch, name: str, problem: str | None
+) -> None:
+    monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime(name))
+    (provider,) = probe_onnxruntime().providers
+    assert provider.problem == problem
+
+
+def test_provider_that_computes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime("CPUExecutionProvider"))
+    monkeypatch.setattr(FakeSession, "answer", 1.0)
+    (provider,) = probe_onnxruntime().providers
+    assert provider.problem == "computes -1 as 1.0"
+
+
+def test_onnxruntime_problem_is_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def both() -> None:
+        raise MissingDependency("onnxruntime and onnxruntime-gpu are both installed")
+
+    monkeypatch.setattr(probing, "import_onnxruntime", both)
+    found = probe()
+    assert found.onnxruntime.providers == ()
+    assert found.advice == ("onnxruntime and onnxruntime-gpu are both installed",)
+
+
+def test_missing_packages_are_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = probing._version
+    missing = {"torch", "uvicorn"}
+    monkeypatch.setattr(
+        probing, "_version", lambda name: None if name in missing else version(name)
+    )
+    assert probe().advice == (
+        'to compile models (missing torch): pip install "poolc[compile]"',
+        'to serve over HTTP (missing uvicorn): pip install "poolc[serve]"',
+    )
+
+
+def fake_smi(monkeypatch: pytest.MonkeyPatch, outcome: Exception | tuple[int, str, str]) -> None:
+    def call(command: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return subprocess.CompletedProcess(command, *outcome)
+
+    monkeypatch.setattr("poolc.runtime.probe.subprocess.run", call)
+
+
+def test_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(monkeypatch, (0, "NVIDIA H100, 81559 MiB, 570.1, 9.0\n", ""))
+    assert probe_gpu().devices == ("NVIDIA H100, 81559 MiB, 570.1, 9.0",)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "problem"),
+    [
+        ((9, "", "No devices\nwere found"), "nvidia-smi failed: No devices were found"),
+        (subprocess.TimeoutExpired("nvidia-smi", 30), "timed out after 30 seconds"),
+        (PermissionError("denied"), "nvidia-smi failed: denied"),
+    ],
+)
+def test_gpu_problem_is_told(monkeypatch: pytest.MonkeyPatch, outcome: Any, problem: str) -> None:
+    fake_smi(monkeypatch, outcome)
+    found = probe_gpu()
+    assert found.devices == ()
+    assert problem in str(found.problem)
+
+
+def test_extras_are_those_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra, names in EXTRAS.items():
+        declared = project["optional-dependencies"][extra]
+        assert sorted(names) == sorted(Requirement(line).name for line in declared)
+
+
+def test_memory_limit_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"/sys/fs/cgroup/memory.max": 10**9, "/sys/fs/cgroup/memory.current": 4 * 10**8}
+    monkeypatch.setattr(probing, "_number", lambda first, second: sizes[first])
+    machine: Machine = probe_machine()
+    assert machine.memory_bytes == 10**9
+    assert machine.available_bytes == 6 * 10**8

@@ -1,0 +1,78 @@
+"""Names: which model answers, and what its replies call it."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolc.errors import InvalidOption
+from poolc.serve.errors import BadBody, UnknownModel
+from poolc.serve.registry import Registry
+from poolc.serve.settings import Settings
+from tests.serve.conftest import MakeFake
+
+
+def registry_of(make_fake: MakeFake, *given: str, **settings: object) -> Registry:
+    engines = {}
+    for name in given:
+        fake = make_fake()
+        fake.artifact.manifest.source.id = name.rpartition("=")[2]
+        engines[name.partition("=")[0]] = fake.engine
+    return Registry(engines, Settings(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asked", [None, "", "anything", "org/model"])
+def test_find_one_model_takes_any_name(make_fake: MakeFake, asked: str | None) -> None:
+    (model,) = registry_of(make_fake, "org/model").models
+    assert registry_of(make_fake, "org/model").find(asked).names == model.names
+    assert model.shown_name(asked) == "org/model"
+
+
+def test_find_strict(make_fake: MakeFake) -> None:
+    registry = registry_of(make_fake, "org/model", strict_model_name=True)
+    assert registry.find("org/model") is registry.models[0]
+    with pytest.raises(UnknownModel, match=r"^The model `x` does not exist\.$"):
+        registry.find("x")
+    with pytest.raises(BadBody, match="model is missing; allowed: org/model"):
+        registry.find(None)
+
+
+def test_find_among_several(make_fake: MakeFake) -> None:
+    registry = registry_of(make_fake, "one", "two")
+    assert [registry.find(name) for name in ("one", "two")] == list(registry.models)
+    with pytest.raises(UnknownModel):
+        registry.find("three")
+    with pytest.raises(BadBody, match="one, two"):
+        registry.find("")
+
+
+def test_names_of_a_folder_are_its_source_and_itself(make_fake: MakeFake) -> None:
+    (model,) = registry_of(make_fake, "some/folder=org/model").models
+    assert model.names == ("org/model", "some/folder")
+    assert model.shown_name("some/folder") == "some/folder"
+
+
+def test_names_of_the_same_source_are_the_folders(make_fake: MakeFake) -> None:
+    registry = registry_of(make_fake, "fp32=org/model", "int8=org/model", "other=org/other")
+    assert [model.names for model in registry.models] == [
+        ("fp32",),
+        ("int8",),
+        ("org/other", "other"),
+    ]
+
+
+def test_names_chosen_for_one_model(make_fake: MakeFake) -> None:
+    (model,) = registry_of(make_fake, "org/model", served_model_names=("a", "b")).models
+    assert model.names == ("a", "b")
+    assert [model.shown_name(name) for name in ("a", "b", "org/model")] == ["a", "b", "a"]
+
+
+def test_names_chosen_for_several_models(make_fake: MakeFake) -> None:
+    registry = registry_of(make_fake, "one", "two", served_model_names=("a", "b"))
+    assert [model.names for model in registry.models] == [("a",), ("b",)]
+    with pytest.raises(InvalidOption, match="1 served model names for 2 models"):
+        registry_of(make_fake, "one", "two", served_model_names=("a",))
+
+
+def test_registry_needs_a_model(make_fake: MakeFake) -> None:
+    with pytest.raises(InvalidOption, match="no model"):
+        registry_of(make_fake)

@@ -1,0 +1,324 @@
+"""The queue: everyone gets their own rows; failures, floods and stops stay where they belong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from poolc.errors import BackendError, InvalidText, Overloaded
+from poolc.runtime.outputs import Ragged
+from poolc.runtime.request import Params
+from poolc.serve.errors import Draining
+from poolc.serve.scheduler import Answer, Scheduler
+from poolc.spec import Task
+from tests.serve.conftest import MakeFake
+from tests.serve.fakes import FakeEngine, vector_of
+
+NO_LIMIT = 1 << 30
+
+
+def scheduler_of(fake: FakeEngine, max_queued_tokens: int = NO_LIMIT) -> Scheduler:
+    return Scheduler(fake.engine, max_queued_tokens)
+
+
+async def embed(scheduler: Scheduler, *texts: str) -> Answer:
+    return await scheduler.ask(Task.EMBED, texts, Params())
+
+
+async def started(fake: FakeEngine, count: int) -> None:
+    await asyncio.to_thread(fake.wait_until_started, count)
+
+
+async def queued(scheduler: Scheduler, tokens: int) -> None:
+    """Let the loop run until so many tokens are queued."""
+    async with asyncio.timeout(20):
+        while scheduler._queued_tokens != tokens:
+            await asyncio.sleep(0)
+
+
+def is_answer_to(answer: Answer, texts: Sequence[str]) -> bool:
+    wanted = np.stack([vector_of(text) for text in texts])
+    return bool(np.array_equal(np.asarray(answer.result), wanted))
+
+
+def test_ask_answers_everyone_with_their_own_rows(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        scheduler = scheduler_of(make_fake())
+        asked = [[f"{n}-{i}" * (1 + (n * i) % 7) for i in range(1 + n % 9)] for n in range(60)]
+        answers = await asyncio.gather(*(embed(scheduler, *texts) for texts in asked))
+        assert all(map(is_answer_to, answers, asked))
+        assert [a.num_tokens for a in answers] == [sum(map(len, texts)) for texts in asked]
+
+    asyncio.run(main())
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    asked=st.lists(
+        st.lists(st.text("abc", min_size=1, max_size=90), min_size=1, max_size=5),
+        min_size=1,
+        max_size=8,
+    ),
+    streams=st.integers(1, 3),
+)
+def test_ask_any_requests(make_fake: MakeFake, asked: list[list[str]], streams: int) -> None:
+    async def main() -> None:
+        scheduler = scheduler_of(make_fake(streams=streams))
+        answers = await asyncio.gather(*(embed(scheduler, *texts) for texts in asked))
+        assert all(map(is_answer_to, answers, asked))
+        assert scheduler._queued_tokens == 0
+
+    asyncio.run(main())
+
+
+def test_ask_does_not_wait_for_company(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        fake.hold()
+        first = asyncio.ensure_future(embed(scheduler_of(fake), "alone"))
+        await started(fake, 1)
+        fake.release()
+        assert is_answer_to(await first, ["alone"])
+
+    asyncio.run(main())
+
+
+def test_ask_runs_no_more_than_the_streams(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=2, budget=8)
+        scheduler = scheduler_of(fake)
+        await asyncio.gather(*(embed(scheduler, f"text {n}", "other") for n in range(40)))
+        assert fake.peak <= 2
+
+    asyncio.run(main())
+
+
+def test_ask_shares_micro_batches_while_streams_are_busy(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, "first"))]
+        await started(fake, 1)
+        asked += [asyncio.ensure_future(embed(scheduler, text)) for text in ("one", "two", "six")]
+        await queued(scheduler, 14)
+        fake.release()
+        await asyncio.gather(*asked)
+        assert [sorted(texts) for texts in fake.started] == [["first"], ["one", "six", "two"]]
+
+    asyncio.run(main())
+
+
+def test_ask_big_request_does_not_block_a_small_one(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        big = asyncio.ensure_future(embed(scheduler, *["x" * 60] * 200))
+        await started(fake, 1)
+        small = asyncio.ensure_future(embed(scheduler, "small"))
+        await queued(scheduler, 200 * 60 + 5)
+        fake.release()
+        assert is_answer_to(await small, ["small"])
+        assert not big.done()
+        assert is_answer_to(await big, ["x" * 60] * 200)
+
+    asyncio.run(main())
+
+
+def test_ask_keeps_output_sets_apart(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, "first"))]
+        await started(fake, 1)
+        encoding = asyncio.ensure_future(scheduler.ask(Task.ENCODE, ["tokens"], Params()))
+        asked += [asyncio.ensure_future(embed(scheduler, "vector"))]
+        await queued(scheduler, 17)
+        fake.release()
+        result = (await encoding).result
+        assert isinstance(result, Ragged)
+        assert np.array_equal(result[0], np.stack([vector_of(c) for c in "tokens"]))
+        assert is_answer_to((await asyncio.gather(*asked))[1], ["vector"])
+        assert ["tokens", "vector"] not in [sorted(texts) for texts in fake.started]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("failure", [BackendError("no"), RuntimeError("no"), MemoryError("no")])
+def test_ask_poisoned_request_fails_alone(make_fake: MakeFake, failure: Exception) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        fake.failure = failure
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, "first"))]
+        await started(fake, 1)
+        texts = [["good"], ["fine", "poison"], ["well"]]
+        asked += [asyncio.ensure_future(embed(scheduler, *some)) for some in texts]
+        await queued(scheduler, 5 + 4 + 10 + 4)
+        fake.release()
+        _, good, poisoned, well = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(fake.started[1]) == ["fine", "good", "poison", "well"]
+        assert poisoned is failure
+        assert isinstance(good, Answer) and is_answer_to(good, ["good"])
+        assert isinstance(well, Answer) and is_answer_to(well, ["well"])
+        assert scheduler._queued_tokens == 0
+
+    asyncio.run(main())
+
+
+def test_ask_failed_request_is_not_computed_further(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1, budget=8)
+        fake.failure = BackendError("no")
+        with pytest.raises(BackendError):
+            await embed(scheduler_of(fake), "poison!!", "a", "b", *["rest " + c for c in "abcdef"])
+        assert len(fake.started) == 1
+
+    asyncio.run(main())
+
+
+def test_ask_refuses_bad_items_before_the_queue(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        with pytest.raises(InvalidText):
+            await embed(scheduler_of(fake), "good", "")
+        assert fake.started == []
+
+    asyncio.run(main())
+
+
+def test_ask_beyond_the_queue_is_overloaded(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake, max_queued_tokens=10)
+        fake.hold()
+        first = asyncio.ensure_future(embed(scheduler, "12345678"))
+        await started(fake, 1)
+        with pytest.raises(Overloaded, match="8 tokens wait, the limit is 10") as caught:
+            await embed(scheduler, "123")
+        assert 1 <= caught.value.retry_after_s <= 60
+        second = asyncio.ensure_future(embed(scheduler, "12"))
+        await queued(scheduler, 10)
+        prepared = fake.prepared
+        with pytest.raises(Overloaded):
+            await embed(scheduler, "1")
+        assert fake.prepared == prepared, "a full queue refuses before it tokenises"
+        fake.release()
+        await asyncio.gather(first, second)
+        assert is_answer_to(await embed(scheduler, "123"), ["123"])
+
+    asyncio.run(main())
+
+
+def test_ask_larger_than_the_queue_is_served_when_it_is_empty(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        scheduler = scheduler_of(make_fake(), max_queued_tokens=10)
+        texts = ["more than ten characters", "and more"]
+        assert is_answer_to(await embed(scheduler, *texts), texts)
+
+    asyncio.run(main())
+
+
+def test_ask_cancelled_leaves_the_queue(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        first = asyncio.ensure_future(embed(scheduler, "first"))
+        await started(fake, 1)
+        gone = asyncio.ensure_future(embed(scheduler, "gone"))
+        stays = asyncio.ensure_future(embed(scheduler, "stays"))
+        await queued(scheduler, 14)
+        gone.cancel()
+        await queued(scheduler, 10)
+        fake.release()
+        assert is_answer_to(await stays, ["stays"])
+        await first
+        assert fake.started == [["first"], ["stays"]]
+
+    asyncio.run(main())
+
+
+def test_ask_cancelled_while_it_runs(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        gone = asyncio.ensure_future(embed(scheduler, "gone"))
+        await started(fake, 1)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        fake.release()
+        assert is_answer_to(await embed(scheduler, "next"), ["next"])
+        assert scheduler._queued_tokens == 0
+
+    asyncio.run(main())
+
+
+def test_drain_finishes_what_was_let_in(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, text)) for text in ("one", "two")]
+        await started(fake, 1)
+        draining = asyncio.ensure_future(scheduler.drain(20))
+        await asyncio.sleep(0)
+        for refused in (embed(scheduler, "late"), scheduler.probe()):
+            with pytest.raises(Draining):
+                await refused
+        assert not draining.done()
+        fake.release()
+        assert await draining
+        one, two = await asyncio.gather(*asked)
+        assert is_answer_to(one, ["one"]) and is_answer_to(two, ["two"])
+
+    asyncio.run(main())
+
+
+def test_drain_gives_up_in_time(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, text)) for text in ("runs", "waits")]
+        await started(fake, 1)
+        await queued(scheduler, 9)
+        assert not await scheduler.drain(0)
+        for request in asked:
+            with pytest.raises(Draining):
+                await request
+        fake.release()
+
+    asyncio.run(main())
+
+
+def test_drain_of_an_idle_server_is_at_once(make_fake: MakeFake) -> None:
+    assert asyncio.run(scheduler_of(make_fake()).drain(0))
+
+
+def test_probe_passes_a_full_queue(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake, max_queued_tokens=1)
+        fake.hold()
+        asked = asyncio.ensure_future(embed(scheduler, "text"))
+        await started(fake, 1)
+        probing = asyncio.ensure_future(scheduler.probe())
+        await started(fake, 2)
+        fake.release()
+        await probing
+        await asked
+
+    asyncio.run(main())
