@@ -18,6 +18,7 @@ from poolc.errors import InvalidOption, ModelNotFound
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 from poolc.model_cache.requests import compile_key, folder_identity, hub_identity
 from poolc.model_cache.serde import from_plain
+from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
 from poolc.runtime.engine import Engine
 from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
@@ -58,6 +59,11 @@ def compile(
     where ``output`` holds something else, MissingDependency without the compile extra.
     """
     chosen, store = make_options(**options), Store.default()
+    if is_artifact(Path(model).expanduser()):
+        raise ModelNotFound(
+            f"{model} is a compiled artifact already: give the model it was made from"
+        )
+    local_folder(str(model))  # a path that is not there needs no compiler to say so
     found = None if refresh or output is not None else lookup(str(model), chosen, store)
     if found is not None:
         artifact = open_artifact(found, store=store)
@@ -87,8 +93,6 @@ def load(
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
-    if path.is_dir() and not any(path.iterdir()):
-        raise ModelNotFound(f"{path} is empty: give an artifact, a model folder or a hub id")
     result = compile(model, refresh=refresh, on_event=on_event, **options)
     return Engine(open_artifact(result.path, store=store))
 
@@ -118,12 +122,11 @@ def make_options(**options: Any) -> CompileOptions:
 
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
     """Return the stored artifact of a request, without network access; None if there is none."""
-    folder = Path(model).expanduser()
-    tokenizer = None
+    folder, tokenizer = local_folder(model), None
     if options.tokenizer is not None and Path(options.tokenizer).expanduser().is_dir():
         tokenizer = store.source_digest(Path(options.tokenizer).expanduser())
-    if folder.is_dir():
-        identity = folder_identity(folder.resolve().name, store.source_digest(folder))
+    if folder is not None:
+        identity = folder_identity(folder.name, store.source_digest(folder))
         return store.lookup(compile_key(identity, options, tokenizer))
     revision = options.revision
     pinned = revision if revision and _COMMIT.match(revision) else None

@@ -9,6 +9,7 @@ from poolc import errors
 SUCCESS = 0
 USAGE = 2
 BUG = 70
+TERMINATED = 143
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(10, "the operating system refused a file", OSError),
     ExitCode(BUG, "a bug in poolc", Exception),
     ExitCode(130, "interrupted", KeyboardInterrupt),
+    ExitCode(TERMINATED, "terminated"),
 )
 
 

@@ -6,9 +6,11 @@ standard error and an exit code of ``exit_codes.py``; ``--debug`` shows the trac
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -69,7 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out here, so that every command has it without declaring it.
     debug = _DEBUG in given
-    sys.exit(_run([argument for argument in given if argument != _DEBUG], debug))
+    # An exception cleans up; the default would leave half files and a running compiler behind.
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run([argument for argument in given if argument != _DEBUG], debug)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(exit_codes.TERMINATED)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

@@ -25,15 +25,14 @@ from poolc.compiler.hub import download
 from poolc.errors import (
     CorruptWeights,
     InvalidOption,
-    ModelNotFound,
     UnsafeWeights,
     UnsupportedModel,
 )
 from poolc.model_cache.requests import Identity, folder_identity, hub_identity
+from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
 
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -73,21 +72,9 @@ def fetch(model: str, options: CompileOptions, store: Store, progress: Progress)
 
     Raises ModelNotFound.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not any((folder / name).exists() for name in ("config.json", "modules.json")):
-            raise ModelNotFound(
-                f"{folder} holds neither config.json nor modules.json: "
-                "give a Hugging Face or Sentence Transformers model folder"
-            )
-        name = folder.resolve().name
-        return SourceModel(folder.resolve(), name, None, store.source_digest(folder))
-    if folder.exists():
-        raise ModelNotFound(f"{folder} is a file; give a model folder or a hub id")
-    if not _HUB_ID.match(model):
-        raise ModelNotFound(
-            f"there is no folder {model}, and it is not a hub id (name or owner/name)"
-        )
+    folder = local_folder(model)
+    if folder is not None:
+        return SourceModel(folder, folder.name, None, store.source_digest(folder))
     local, commit = download(model, options, progress)
     return SourceModel(local, model, commit, store.source_digest(local))
 

@@ -6,11 +6,16 @@ Knows nothing about formats beyond file names. Links are followed: the hub's cac
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from poolc.errors import ModelError, ModelNotFound
 from poolc.model_cache.stamps import FileStamp, Hashed, Record, Stamps, hash_file
+
+# A repository on the hub: ``name`` or ``owner/name``.
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_MODEL_FILES = ("config.json", "modules.json")
 
 _STAMP_KIND = "source"
 _SUBJECT = "files"
@@ -23,6 +28,26 @@ _SKIPPED_SUFFIXES = frozenset(
     | {".h5", ".msgpack", ".ot", ".gguf", ".onnx"}
 )
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth"})
+
+
+def local_folder(model: str) -> Path | None:
+    """Return the model folder that ``model`` names, or None where it can only be a hub id.
+
+    Raises ModelNotFound for a path with no model, and for what is neither path nor hub id.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).exists() for name in _MODEL_FILES):
+            raise ModelNotFound(
+                f"{model} holds neither config.json nor modules.json: "
+                "give a Hugging Face or Sentence Transformers model folder, or a hub id"
+            )
+        return folder.resolve()
+    if folder.exists():
+        raise ModelNotFound(f"{model} is a file; give a model folder or a hub id")
+    if not _HUB_ID.match(model):
+        raise ModelNotFound(f"there is no folder {model}, nor is it a hub id (name or owner/name)")
+    return None
 
 
 def source_digest(folder: Path, stamps: Stamps | None = None) -> dict[str, str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from poolc.spec import ModelSpec, Task
 
 Texts = str | Sequence[Item]
 Array = npt.NDArray[Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Texts tokenised and sorted together. Large enough that sorting leaves almost no padding, small
 # enough that the next window is tokenised while this one runs and that streams stay flat in memory.
@@ -134,7 +136,7 @@ class Calls(ABC):
         ``use_activation=False`` gives raw logits. Raises as ``embed`` does.
         """
         params = Params(use_activation=use_activation, truncate=truncate)
-        parts = cast("list[Classification]", self._run(Task.CLASSIFY, _as_list(texts), params))
+        parts = cast("list[Classification]", self._run(Task.CLASSIFY, _as_items(texts), params))
         labels = [label for part in parts for label in part.labels]
         return Classification(labels, np.concatenate([p.probs for p in parts]), parts[0].names)
 
@@ -164,7 +166,7 @@ class Calls(ABC):
         """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``),
         else one row a token as Ragged. Raises as ``embed`` does."""
         params = Params(use_activation=use_activation, truncate=truncate)
-        parts = self._run(Task.REWARD, _as_list(texts), params)
+        parts = self._run(Task.REWARD, _as_items(texts), params)
         if isinstance(parts[0], Ragged):
             return _joined(parts)
         return cast("Float32", np.concatenate(parts))
@@ -174,7 +176,7 @@ class Calls(ABC):
 
         Raises as ``embed`` does.
         """
-        return _joined(self._run(Task.ENCODE, _as_list(texts), Params(truncate=truncate)))
+        return _joined(self._run(Task.ENCODE, _as_items(texts), Params(truncate=truncate)))
 
     # Streams: any iterable in, results out one by one, in order, in bounded memory.
 
@@ -246,7 +248,7 @@ class Calls(ABC):
         pending: deque[tuple[Prepared, Work]] = deque()
         done = 0
         try:
-            for window in _windows(items):
+            for window in _windows([items] if isinstance(items, str) else items):
                 prepared = self.prepare(task, window, params, first_index=done)
                 done += len(window)
                 pending.append((prepared, self.submit(prepared)))
@@ -255,10 +257,7 @@ class Calls(ABC):
             while pending:
                 yield self._finished(*pending.popleft())
         finally:
-            for (
-                _,
-                work,
-            ) in pending:  # a caller that stops early, or an error: nothing runs on unseen
+            for _, work in pending:  # after an error or an early stop nothing runs on unseen
                 work.cancel()
 
     def _finished(self, prepared: Prepared, work: Work) -> Any:
@@ -282,12 +281,16 @@ def as_pairs(left: Texts, right: Texts) -> list[tuple[Any, Any]]:
     return list(zip(lefts, rights, strict=True))
 
 
+def _as_items(texts: Any) -> list[Any]:
+    """Like ``_as_list``, for tasks that read pairs: there a lone tuple is one pair."""
+    return [texts] if isinstance(texts, tuple) else _as_list(texts)
+
+
 def _as_list(texts: Any) -> list[Any]:
-    if isinstance(texts, (str, tuple)):
+    if isinstance(texts, str):
         return [texts]
-    if isinstance(texts, (list, np.ndarray)):
-        return list(texts)
-    if isinstance(texts, Iterable) and not isinstance(texts, (bytes, dict)):
+    unsized = isinstance(texts, np.ndarray) and not texts.ndim
+    if isinstance(texts, Iterable) and not (unsized or isinstance(texts, (bytes, dict))):
         return list(texts)
     raise InvalidText(f"got {type(texts).__name__}; allowed: a string or a list of strings")
 

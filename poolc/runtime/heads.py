@@ -14,10 +14,10 @@ import numpy.typing as npt
 from poolc.errors import InvalidDimensions, InvalidOption
 from poolc.runtime.matryoshka import check_dimensions
 from poolc.runtime.outputs import (
-    OUTPUT_DTYPES,
     Classification,
     Float32,
     Ragged,
+    check_dtype,
     convert_dtype,
     l2_normalize,
     similarity,
@@ -43,13 +43,16 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
     """
     if params.dimensions is not None:
         _check_dimensions(spec, task, params.dimensions)
-    if params.output_dtype not in OUTPUT_DTYPES:
-        raise InvalidOption(
-            f"output_dtype is {params.output_dtype!r}; allowed: {', '.join(OUTPUT_DTYPES)}",
-            param="output_dtype",
-        )
+    size = params.dimensions or spec.default_dimensions or spec.embedding_size
+    check_dtype(params.output_dtype, size if task is Task.EMBED else None)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
+    elif task is Task.SCORE and params.label is not None:
+        raise InvalidOption(
+            "label chooses what a score is where the model has several; this model has none, "
+            "so leave it out",
+            param="label",
+        )
 
 
 def _check_dimensions(spec: ModelSpec, task: Task, dimensions: object) -> None:

@@ -71,13 +71,28 @@ def l2_normalize(rows: Float32) -> Float32:
     return np.asarray(rows / np.maximum(norm, np.float32(1e-12)), dtype=np.float32)
 
 
+def check_dtype(dtype: str, dimensions: int | None = None) -> None:
+    """Raise InvalidOption for another dtype, or ``dimensions`` that do not pack into bytes."""
+    if dtype not in OUTPUT_DTYPES:
+        raise InvalidOption(
+            f"output_dtype is {dtype!r}; allowed: {', '.join(OUTPUT_DTYPES)}", param="output_dtype"
+        )
+    if dtype in ("binary", "ubinary") and dimensions is not None and dimensions % 8:
+        raise InvalidOption(
+            f"output_dtype {dtype!r} packs 8 numbers a byte; {dimensions} dimensions do not "
+            "divide by 8: ask for other dimensions or another output_dtype",
+            param="output_dtype",
+        )
+
+
 def convert_dtype(rows: Float32, dtype: str) -> npt.NDArray[Any]:
     """Convert unit vectors [..., dim] to an output dtype.
 
     int8 is round(127 x); uint8 is that plus 128; ``ubinary`` packs x >= 0, most significant bit
     first (dim must divide by 8), ``binary`` is the same minus 128 as int8, as in Sentence
-    Transformers' ``quantize_embeddings``. Raises InvalidOption for another dtype or dimension.
+    Transformers' ``quantize_embeddings``. Raises InvalidOption as ``check_dtype`` does.
     """
+    check_dtype(dtype, rows.shape[-1])
     if dtype == "float32":
         return rows
     if dtype == "float16":
@@ -85,18 +100,8 @@ def convert_dtype(rows: Float32, dtype: str) -> npt.NDArray[Any]:
     if dtype in ("int8", "uint8"):
         scaled: Float32 = np.clip(np.rint(rows * np.float32(127.0)), -128, 127)
         return scaled.astype(np.int8) if dtype == "int8" else (scaled + 128).astype(np.uint8)
-    if dtype in ("binary", "ubinary"):
-        if rows.shape[-1] % 8:
-            raise InvalidOption(
-                f"output_dtype {dtype!r} packs 8 numbers a byte; {rows.shape[-1]} dimensions do "
-                "not divide by 8: ask for other dimensions or another output_dtype",
-                param="output_dtype",
-            )
-        packed = np.packbits(rows >= 0, axis=-1)
-        return packed if dtype == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    raise InvalidOption(
-        f"output_dtype is {dtype!r}; allowed: {', '.join(OUTPUT_DTYPES)}", param="output_dtype"
-    )
+    packed = np.packbits(rows >= 0, axis=-1)
+    return packed if dtype == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
 
 
 def similarity(left: Float32, right: Float32, kind: Similarity) -> Float32:

@@ -31,9 +31,7 @@ def resolve_prompt(spec: ModelSpec, params: Params) -> str:
 
 def _checked(prompt: object) -> str:
     if not isinstance(prompt, str):
-        raise InvalidOption(
-            f"prompt is {type(prompt).__name__}; allowed: a string", param="prompt"
-        )
+        raise InvalidOption(f"prompt is {type(prompt).__name__}; allowed: a string", param="prompt")
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -75,11 +75,11 @@ class TextTokenizer:
         """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
         check_items(items, self.limits.vocab_size)
 
-    def _limit(self, max_length: object) -> int:
+    def _limit(self, max_length: int | None) -> int:
         if max_length is None:
             return self.limits.max_length
         whole = isinstance(max_length, int) and not isinstance(max_length, bool)
-        if not whole or not 1 <= max_length <= self.limits.max_length:  # type: ignore[operator]
+        if not whole or not 1 <= max_length <= self.limits.max_length:
             raise InvalidOption(
                 f"max_length is {max_length!r}; this model takes 1 to {self.limits.max_length}",
                 param="max_length",
@@ -137,9 +137,7 @@ def _load(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _check_room(
-    tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], limit: int
-) -> None:
+def _check_room(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], limit: int) -> None:
     """Refuse a limit below the special tokens: the library would then not truncate at all."""
     forms = {isinstance(text, tuple) for text in texts}
     needed = max(tokenizer.num_special_tokens_to_add(is_pair) for is_pair in forms)

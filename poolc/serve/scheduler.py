@@ -2,7 +2,9 @@
 
 A request is tokenised on a thread and admitted by tokens. While streams are busy, requests collect;
 as soon as one is free, a window of what waits is planned into micro-batches. Nothing waits for
-company: an idle server answers at once. All state is touched on one event loop only.
+company: an idle server answers at once. The first turn of every request takes an express lane beside
+the bulk of big ones, so that a query does not wait for a corpus. All state is touched on one event
+loop only.
 
 Knows nothing about HTTP, names or what a result means.
 """
@@ -24,9 +26,11 @@ from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.serve.errors import Draining
 from poolc.spec import Task
 
-# Planned together: enough to sort the padding away, little enough that newcomers wait briefly.
-_WINDOW_TOKENS_PER_STREAM = 1024
-# What one request may take of a window before the next one gets its turn.
+# Tokens a stream that are planned together. Wide windows sort the padding away (mixed lengths are
+# padded by 8 % with 1024 tokens, by 3 % with 4096), narrow ones let newcomers in sooner.
+_EXPRESS_WINDOW_TOKENS = 1024
+_BULK_WINDOW_TOKENS = 4096
+# What one request may take before the next one gets its turn.
 _TURN_TOKENS = 256
 # Results of more sequences than this are finished on a thread.
 _LARGE_RESULT = 32
@@ -82,8 +86,11 @@ class Scheduler:
     def __init__(self, engine: Engine, max_queued_tokens: int) -> None:
         self._engine = engine
         self._max_queued_tokens = max_queued_tokens
-        self._waiting: deque[_Job] = deque()  # jobs with sequences that are not yet planned
-        self._planned: deque[_Batch] = deque()
+        self._arrived: deque[_Job] = deque()  # jobs that had no turn yet
+        self._begun: deque[_Job] = deque()  # jobs that wait for another turn
+        self._express: deque[_Batch] = deque()  # planned first turns
+        self._bulk: deque[_Batch] = deque()  # planned later turns
+        self._express_is_next = True  # the lanes alternate: neither starves the other
         self._running = 0  # micro-batches on the executor
         self._queued_tokens = 0  # admitted and not yet computed
         self._tokens_per_s = 0.0  # of one stream; 0 until the first micro-batch has run
@@ -168,7 +175,7 @@ class Scheduler:
         job = _Job.of(prepared)
         self._jobs.add(job)
         self._queued_tokens += job.queued_tokens
-        self._waiting.append(job)
+        self._arrived.append(job)
         try:
             self._dispatch()
             return await job.done
@@ -195,24 +202,30 @@ class Scheduler:
             self._start(batch)
 
     def _next_batch(self) -> _Batch:
-        while self._planned or self._waiting:
-            if not self._planned:
-                self._plan(self._next_window())
-            while self._planned:
-                # Rows that nobody waits for any more are not worth computing.
-                batch = [p for p in self._planned.popleft() if not p.job.done.done()]
-                if batch:
-                    return batch
-        return []
+        """Return the next micro-batch, of both lanes in turn; empty when nothing waits."""
+        while True:
+            if not self._express and self._arrived:
+                self._express += self._plan(self._take(self._arrived, _EXPRESS_WINDOW_TOKENS))
+            if not self._bulk and self._begun:
+                self._bulk += self._plan(self._take(self._begun, _BULK_WINDOW_TOKENS))
+            express = self._express and (self._express_is_next or not self._bulk)
+            lane = self._express if express else self._bulk
+            if not lane:
+                return []
+            # Rows that nobody waits for any more are not worth computing.
+            batch = [place for place in lane.popleft() if not place.job.done.done()]
+            if batch:
+                self._express_is_next = not express
+                return batch
 
-    def _next_window(self) -> _Batch:
-        """Take sequences of one output set from the waiting requests, in turns."""
-        output_set = self._waiting[0].prepared.output_set
-        room = self._engine.streams * _WINDOW_TOKENS_PER_STREAM
+    def _take(self, queue: deque[_Job], tokens_per_stream: int) -> _Batch:
+        """Take a window of one output set from a queue of requests, in turns."""
+        output_set = queue[0].prepared.output_set
+        room = self._engine.streams * tokens_per_stream
         window: _Batch = []
         others: list[_Job] = []
-        while room > 0 and self._waiting:
-            job = self._waiting.popleft()
+        while room > 0 and queue:
+            job = queue.popleft()
             if job.prepared.output_set != output_set:
                 others.append(job)
                 continue
@@ -220,13 +233,13 @@ class Scheduler:
             room -= sum(place.num_tokens for place in turn)
             window += turn
             if job.taken < len(job.rows):
-                self._waiting.append(job)
-        self._waiting.extendleft(reversed(others))  # their turn comes first in the next window
+                self._begun.append(job)
+        queue.extendleft(reversed(others))  # their turn comes first in the next window
         return window
 
-    def _plan(self, window: _Batch) -> None:
-        for batch in self._engine.plan([place.num_tokens for place in window]):
-            self._planned.append([window[i] for i in batch.indices])
+    def _plan(self, window: _Batch) -> list[_Batch]:
+        plan = self._engine.plan([place.num_tokens for place in window])
+        return [[window[i] for i in batch.indices] for batch in plan]
 
     # Running.
 
@@ -270,15 +283,16 @@ class Scheduler:
         if len(alone) == 1:
             self._end(batch[0].job, error)
         else:
-            self._planned.extendleft(alone.values())
+            self._express.extendleft(alone.values())
 
     def _end(self, job: _Job, error: BaseException | None = None) -> None:
         """Take a job out of the queue; with an error, fail it. Ending twice changes nothing."""
         self._jobs.discard(job)
         self._queued_tokens -= job.queued_tokens
         job.queued_tokens = 0
-        with suppress(ValueError):
-            self._waiting.remove(job)
+        for queue in (self._arrived, self._begun):
+            with suppress(ValueError):
+                queue.remove(job)
         if error is not None and not job.done.done():
             job.done.set_exception(error)
 

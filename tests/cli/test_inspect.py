@@ -58,6 +58,12 @@ def test_model_that_was_not_compiled(cli: Cli, tiny_embedder_source: Path) -> No
     assert f"run `poolc compile {tiny_embedder_source}`" in ran.err
 
 
+def test_nothing_there(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("inspect", tmp_path / "missing")
+    assert ran.code == 4
+    assert f"no folder {tmp_path / 'missing'}" in ran.err
+
+
 def test_damaged_artifact(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     ran = cli("inspect", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -118,11 +119,41 @@ def test_help_names_commands_and_codes(cli: Cli) -> None:
 
 
 def test_module_runs_as_a_process() -> None:
-    command = [sys.executable, "-m", "poolc", "inspect", "/no/such/artifact"]
+    command = [sys.executable, "-m", "poolc", "inspect", "someone/nothing"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 7
-    assert done.stderr.startswith("error: /no/such/artifact is no artifact")
+    assert done.stderr.startswith("error: someone/nothing is no artifact")
     assert done.stderr.count("\n") == 1
+
+
+_WAITING = """
+import signal
+from poolc.cli.main import main
+from poolc.runtime import probe
+
+def wait():
+    try:
+        print("waiting", flush=True)
+        signal.pause()
+    finally:
+        print("cleaned up", flush=True)
+
+probe.probe = wait
+main(["doctor"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, exit_codes.TERMINATED)]
+)
+def test_signals_clean_up(number: int, code: int) -> None:
+    command = [sys.executable, "-c", _WAITING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert (process.returncode, out, err) == (code, b"cleaned up\n", b"")
 
 
 def test_help_imports_nothing_heavy() -> None:

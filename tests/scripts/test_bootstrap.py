@@ -143,8 +143,9 @@ def test_alone_holds_a_lock_that_pip_inherits(
     # An exit code of 1, which pip() raises for, unless an open descriptor is the lock file.
     inherited = (
         "import os, sys\n"
-        "open_files = [f'/dev/fd/{name}' for name in os.listdir('/dev/fd')]\n"
-        "sys.exit(not any(os.path.samefile(f, sys.argv[1]) for f in open_files if os.path.exists(f)))"
+        "paths = [f'/dev/fd/{name}' for name in os.listdir('/dev/fd')]\n"
+        "paths = [path for path in paths if os.path.exists(path)]\n"
+        "sys.exit(not any(os.path.samefile(path, sys.argv[1]) for path in paths))"
     )
     monkeypatch.setattr(bootstrap, "venv_python", lambda venv: Path(sys.executable))
     monkeypatch.setattr(bootstrap, "PIP", ("-c", inherited))

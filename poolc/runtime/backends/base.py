@@ -13,12 +13,13 @@ Fetches = Mapping[str, npt.NDArray[Any]]
 
 
 class Backend(Protocol):
-    """Executes the graphs of one artifact. Thread-safe; ``run`` releases the GIL while it computes."""
+    """Executes the graphs of one artifact. Thread-safe; ``run`` computes without the GIL."""
 
     name: str
 
     def run(self, output_set: str, feeds: Feeds) -> Fetches:
-        """Run one micro-batch through the graph of ``output_set``: [batch, seq] arrays in, all outputs out.
+        """Run one micro-batch through the graph of ``output_set``: [batch, seq] arrays in, all
+        outputs out.
 
         Raises BackendError when the library fails on it.
         """

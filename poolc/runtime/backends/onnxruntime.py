@@ -1,4 +1,4 @@
-"""ONNX Runtime on a CPU: one single-threaded session a graph, run from as many threads as there are cores.
+"""ONNX Runtime on a CPU: one single-threaded session a graph, run from one thread a core.
 
 The graphs come optimised from the compiler, so that sessions load without graph work; weights are
 external data, which ONNX Runtime maps instead of reading.
@@ -64,6 +64,7 @@ class OnnxRuntimeBackend:
         self._ort = import_onnxruntime()
         self._artifact = artifact
         self._lock = threading.Lock()
+        self._closed = False
         # Sets other than the main one are loaded when first asked for.
         self._sessions: dict[str, Any] = {MAIN_SET: self._open(MAIN_SET)}
 
@@ -79,6 +80,7 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Drop the sessions."""
         with self._lock:
+            self._closed = True
             self._sessions.clear()
 
     def _session(self, output_set: str) -> Any:
@@ -86,6 +88,8 @@ class OnnxRuntimeBackend:
         if session is not None:
             return session
         with self._lock:
+            if self._closed:
+                raise BackendError("the model was closed: load it again")
             if output_set not in self._sessions:
                 self._sessions[output_set] = self._open(output_set)
             return self._sessions[output_set]
@@ -107,7 +111,7 @@ class OnnxRuntimeBackend:
 def session_options(ort: ModuleType) -> Any:
     """Return the options every session of a compiled graph runs with."""
     options = ort.SessionOptions()
-    # Parallelism comes from running micro-batches side by side, which scales better than splitting one.
+    # Parallelism comes from running micro-batches side by side: it scales better than splitting.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
