@@ -1,6 +1,6 @@
 # Verbs for people and CI. Everything is installed into $(VENV) by scripts/bootstrap.py.
 #   PYTHON=<path>      the interpreter (3.11 or newer)      VENV=<folder>  instead of .venv
-#   MODEL=<id|folder>  what `make demo` compiles            TESTS=<path>   what `make test` runs
+#   MODEL=<id|folder>  for `make demo` and `make bench`     TESTS=<path>   what `make test` runs
 #   TORCH_INDEX=<url>, ALLOW_CUDA=1  which build of torch to install (scripts/bootstrap.py)
 
 VENV ?= .venv
@@ -49,8 +49,9 @@ format: install-dev  ## let ruff format and fix the code
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: install-dev  ## throughput against Sentence Transformers on this machine
-	@$(RUN) benchmarks/throughput.py
+bench: install-dev  ## throughput and cold start against Sentence Transformers on this machine
+	@$(RUN) -m benchmarks.throughput $(if $(MODEL),--model "$(MODEL)") $(if $(DATA),--data "$(DATA)")
+	@$(RUN) -m benchmarks.cold_start $(if $(MODEL),--model "$(MODEL)")
 
 clean:  ## remove caches and build output
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

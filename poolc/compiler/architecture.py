@@ -12,11 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from poolc.compiler.source import read_json
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS
+
+# What transformers raises for a config.json that its classes do not accept.
+_REFUSALS = (
+    *(ValueError, TypeError, KeyError, AttributeError, ArithmeticError),
+    *(RuntimeError, ImportError, StrictDataclassError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +57,13 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except ValueError as error:
-        kind = raw.get("model_type", "none")
+    except _REFUSALS as error:
+        kind = str(raw.get("model_type", "none"))
+        if kind in CONFIG_MAPPING:
+            raise UnsupportedModel(
+                f"config.json is not one that transformers accepts for model_type {kind!r}: "
+                f"{one_line(error)}"
+            ) from error
         if "auto_map" in raw and not trust_remote_code:
             raise RemoteCodeRefused(
                 f"model_type {kind!r} is not in this transformers; the model brings its own "
@@ -53,7 +71,7 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
                 "(trust_remote_code=True)"
             ) from error
         raise UnsupportedModel(
-            f"transformers does not know model_type {kind!r} of config.json: {_first_line(error)}"
+            f"transformers does not know model_type {kind!r} of config.json: {one_line(error)}"
         ) from error
 
 
@@ -66,11 +84,16 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
     try:
         with torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, AttributeError) as error:
+            embeddings = model.get_input_embeddings()
+    except _REFUSALS as error:  # NotImplementedError, of models without such, is a RuntimeError
         raise UnsupportedModel(
-            f"transformers cannot build {architecture_name(config)}: {_first_line(error)}"
+            f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
         ) from error
-    embeddings = model.get_input_embeddings()
+    if getattr(config, "is_encoder_decoder", False) and not classifies:
+        raise UnsupportedModel(
+            f"{architecture_name(config)} is an encoder-decoder model, of which this poolc compiles "
+            "only classifiers"
+        )
     hidden = getattr(config.get_text_config(), "hidden_size", None)
     if not isinstance(embeddings, torch.nn.Embedding) or hidden is None:
         raise UnsupportedModel(
@@ -104,13 +127,15 @@ def load_weights(
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            # Reported below by name instead of by a table in the log.
+            ignore_mismatched_sizes=True,
         )
     except (OSError, RuntimeError, ValueError) as error:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
             return load_weights(
                 folder, arch, trust_remote_code=trust_remote_code, attention="eager"
             )
-        raise CorruptWeights(f"the weights of {arch.name} cannot be loaded: {error}") from error
+        raise CorruptWeights(f"the weights of {arch.name} cannot be loaded: {one_line(error)}") from error
     _check_loaded(model, info, arch.name)
     return model.eval().requires_grad_(False)
 
@@ -130,8 +155,12 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str) -> No
             f"{len(missing)} tensors that {type(model).__name__} needs are not in the weights "
             f"({shown}): either the files are incomplete or they are not those of {name}"
         )
-    if info.get("mismatched_keys"):
-        raise CorruptWeights(f"tensors of another shape than {name} has: {info['mismatched_keys']}")
+    if info["mismatched_keys"]:
+        key, found, wanted = sorted(info["mismatched_keys"])[0]
+        raise CorruptWeights(
+            f"{len(info['mismatched_keys'])} tensors have another shape than config.json gives "
+            f"{name}: {key} is {list(found)} in the weights and should be {list(wanted)}"
+        )
 
 
 def _position_limit(model: PreTrainedModel) -> int | None:
@@ -147,5 +176,7 @@ def _position_limit(model: PreTrainedModel) -> int | None:
     return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def one_line(error: BaseException) -> str:
+    """Return a library's message without its line breaks; a KeyError's is only a key."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{type(error).__name__} {text}" if isinstance(error, KeyError) else text

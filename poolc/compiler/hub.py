@@ -45,7 +45,7 @@ def download(model: str, options: CompileOptions, progress: Progress) -> tuple[P
             bar = _progress_bar(name, sizes[name], progress)
             path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
             folder = Path(path).parents[name.count("/")]
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError, _transport_error(HfHubHTTPError)) as error:
         raise ModelNotFound(_explain(model, options.revision, error)) from error
     if folder is None:
         raise ModelNotFound(f"{model} on the hub holds no model files")
@@ -65,6 +65,16 @@ def wanted(names: Iterable[str], *, trust_remote_code: bool) -> list[str]:
         and _parent(name) not in folders_with_safetensors
     ]
     return sorted(kept)
+
+
+def _transport_error(http_error: type[Exception]) -> type[Exception]:
+    """Return the base of what the hub's HTTP client raises when nothing answers.
+
+    The client has changed twice (requests, httpx, httpx2); the hub's own HTTP error derives from its
+    base each time.
+    """
+    bases = (base for base in http_error.__mro__ if base.__name__ in ("HTTPError", "RequestException"))
+    return next((base for base in bases if issubclass(base, Exception)), http_error)
 
 
 def _parent(name: str) -> str:

@@ -158,7 +158,8 @@ def _choose_embedding(context: _Context, arch: Architecture, choices: Choices) -
     if st and st.pooling:
         choices.set("pooling", st.pooling, st.pooling_file)
         choices.set("normalize", st.normalize, "modules.json")
-        choices.set("dense", st.dense, "modules.json")
+        if st.dense:
+            choices.set("dense", st.dense, "modules.json")
     if pooler.pooling is not None:
         choices.set("pooling", (pooler.pooling,), "--pooler-config pooling_type")
     if pooler.pooling is PoolingType.ALL:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from poolc.compiler.source import read_json
@@ -103,13 +103,22 @@ def read(folder: Path) -> SentenceTransformer | None:
 def _modules(path: Path) -> list[Module]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        modules = [Module(e["type"].rpartition(".")[2], e["path"]) for e in entries]
+        modules = [Module(e["type"].rpartition(".")[2], _inside(e["path"])) for e in entries]
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModel(f"modules.json is not a list of type and path: {error}") from error
-    if not modules:
-        raise UnsupportedModel("modules.json is empty")
     # Dropout does nothing at inference.
-    return [module for module in modules if module.kind != "Dropout"]
+    modules = [module for module in modules if module.kind != "Dropout"]
+    if not modules:
+        raise UnsupportedModel("modules.json names no modules")
+    return modules
+
+
+def _inside(path: str) -> str:
+    """Return a module's folder; raise ValueError for one outside the model's."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"path {path!r} leaves the model's folder")
+    return path
 
 
 def _check_order(kinds: list[str]) -> None:
@@ -171,8 +180,11 @@ def _dense(folder: Path, path: str) -> DenseSpec:
     if not config or not weights.is_file():
         missing = weights.name if config else "config.json"
         raise UnsupportedModel(f"{path}/{missing} is missing, which modules.json needs")
-    if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-        raise UnsupportedModel(f"{name}: module_input_name {config['module_input_name']!r}")
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise UnsupportedModel(
+                f"{name}: {key} is {config[key]!r}; poolc reads sentence_embedding"
+            )
     try:
         return DenseSpec(
             path=path,
@@ -186,17 +198,14 @@ def _dense(folder: Path, path: str) -> DenseSpec:
         raise UnsupportedModel(f"{name}: {error}") from error
 
 
-def activation(path: str | None, where: str) -> Activation:
+def activation(path: object, where: str) -> Activation:
     """Map a dotted torch class name to an Activation. Raises UnsupportedModel for others."""
-    name = str(path or "torch.nn.Identity")
-    try:
-        if not name.startswith("torch.nn."):
-            raise ValueError(name)
-        return Activation(name.rpartition(".")[2].lower())
-    except ValueError:
+    package, _, name = str(path).rpartition(".")
+    if not package.startswith("torch.nn") or name.lower() not in set(Activation):
         raise UnsupportedModel(
-            f"{where}: activation {name!r}; known: torch.nn's {', '.join(Activation)}"
-        ) from None
+            f"{where}: activation {path!r}; known: torch.nn's {', '.join(Activation)}"
+        )
+    return Activation(name.lower())
 
 
 def _length(value: Any, where: str) -> int | None:

@@ -2,9 +2,9 @@
 
 A request is tokenised on a thread and admitted by tokens. While streams are busy, requests collect;
 as soon as one is free, a window of what waits is planned into micro-batches. Nothing waits for
-company: an idle server answers at once. The first turn of every request takes an express lane beside
-the bulk of big ones, so that a query does not wait for a corpus. All state is touched on one event
-loop only.
+company: an idle server answers at once. The first turn of every request takes an express lane
+beside the bulk of big ones, so that a query does not wait for a corpus. All state is touched on one
+event loop only.
 
 Knows nothing about HTTP, names or what a result means.
 """
@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,7 +46,7 @@ class Answer:
     num_tokens: int
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Job:
     """An admitted request."""
 
@@ -65,7 +64,7 @@ class _Job:
         return cls(prepared, done, [{}] * count, count, prepared.num_tokens)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Place:
     """One sequence of a job, on its way through a micro-batch."""
 
@@ -290,9 +289,9 @@ class Scheduler:
         self._jobs.discard(job)
         self._queued_tokens -= job.queued_tokens
         job.queued_tokens = 0
-        for queue in (self._arrived, self._begun):
-            with suppress(ValueError):
-                queue.remove(job)
+        if job.taken < len(job.rows):
+            (self._begun if job.taken else self._arrived).remove(job)
+            job.taken = len(job.rows)
         if error is not None and not job.done.done():
             job.done.set_exception(error)
 

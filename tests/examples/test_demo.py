@@ -90,6 +90,12 @@ def test_run_prints_parity_answers_and_times(minilm: Path, monkeypatch: pytest.M
         assert part in printed
 
 
-def test_main_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--model", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+def test_main_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(model: str, on_event: object) -> None:
+        raise poolc.PoolcError(f"no such model: {model}")
+
+    monkeypatch.setattr(poolc, "compile", refuse)
+    assert demo.main(["--model", "nobody/nothing"]) == 1
+    assert capsys.readouterr().err == "error: no such model: nobody/nothing\n"

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from poolc.runtime import calls
 from poolc.runtime.engine import Engine
+from poolc.spec import Task
 
 Variant = Callable[..., Engine]
 
@@ -49,3 +51,15 @@ def variant() -> Variant:
         return Engine(replace(engine.artifact, manifest=changed))
 
     return make
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of eight texts, so that a few texts are many windows."""
+    monkeypatch.setattr(calls, "WINDOW", 8)
+
+
+@pytest.fixture
+def token_rewarder(embedder: Engine, variant: Variant) -> Engine:
+    """A reward model of one row a token."""
+    return variant(embedder, tasks=(Task.REWARD, Task.ENCODE), embedding_size=None)

@@ -178,7 +178,8 @@ def test_similarity_equals_sentence_transformers(st_util: Any, kind: Similarity)
 
     compare = SimilarityFunction.to_similarity_pairwise_fn(kind.value)
     found = similarity(VECTORS, OTHERS, kind)
-    assert (found.dtype, found.shape) == (np.float32, (20,))
+    assert found.dtype == np.float32
+    assert found.shape == (20,)
     np.testing.assert_allclose(found, compare(VECTORS, OTHERS).numpy(), rtol=1e-5, atol=1e-5)
 
 
