@@ -57,8 +57,9 @@ def wordpiece(folder: Path) -> PreTrainedTokenizerFast:
         sep_token="[SEP]",
         mask_token="[MASK]",
         model_max_length=MAX_LENGTH,
+        # Given here, not set afterwards: only what the constructor got is saved.
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
-    fast.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     fast.save_pretrained(folder)
     return fast
 
@@ -93,8 +94,8 @@ def byte_bpe(folder: Path) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         mask_token="<mask>",
         model_max_length=MAX_LENGTH,
+        model_input_names=["input_ids", "attention_mask"],
     )
-    fast.model_input_names = ["input_ids", "attention_mask"]
     fast.save_pretrained(folder)
     return fast
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from poolc.compiler.source import read_json
+from poolc.compiler.json_files import read_json
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS
 
@@ -135,7 +135,9 @@ def load_weights(
             return load_weights(
                 folder, arch, trust_remote_code=trust_remote_code, attention="eager"
             )
-        raise CorruptWeights(f"the weights of {arch.name} cannot be loaded: {one_line(error)}") from error
+        raise CorruptWeights(
+            f"the weights of {arch.name} cannot be loaded: {one_line(error)}"
+        ) from error
     _check_loaded(model, info, arch.name)
     return model.eval().requires_grad_(False)
 

@@ -73,7 +73,9 @@ def _transport_error(http_error: type[Exception]) -> type[Exception]:
     The client has changed twice (requests, httpx, httpx2); the hub's own HTTP error derives from its
     base each time.
     """
-    bases = (base for base in http_error.__mro__ if base.__name__ in ("HTTPError", "RequestException"))
+    bases = (
+        base for base in http_error.__mro__ if base.__name__ in ("HTTPError", "RequestException")
+    )
     return next((base for base in bases if issubclass(base, Exception)), http_error)
 
 

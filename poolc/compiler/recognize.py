@@ -109,6 +109,7 @@ def recognize(
         vocab_size=arch.vocab_size,
         inputs=_inputs(arch, tokenizer),
         pad_token_id=_pad_token(config, tokenizer),
+        truncation_side=tokenizer.truncation_side,
         origins=choices.origins,
         **choices.values,
     )

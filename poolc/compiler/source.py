@@ -125,22 +125,6 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; {} where the file is not there.
-
-    Raises UnsupportedModel naming the file where it is not a JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UnsupportedModel(f"{path.name} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UnsupportedModel(f"{path.name} must hold a JSON object")
-    return value
-
-
 def _files(folder: Path, *suffixes: str) -> Iterator[Path]:
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in ("onnx", "openvino", ".git"))

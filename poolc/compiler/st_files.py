@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from poolc.compiler.source import read_json
+from poolc.compiler.json_files import read_json
 from poolc.errors import UnsupportedModel
 from poolc.spec import Activation, DenseSpec, PoolingType
 

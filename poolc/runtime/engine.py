@@ -58,7 +58,9 @@ class Engine(Calls):
         self.streams = allowed_cores()
         self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
         self._backend = open_backend(artifact)
-        limits = Limits(spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs)
+        limits = Limits(
+            spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs, spec.truncation_side
+        )
         self._tokenizer = TextTokenizer(artifact.file(TOKENIZER_FILE), limits)
 
     @property

@@ -25,6 +25,7 @@ class Limits:
     max_length: int
     vocab_size: int
     has_type_ids: bool
+    truncation_side: str = "right"  # which end is cut off
 
 
 class TextTokenizer:
@@ -100,7 +101,7 @@ class TextTokenizer:
             if special:
                 _check_room(tokenizer, texts, limit)
             if tokenizer.truncation is None or tokenizer.truncation["max_length"] != limit:
-                tokenizer.enable_truncation(limit)
+                tokenizer.enable_truncation(limit, direction=self.limits.truncation_side)
             return tokenizer.encode_batch(texts, add_special_tokens=special)
 
     def _from_encoding(self, encoding: Encoding, limit: int | None) -> TokenSequence:
@@ -112,8 +113,10 @@ class TextTokenizer:
 
     def _from_ids(self, item: Any, limit: int | None) -> TokenSequence:
         ids = np.array(item, np.int64)
-        cut = limit is not None and len(ids) > limit
-        ids = ids[:limit] if cut else ids
+        limit = len(ids) if limit is None else limit
+        cut = len(ids) > limit
+        if cut:
+            ids = ids[-limit:] if self.limits.truncation_side == "left" else ids[:limit]
         return TokenSequence(ids, np.zeros_like(ids) if self.limits.has_type_ids else None, cut)
 
     def _check_length(self, sequence: TokenSequence, limit: int, index: int) -> None:
