@@ -16,7 +16,7 @@ from typing import Any
 from poolc import compiler_process
 from poolc.errors import InvalidOption, ModelNotFound
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
-from poolc.model_cache.requests import compile_key, folder_identity, hub_identity
+from poolc.model_cache.requests import Identity, compile_key, folder_identity, hub_identity
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -68,9 +68,10 @@ def compile(
     if found is not None:
         artifact = open_artifact(found, store=store)
         return _result(artifact, reused=True)
-    done = compiler_process.run(
-        str(model), chosen, store.root, Path(output) if output is not None else None, on_event
+    job = compiler_process.Job(
+        str(model), chosen, store.root, Path(output) if output is not None else None, refresh
     )
+    done = compiler_process.run(job, on_event)
     # The compiler has just hashed every file of what it published.
     return _result(open_artifact(done.path, store=store), seconds=done.seconds)
 
@@ -122,18 +123,25 @@ def make_options(**options: Any) -> CompileOptions:
 
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
     """Return the stored artifact of a request, without network access; None if there is none."""
-    folder, tokenizer = local_folder(model), None
-    if options.tokenizer is not None and Path(options.tokenizer).expanduser().is_dir():
-        tokenizer = store.source_digest(Path(options.tokenizer).expanduser())
-    if folder is not None:
-        identity = folder_identity(folder.name, store.source_digest(folder))
-        return store.lookup(compile_key(identity, options, tokenizer))
-    revision = options.revision
-    pinned = revision if revision and _COMMIT.match(revision) else None
-    commit = pinned or store.recorded_commit(model, revision)
-    if commit is None:
+    identity = _identity(model, local_folder(model), options.revision, store)
+    tokenizer, name = None, options.tokenizer
+    if name is not None:
+        folder = Path(name).expanduser()
+        tokenizer = _identity(name, folder.resolve() if folder.is_dir() else None, None, store)
+    if identity is None or (name is not None and tokenizer is None):
         return None
-    return store.lookup(compile_key(hub_identity(model, commit), options, tokenizer))
+    return store.lookup(compile_key(identity, options, tokenizer))
+
+
+def _identity(
+    name: str, folder: Path | None, revision: str | None, store: Store
+) -> Identity | None:
+    """Identify a folder, or a hub id at the commit that it is known to mean; None if it is not."""
+    if folder is not None:
+        return folder_identity(folder.name, store.source_digest(folder))
+    pinned = revision if revision and _COMMIT.match(revision) else None
+    commit = pinned or store.recorded_commit(name, revision)
+    return hub_identity(name, commit) if commit is not None else None
 
 
 def _result(artifact: Artifact, **extra: Any) -> CompileResult:

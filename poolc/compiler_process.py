@@ -23,6 +23,30 @@ _LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """What to compile, how, and where to (``output`` None: the store). ``refresh``: ask the hub."""
+
+    model: str
+    options: CompileOptions
+    store: Path
+    output: Path | None = None
+    refresh: bool = False
+
+    def to_json(self) -> str:
+        """Return what the compiler reads from its standard input."""
+        output = None if self.output is None else str(self.output.expanduser().resolve())
+        return json.dumps(
+            {
+                "model": self.model,
+                "options": to_plain(self.options),
+                "store": str(self.store),
+                "output": output,
+                "refresh": self.refresh,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Where the artifact lies, and seconds by stage."""
 
@@ -30,24 +54,12 @@ class Done:
     seconds: dict[str, float]
 
 
-def run(
-    model: str,
-    options: CompileOptions,
-    store: Path,
-    output: Path | None,
-    on_event: Callable[[dict[str, Any]], None] | None,
-) -> Done:
+def run(job: Job, on_event: Callable[[dict[str, Any]], None] | None = None) -> Done:
     """Compile in a subprocess and wait for it.
 
     Raises the error that the compiler raised, by its class in ``poolc.errors``; CompileError with
     the end of its log where it died without one.
     """
-    request = {
-        "model": model,
-        "options": to_plain(options),
-        "store": str(store),
-        "output": None if output is None else str(output.expanduser().resolve()),
-    }
     receive, send = os.pipe()
     with (
         os.fdopen(receive, encoding="utf-8") as events,
@@ -67,7 +79,7 @@ def run(
         drain = threading.Thread(target=log.extend, args=(process.stdout,), daemon=True)
         drain.start()
         try:
-            _send_request(process, json.dumps(request))
+            _send_request(process, job.to_json())
             last = _last_event(events, on_event)
         except BaseException:  # an interrupt, or a callback that raised: do not leave it running
             process.kill()
@@ -88,6 +100,8 @@ def _last_event(
     events: TextIO, on_event: Callable[[dict[str, Any]], None] | None
 ) -> dict[str, Any] | None:
     for line in events:
+        if not line.endswith("\n"):  # killed in the middle of a word
+            break
         event: dict[str, Any] = json.loads(line)
         if event["event"] in ("result", "error"):
             return event

@@ -39,8 +39,10 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
     except ImportError as error:
         if error.name and error.name.startswith("poolc"):
             raise
+        # A library that is there but broken raises without naming itself.
+        problem = "which is not installed" if error.name else f"which fails: {error}"
         raise MissingDependency(
-            f"compiling needs {error.name}, which is not installed: "
+            f"compiling needs {error.name or 'the compile extra'}, {problem}: "
             'pip install "poolc[compile,cpu]" (for CPU-only machines, add '
             "--extra-index-url https://download.pytorch.org/whl/cpu)"
         ) from error
@@ -50,6 +52,7 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
             model=request["model"],
             options=from_plain(CompileOptions, request["options"], "options"),
             output=Path(output) if output is not None else None,
+            refresh=request["refresh"],
         ),
         Store(Path(request["store"])),
         progress,

@@ -91,8 +91,8 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
         ) from error
     if getattr(config, "is_encoder_decoder", False) and not classifies:
         raise UnsupportedModel(
-            f"{architecture_name(config)} is an encoder-decoder model, of which this poolc compiles "
-            "only classifiers"
+            f"{architecture_name(config)} is an encoder-decoder model; this poolc compiles only "
+            "classifiers of that kind"
         )
     hidden = getattr(config.get_text_config(), "hidden_size", None)
     if not isinstance(embeddings, torch.nn.Embedding) or hidden is None:

@@ -6,14 +6,16 @@ there are none) and, with trust given, Python files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
-from poolc.spec import CompileOptions
+
+# Names of a repository's files -> those to fetch.
+Select = Callable[[Iterable[str]], list[str]]
 
 _WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors")
 _PICKLED = ("*.bin", "*.pt")
@@ -22,13 +24,28 @@ _UNWANTED = (
     "openvino/*",
     "coreml/*",
     "gguf/*",
+    "original/*",
+    "checkpoint-*/*",
     "training_args.bin",
     "optimizer.*",
     "*.gguf",
 )
 
 
-def download(model: str, options: CompileOptions, progress: Progress) -> tuple[Path, str]:
+def cached(model: str, commit: str) -> Path | None:
+    """Return the folder of what was downloaded of a repository at a commit, without any request."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=commit, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def download(
+    model: str, revision: str | None, select: Select, progress: Progress
+) -> tuple[Path, str]:
     """Fetch a repository into the hub's own cache; return its folder and the commit it resolved to.
 
     Raises ModelNotFound where it does not exist, is gated, or cannot be reached.
@@ -37,16 +54,16 @@ def download(model: str, options: CompileOptions, progress: Progress) -> tuple[P
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        info = HfApi().model_info(model, revision=options.revision, files_metadata=True)
+        info = HfApi().model_info(model, revision=revision, files_metadata=True)
         commit = str(info.sha)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         folder = None
-        for name in wanted(sizes, trust_remote_code=options.trust_remote_code):
+        for name in select(sizes):
             bar = _progress_bar(name, sizes[name], progress)
             path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
             folder = Path(path).parents[name.count("/")]
     except (HfHubHTTPError, HFValidationError, OSError, _transport_error(HfHubHTTPError)) as error:
-        raise ModelNotFound(_explain(model, options.revision, error)) from error
+        raise ModelNotFound(_explain(model, revision, error)) from error
     if folder is None:
         raise ModelNotFound(f"{model} on the hub holds no model files")
     return folder, commit
@@ -70,8 +87,8 @@ def wanted(names: Iterable[str], *, trust_remote_code: bool) -> list[str]:
 def _transport_error(http_error: type[Exception]) -> type[Exception]:
     """Return the base of what the hub's HTTP client raises when nothing answers.
 
-    The client has changed twice (requests, httpx, httpx2); the hub's own HTTP error derives from its
-    base each time.
+    The client has changed twice (requests, httpx, httpx2); the hub's own HTTP error derives from
+    its base each time.
     """
     bases = (
         base for base in http_error.__mro__ if base.__name__ in ("HTTPError", "RequestException")
@@ -111,6 +128,8 @@ def _explain(model: str, revision: str | None, error: Exception) -> str:
         return f"{model} on the hub has no revision {revision!r}: give a branch, tag or commit"
     if kind == "GatedRepoError":
         return f"{model} is gated: accept its terms on the hub, then `hf auth login` (or HF_TOKEN)"
+    if kind == "HFValidationError":
+        return f"there is no folder {model}, nor is it a hub id (name or owner/name)"
     if kind == "RepositoryNotFoundError":
         return (
             f"there is no folder {model}, and the hub has no such model (if it is private: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from poolc.compiler.events import Progress
 from poolc.compiler.export import export
 from poolc.compiler.heads import PoolingModel
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
+from poolc.compiler.provenance import source_record, space_id
 from poolc.compiler.recognize import Recognized, recognize
 from poolc.compiler.reference import Reference
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
-from poolc.compiler.targets.base import TargetCompiler
+from poolc.compiler.targets.base import Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
 from poolc.compiler.verify import verify
 from poolc.compiler.weights import save_sharing_weights
@@ -36,8 +37,6 @@ from poolc.model_cache.manifest import (
     TOKENIZER_FILE,
     Manifest,
     SchemaVersion,
-    Source,
-    space_id,
 )
 from poolc.model_cache.publish import publish, seal, staging
 from poolc.model_cache.requests import compile_key, recorded_options
@@ -59,6 +58,16 @@ class Request:
     refresh: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What an artifact is made of: the model, another tokenizer, and the folder that joins them."""
+
+    found: SourceModel
+    other: SourceModel | None
+    folder: Path
+    recognized: Recognized
+
+
 def compile_model(request: Request, store: Store, progress: Progress) -> Artifact:
     """Run every stage and return the published artifact.
 
@@ -70,8 +79,8 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     parent = request.output.parent if request.output else store.artifacts
     with tempfile.TemporaryDirectory(prefix="poolc-") as work, staging(parent) as staged:
         with progress.stage("fetch"):
-            found = source.fetch(request.model, options, store, progress)
-            other = _other_tokenizer(options, store, progress)
+            found = source.fetch(request.model, options, store, progress, refresh=request.refresh)
+            other = _other_tokenizer(request, store, progress)
             folder = source.materialize(found, other, options, Path(work), progress)
         with progress.stage("recognise"):
             recognized, words = recognize(folder, options, progress.warn)
@@ -84,7 +93,8 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             _write_tokenizer(staged, words)
             if options.keep_canonical:
                 _write_canonical(staged, canonical)
-        manifest = _manifest(found, recognized, options, lowered, staged)
+        inputs = _Inputs(found, other, folder, recognized)
+        manifest = _manifest(inputs, options, lowered, staged)
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         with progress.stage("verify"):
             seal(staged, manifest, report)
@@ -115,12 +125,11 @@ def _target(options: CompileOptions) -> TargetCompiler:
     return target
 
 
-def _other_tokenizer(
-    options: CompileOptions, store: Store, progress: Progress
-) -> SourceModel | None:
-    if options.tokenizer is None:
+def _other_tokenizer(request: Request, store: Store, progress: Progress) -> SourceModel | None:
+    name = request.options.tokenizer
+    if name is None:
         return None
-    return source.fetch(options.tokenizer, replace(options, revision=None), store, progress)
+    return source.fetch_tokenizer(name, store, progress, refresh=request.refresh)
 
 
 def _load(folder: Path, recognized: Recognized, options: CompileOptions) -> PoolingModel:
@@ -141,50 +150,33 @@ def _write_canonical(staged: Path, canonical: ir.Model) -> None:
     save_sharing_weights({"canonical.onnx": canonical.clone()}, staged, "canonical.onnx.data")
 
 
-def _manifest(
-    found: SourceModel,
-    recognized: Recognized,
-    options: CompileOptions,
-    lowered: Any,
-    staged: Path,
-) -> Manifest:
-    files = sorted(path for path in staged.rglob("*") if path.is_file())
+def _manifest(inputs: _Inputs, options: CompileOptions, lowered: Lowered, staged: Path) -> Manifest:
+    recognized, other = inputs.recognized, inputs.other
+    origin = source_record(inputs.found, other, recognized.transformer)
     return Manifest(
         schema=SchemaVersion(SCHEMA_MAJOR, SCHEMA_MINOR),
         recipe=RECIPE,
-        source=Source(found.id, found.revision, dict(found.files)),
+        source=origin,
         spec=recognized.spec,
         target=options.target,
         precision=options.precision,
         graphs=lowered.graphs,
-        space_id=space_id(recognized.spec, _space_files(found.files)),
-        files={str(path.relative_to(staged)): _sha256(path) for path in files},
+        space_id=space_id(inputs.folder, recognized, origin.files),
+        files=_digests(staged),
         requires=lowered.requires,
         tuning=lowered.tuning,
-        options=recorded_options(options),
+        options=recorded_options(options, other.id if other else None),
     )
+
+
+def _digests(staged: Path) -> dict[str, str]:
+    files = sorted(path for path in staged.rglob("*") if path.is_file())
+    return {path.relative_to(staged).as_posix(): _sha256(path) for path in files}
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _space_files(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the files that define the vectors; configuration does so through the spec."""
-    kept = (".safetensors", ".bin", ".pt", ".model", ".txt")
-    names = (
-        "tokenizer.json",
-        "vocab.json",
-        "merges.txt",
-        "tokenizer_config.json",
-        "added_tokens.json",
-    )
-    return {
-        name: digest
-        for name, digest in files.items()
-        if name.endswith(kept) or name.rpartition("/")[2] in names
-    }
 
 
 def _remember(
@@ -196,5 +188,7 @@ def _remember(
 ) -> None:
     if found.revision is not None:
         store.record_commit(request.model, request.options.revision, found.revision)
-    key = compile_key(found.identity(), request.options, words.files if words else None)
+    if words is not None and words.revision is not None:
+        store.record_commit(words.id, None, words.revision)
+    key = compile_key(found.identity(), request.options, words.identity() if words else None)
     store.remember(key, artifact.artifact_id, {"source": found.id})

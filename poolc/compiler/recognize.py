@@ -44,6 +44,7 @@ _SUFFIXES = (
     ("RewardModel", Convert.REWARD),
 )
 _TOKEN_LEVEL = ("ForTokenClassification", "ForQuestionAnswering")
+_LEGACY_ACTIVATION = "sbert_ce_default_activation_function"
 _FALLBACK_LENGTH = 512
 _NO_LIMIT = 1_000_000  # transformers writes 1e30 for "the tokenizer knows no limit"
 
@@ -175,26 +176,30 @@ def _choose_embedding(context: _Context, arch: Architecture, choices: Choices) -
             choices.set("normalize", value, f"--pooler-config {name}")
     dense = choices.get("dense", ())
     width = arch.hidden_size * len(choices.values["pooling"])
-    if dense and dense[0].in_features != width:
-        raise UnsupportedModel(
-            f"{dense[0].path}/config.json: in_features is {dense[0].in_features}, "
-            f"but pooling gives {width}"
-        )
-    choices.set(
-        "embedding_size", dense[-1].out_features if dense else width, "the last head's width"
-    )
+    before = "pooling"
+    for head in dense:
+        if head.in_features != width:
+            raise UnsupportedModel(
+                f"{head.path}/config.json: in_features is {head.in_features}, "
+                f"but {before} gives {width}"
+            )
+        before, width = head.path, head.out_features
+    choices.set("embedding_size", width, "the last head's width")
     _choose_prompts(context, choices)
     _choose_matryoshka(context, choices)
 
 
 def _default_pooling(context: _Context, arch: Architecture, choices: Choices) -> None:
-    causal = arch.name.endswith(("ForCausalLM", "LMHeadModel"))
+    generates = arch.name.endswith("ForCausalLM")
     if context.options.defaults is Defaults.VLLM:
         # vLLM pools BERT-type classes at CLS and whatever it converts at the last token.
-        pooling = PoolingType.LAST if causal or _is_causal(context.config) else PoolingType.CLS
+        last = generates or _is_causal(context.config)
+        pooling = PoolingType.LAST if last else PoolingType.CLS
         origin = "default of vLLM (--defaults vllm)"
     else:
-        pooling = PoolingType.LAST if causal else PoolingType.MEAN
+        # A causal class may be used both ways (is_causal false): its last token is then no summary.
+        last = generates and getattr(context.config, "is_causal", True) is not False
+        pooling = PoolingType.LAST if last else PoolingType.MEAN
         origin = "default of Sentence Transformers"
     choices.set("pooling", (pooling,), origin)
     choices.set("normalize", True, origin)
@@ -219,8 +224,11 @@ def _choose_prompts(context: _Context, choices: Choices) -> None:
     settings = context.st.settings if context.st else {}
     file = "config_sentence_transformers.json"
     prompts = settings.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
+    if not isinstance(prompts, dict) or not all(
+        isinstance(prompt, str | None) for prompt in prompts.values()
+    ):
         raise UnsupportedModel(f"{file}: prompts must map names to strings")
+    prompts = {name: prompt or "" for name, prompt in prompts.items()}
     if prompts:
         choices.set("prompts", prompts, f"{file}: prompts")
     default = settings.get("default_prompt_name")
@@ -263,17 +271,19 @@ def _choose_classifier(context: _Context, choices: Choices) -> None:
     tasks += [Task.REWARD] if len(labels) == 1 else []
     choices.set("tasks", tuple(tasks), choices.origins["tasks"])
     choices.set("labels", labels, "config.json: id2label")
-    settings = getattr(context.config, "sentence_transformers", None) or {}
-    legacy = getattr(context.config, "sbert_ce_default_activation_function", None)
     cross_encoder = bool(
-        settings or legacy or (context.st and context.st.model_type == "CrossEncoder")
+        getattr(context.config, "sentence_transformers", None)
+        or getattr(context.config, _LEGACY_ACTIVATION, None)
+        or (context.st and context.st.model_type == "CrossEncoder")
     )
     choices.set(
         "pairs",
         cross_encoder or len(labels) == 1,
-        "config.json: a Sentence Transformers cross-encoder" if cross_encoder else "one label",
+        "config.json: a Sentence Transformers cross-encoder"
+        if cross_encoder
+        else f"{len(labels)} label(s) in config.json",
     )
-    _choose_activation(context, labels, settings.get("activation_fn") or legacy, choices)
+    _choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
     if context.pooler.use_activation is not None:
         choices.set(
@@ -287,17 +297,21 @@ def _choose_classifier(context: _Context, choices: Choices) -> None:
         )
 
 
-def _choose_activation(
-    context: _Context, labels: tuple[str, ...], st_activation: str | None, choices: Choices
-) -> None:
+def _choose_activation(context: _Context, labels: tuple[str, ...], choices: Choices) -> None:
     """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
     choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")
-    if st_activation is not None:
-        found = st_files.activation(
-            st_activation, "config.json: sentence_transformers.activation_fn"
-        )
-        choices.set("activation", found, "config.json: sentence_transformers.activation_fn")
+    settings = getattr(context.config, "sentence_transformers", None)
+    current = settings.get("activation_fn") if isinstance(settings, dict) else None
+    # Sentence Transformers before version 4 wrote another key.
+    legacy = getattr(context.config, _LEGACY_ACTIVATION, None)
+    for path, key in (
+        (legacy, _LEGACY_ACTIVATION),
+        (current, "sentence_transformers.activation_fn"),
+    ):
+        if path is not None:
+            origin = f"config.json: {key}"
+            choices.set("activation", st_files.activation(path, origin), origin)
     problem = getattr(context.config, "problem_type", None)
     by_problem = {
         "regression": Activation.IDENTITY,
@@ -327,7 +341,7 @@ def _choose_length(context: _Context, arch: Architecture, choices: Choices) -> N
         choices.set("max_length", known, "tokenizer_config.json: model_max_length")
     if st and st.max_length is not None:
         choices.set("max_length", st.max_length, f"{st.max_length_file}: max_seq_length")
-    if limit is not None and choices.get("max_length", limit) >= limit:
+    if limit is not None and choices.get("max_length", limit + 1) > limit:
         choices.set("max_length", limit, f"{arch.name}: positions")
     asked = context.options.max_length
     if asked is not None:

@@ -11,8 +11,9 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from poolc.compiler.events import Progress
-from poolc.compiler.hub import download
-from poolc.errors import (
-    CorruptWeights,
-    InvalidOption,
-    UnsafeWeights,
-    UnsupportedModel,
-)
+from poolc.compiler.hub import cached, download, wanted
+from poolc.compiler.json_files import read_json
+from poolc.compiler.st_files import transformer_path
+from poolc.errors import CorruptWeights, InvalidOption, TokenizerError, UnsafeWeights
 from poolc.model_cache.requests import Identity, folder_identity, hub_identity
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -49,6 +47,13 @@ TOKENIZER_FILES = (
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Pickles that hold no weights of the model.
 _NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|rng_state|trainer_state)")
+# How a file of torch.save starts: a zip archive, or, before torch 1.6, a pickle.
+_TORCH_MAGIC = (b"PK\x03\x04", b"\x80")
+# What unpickling raises for a file that is damaged or names classes that are not there.
+_UNPICKLING_ERRORS = (
+    *(pickle.PickleError, RuntimeError, EOFError, OSError),
+    *(AttributeError, ImportError, LookupError, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +72,66 @@ class SourceModel:
         return folder_identity(self.id, self.files)
 
 
-def fetch(model: str, options: CompileOptions, store: Store, progress: Progress) -> SourceModel:
+def fetch(
+    model: str,
+    options: CompileOptions,
+    store: Store,
+    progress: Progress,
+    *,
+    refresh: bool = False,
+) -> SourceModel:
     """Find ``model`` on disk, or download it at ``options.revision``.
 
-    Raises ModelNotFound.
+    A hub id and revision that were compiled before mean the commit of that time, whose files are
+    on this disk, unless ``refresh``. Raises ModelNotFound.
     """
     folder = local_folder(model)
     if folder is not None:
         return SourceModel(folder, folder.name, None, store.source_digest(folder))
-    local, commit = download(model, options, progress)
+    known = None if refresh else store.recorded_commit(model, options.revision)
+    # Python files are fetched only with trust, which the earlier compile need not have given.
+    local = cached(model, known) if known and not options.trust_remote_code else None
+    if known is not None and local is not None and _has_weights(local):
+        return SourceModel(local, model, known, store.source_digest(local))
+    select = partial(wanted, trust_remote_code=options.trust_remote_code)
+    local, commit = download(model, known or options.revision, select, progress)
     return SourceModel(local, model, commit, store.source_digest(local))
+
+
+def fetch_tokenizer(
+    name: str, store: Store, progress: Progress, *, refresh: bool = False
+) -> SourceModel:
+    """Find another tokenizer on disk, or download its files only, as ``fetch`` does a model's.
+
+    Raises ModelNotFound or TokenizerError.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        resolved = folder.resolve()
+        found = SourceModel(resolved, resolved.name, None, store.source_digest(folder))
+    else:
+        known = None if refresh else store.recorded_commit(name, None)
+        local = cached(name, known) if known else None
+        if known is None or local is None or not any(tokenizer_files(local)):
+            local, known = download(name, known, _of_tokenizer, progress)
+        found = SourceModel(local, name, known, store.source_digest(local))
+    if not any(tokenizer_files(found.folder)):
+        raise TokenizerError(f"{name} holds no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
+    return found
+
+
+def tokenizer_files(folder: Path) -> Iterator[Path]:
+    """Yield the tokenizer's files of a model folder."""
+    below = folder / transformer_path(folder)
+    return (below / name for name in TOKENIZER_FILES if (below / name).exists())
+
+
+def _of_tokenizer(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.rpartition("/")[2] in TOKENIZER_FILES)
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(_files(folder, ".safetensors", *_PICKLES))
 
 
 def materialize(
@@ -165,6 +220,12 @@ def _load_pickles(
 def _load_pickle(
     path: Path, options: CompileOptions, progress: Progress
 ) -> dict[str, torch.Tensor]:
+    with path.open("rb") as file:
+        if not file.read(4).startswith(_TORCH_MAGIC):
+            raise CorruptWeights(
+                f"{path.name} is not a file that torch saved (a Git LFS pointer?): "
+                "download it again"
+            )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -175,12 +236,19 @@ def _load_pickle(
                 "(allow_pickle=True) if you trust where it came from"
             ) from error
         progress.warn(f"{path.name} is unpickled in full, as --allow-pickle allows")
-        loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError) as error:
+        loaded = _unpickle(path)
+    except _UNPICKLING_ERRORS as error:
         raise CorruptWeights(f"{path.name} cannot be read: {error}") from error
     if not isinstance(loaded, Mapping):
         raise CorruptWeights(f"{path.name} holds a {type(loaded).__name__}, not a state dict")
     return {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except _UNPICKLING_ERRORS as error:
+        raise CorruptWeights(f"{path.name} cannot be unpickled: {error}") from error
 
 
 def _mirror(folder: Path, mirror: Path, skip: set[Path]) -> None:
@@ -195,22 +263,18 @@ def _mirror(folder: Path, mirror: Path, skip: set[Path]) -> None:
 
 
 def _replace_tokenizer(mirror: Path, tokenizer: Path) -> None:
-    below = mirror / "0_Transformer"
-    target = below if (below / "config.json").exists() else mirror
-    for name in TOKENIZER_FILES:
-        (target / name).unlink(missing_ok=True)
-        if (tokenizer / name).exists():
-            (target / name).symlink_to((tokenizer / name).resolve())
+    for path in list(tokenizer_files(mirror)):
+        path.unlink()
+    for path in tokenizer_files(tokenizer):
+        (mirror / transformer_path(mirror) / path.name).symlink_to(path.resolve())
 
 
 def _override_config(mirror: Path, overrides: Mapping[str, Any]) -> None:
-    paths = [
-        path
-        for path in (mirror / "config.json", mirror / "0_Transformer/config.json")
-        if path.exists()
-    ]
-    if not paths:
-        raise InvalidOption("hf_overrides needs a config.json, which this model does not have")
-    merged = merge(read_json(paths[0]), overrides)
-    paths[0].unlink()
-    paths[0].write_text(json.dumps(merged, indent=2), encoding="utf-8")
+    path = mirror / transformer_path(mirror) / "config.json"
+    if not path.exists():
+        raise InvalidOption(
+            "hf_overrides needs a config.json, which this model does not have", param="hf_overrides"
+        )
+    merged = merge(read_json(path), overrides)
+    path.unlink()
+    path.write_text(json.dumps(merged, indent=2), encoding="utf-8")

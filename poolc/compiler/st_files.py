@@ -100,6 +100,12 @@ def read(folder: Path) -> SentenceTransformer | None:
     )
 
 
+def transformer_path(folder: Path) -> str:
+    """Return the folder of config.json, the tokenizer and the weights, relative to the model's."""
+    path = folder / "modules.json"
+    return _modules(path)[0].path if path.is_file() else ""
+
+
 def _modules(path: Path) -> list[Module]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

@@ -12,9 +12,15 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from poolc.compiler.architecture import one_line
 from poolc.compiler.source import TOKENIZER_FILES
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.errors import TokenizerError
+
+# Without one of these the rest of a tokenizer's files say nothing.
+_VOCABULARIES = frozenset(TOKENIZER_FILES) - {
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+}
 
 
 def load_tokenizer(
@@ -24,17 +30,15 @@ def load_tokenizer(
 
     Raises TokenizerError.
     """
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if not any((folder / name).exists() for name in _VOCABULARIES):
         raise TokenizerError(
             f"{folder.name} holds no tokenizer (tokenizer.json, vocab.txt, tokenizer.model, ...): "
             "save it into the folder, or name another with --tokenizer"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        raise TokenizerError(f"the tokenizer cannot be loaded: {error}") from error
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
-        raise TokenizerError(f"tokenizer.json cannot be read: {error}") from error
+        raise TokenizerError(f"the tokenizer cannot be loaded: {one_line(error)}") from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise TokenizerError(
             f"{type(tokenizer).__name__} runs in Python only; poolc needs one that converts to "

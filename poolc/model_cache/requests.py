@@ -26,16 +26,20 @@ def hub_identity(hub_id: str, commit: str) -> Identity:
     return {"hub": hub_id, "commit": commit}
 
 
-def recorded_options(options: CompileOptions) -> dict[str, Any]:
-    """Return the options that change an artifact; the revision is in the source's identity."""
+def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> dict[str, Any]:
+    """Return the options that change an artifact.
+
+    The revision is in the source's identity, and so is where another tokenizer lies: ``tokenizer``
+    is its name.
+    """
     plain: dict[str, Any] = to_plain(options)
     plain.pop("revision")
-    return plain
+    return {**plain, "tokenizer": tokenizer}
 
 
 def compile_key(
-    identity: Identity, options: CompileOptions, tokenizer: Mapping[str, str] | None = None
+    identity: Identity, options: CompileOptions, tokenizer: Identity | None = None
 ) -> str:
-    """Return the store's key of a request; ``tokenizer`` holds another tokenizer's file hashes."""
+    """Return the store's key of a request; ``tokenizer`` identifies another tokenizer."""
     source = {**identity, "tokenizer": dict(tokenizer)} if tokenizer else identity
     return request_key(source, recorded_options(options), host_class())

@@ -133,6 +133,22 @@ def test_ask_big_request_does_not_block_a_small_one(make_fake: MakeFake) -> None
     asyncio.run(main())
 
 
+def test_ask_endless_newcomers_do_not_starve_a_big_request(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        scheduler = scheduler_of(make_fake(streams=1))
+        big = asyncio.ensure_future(embed(scheduler, *["x" * 60] * 50))
+
+        async def come_again() -> None:
+            while not big.done():
+                await embed(scheduler, "n" * 60)
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(come_again() for _ in range(4)))
+        assert is_answer_to(await big, ["x" * 60] * 50)
+
+    asyncio.run(main())
+
+
 def test_ask_keeps_output_sets_apart(make_fake: MakeFake) -> None:
     async def main() -> None:
         fake = make_fake(streams=1)
