@@ -78,7 +78,7 @@ def check_names(models: Collection[str], chosen: Sequence[str]) -> None:
 
 
 def _names(engines: Mapping[str, Engine], chosen: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Return the names of each model: as chosen, else its source's id and what it was called."""
+    """Return the names of each model: as chosen, else what it was called and its source's id."""
     check_names(engines, chosen)
     if chosen and len(engines) == 1:
         return dict.fromkeys(engines, chosen)
@@ -88,6 +88,6 @@ def _names(engines: Mapping[str, Engine], chosen: tuple[str, ...]) -> dict[str, 
     taken = Counter((*sources.values(), *engines))
     # A name that would mean two models means neither.
     return {
-        given: (given,) if source == given or taken[source] > 1 else (source, given)
+        given: (given,) if source == given or taken[source] > 1 else (given, source)
         for given, source in sources.items()
     }

@@ -45,10 +45,10 @@ def test_find_among_several(make_fake: MakeFake) -> None:
         registry.find("")
 
 
-def test_names_of_a_folder_are_its_source_and_itself(make_fake: MakeFake) -> None:
+def test_names_of_a_folder_are_itself_and_its_source(make_fake: MakeFake) -> None:
     (model,) = registry_of(make_fake, "some/folder=org/model").models
-    assert model.names == ("org/model", "some/folder")
-    assert model.shown_name("some/folder") == "some/folder"
+    assert model.names == ("some/folder", "org/model")
+    assert model.shown_name("org/model") == "org/model"
 
 
 def test_names_of_the_same_source_are_the_folders(make_fake: MakeFake) -> None:
@@ -56,7 +56,7 @@ def test_names_of_the_same_source_are_the_folders(make_fake: MakeFake) -> None:
     assert [model.names for model in registry.models] == [
         ("fp32",),
         ("int8",),
-        ("org/other", "other"),
+        ("other", "org/other"),
     ]
 
 

@@ -71,7 +71,7 @@ def test_embeddings_reply_has_the_page_s_keys(client: httpx.AsyncClient, embedde
     assert list(data) == ["index", "object", "embedding"]
     assert body == {
         "object": "list",
-        "model": "tiny_embedder",
+        "model": "tiny",  # what the server calls it, as vLLM does
         "usage": {
             "prompt_tokens": tokens,
             "total_tokens": tokens,
