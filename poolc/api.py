@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from poolc import compiler_process
-from poolc.errors import InvalidOption, ModelNotFound
+from poolc.errors import ArtifactCorrupt, ArtifactIncompatible, InvalidOption, ModelNotFound
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 from poolc.model_cache.requests import Identity, compile_key, folder_identity, hub_identity
 from poolc.model_cache.serde import from_plain
@@ -53,27 +54,23 @@ def compile(
 
     ``options`` are the fields of ``CompileOptions``. An artifact of the same request is reused from
     the store unless ``refresh``, which also asks the hub for a newer commit. ``on_event`` receives
-    stages with times, warnings and downloads, as dicts.
+    stages with times, warnings and downloads, as dicts; without it, warnings go to ``warnings``.
 
     Raises ModelError, CompileError (ParityError beyond a bound), InvalidOption, ArtifactExists
     where ``output`` holds something else, MissingDependency without the compile extra.
     """
-    chosen, store = make_options(**options), Store.default()
-    if is_artifact(Path(model).expanduser()):
-        raise ModelNotFound(
-            f"{model} is a compiled artifact already: give the model it was made from"
-        )
-    local_folder(str(model))  # a path that is not there needs no compiler to say so
-    found = None if refresh or output is not None else lookup(str(model), chosen, store)
-    if found is not None:
-        artifact = open_artifact(found, store=store)
-        return _result(artifact, reused=True)
-    job = compiler_process.Job(
-        str(model), chosen, store.root, Path(output) if output is not None else None, refresh
+    chosen = make_options(**options)
+    place = None if output is None else Path(output)
+    artifact, done = _artifact(str(model), chosen, place, refresh, on_event or _warn)
+    seconds = done.seconds if done is not None else {}
+    return CompileResult(
+        artifact.path,
+        artifact.artifact_id,
+        artifact.space_id,
+        artifact.report(),
+        reused=done is None,
+        seconds=seconds,
     )
-    done = compiler_process.run(job, on_event)
-    # The compiler has just hashed every file of what it published.
-    return _result(open_artifact(done.path, store=store), seconds=done.seconds)
 
 
 def load(
@@ -94,8 +91,7 @@ def load(
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
-    result = compile(model, refresh=refresh, on_event=on_event, **options)
-    return Engine(open_artifact(result.path, store=store))
+    return Engine(_artifact(str(model), chosen, None, refresh, on_event or _warn)[0])
 
 
 def make_options(**options: Any) -> CompileOptions:
@@ -133,6 +129,26 @@ def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
     return store.lookup(compile_key(identity, options, tokenizer))
 
 
+def _stored(
+    model: str, options: CompileOptions, store: Store, on_event: OnEvent
+) -> Artifact | None:
+    """Open the stored artifact of a request; None if there is none that this machine can use."""
+    found = lookup(model, options, store)
+    if found is None:
+        return None
+    try:
+        return open_artifact(found, store=store)
+    except (ArtifactCorrupt, ArtifactIncompatible) as error:
+        on_event({"event": "warning", "message": f"{error}; compiling it again"})
+        return None
+
+
+def _warn(event: dict[str, Any]) -> None:
+    """Pass the compiler's warnings on where nobody listens to its events."""
+    if event["event"] == "warning":
+        warnings.warn(event["message"], UserWarning, stacklevel=4)
+
+
 def _identity(
     name: str, folder: Path | None, revision: str | None, store: Store
 ) -> Identity | None:
@@ -144,25 +160,43 @@ def _identity(
     return hub_identity(name, commit) if commit is not None else None
 
 
-def _result(artifact: Artifact, **extra: Any) -> CompileResult:
-    return CompileResult(
-        artifact.path, artifact.artifact_id, artifact.space_id, artifact.report(), **extra
-    )
+def _artifact(
+    model: str, options: CompileOptions, output: Path | None, refresh: bool, on_event: OnEvent
+) -> tuple[Artifact, compiler_process.Done | None]:
+    """Open the stored artifact of a request, or compile it (then Done is there)."""
+    if is_artifact(Path(model).expanduser()):
+        raise ModelNotFound(
+            f"{model} is a compiled artifact already: give the model it was made from"
+        )
+    local_folder(model)  # a path that is not there needs no compiler to say so
+    store = Store.default()
+    if not refresh and output is None:
+        stored = _stored(model, options, store, on_event)
+        if stored is not None:
+            return stored, None
+    job = compiler_process.Job(model, options, store.root, output, refresh)
+    done = compiler_process.run(job, on_event)
+    return open_artifact(done.path, store=store), done
 
 
 def _matryoshka_at_load(artifact: Artifact, options: CompileOptions) -> MatryoshkaSpec | None:
+    # What says the same as the artifact changes nothing: a target, pooling as the runner.
+    asked = replace(options, hf_overrides={}, runner=options.runner.replace("pooling", "auto"))
+    if asked.target == artifact.manifest.target:
+        asked = replace(asked, target=CompileOptions().target)
     changed = [
-        f.name
-        for f in fields(options)
-        if f.name not in ("hf_overrides", "target", "runner")
-        and getattr(options, f.name) != getattr(CompileOptions(), f.name)
+        f.name for f in fields(asked) if getattr(asked, f.name) != getattr(CompileOptions(), f.name)
     ]
     changed += [key for key in options.hf_overrides if key not in MATRYOSHKA_KEYS]
     if changed:
         raise InvalidOption(
             f"{', '.join(changed)} cannot change a compiled artifact: compile the model again"
         )
-    size = artifact.manifest.spec.embedding_size
-    if not options.hf_overrides or size is None:
+    spec = artifact.manifest.spec
+    if not options.hf_overrides or spec.embedding_size is None:
         return None
-    return parse_matryoshka(options.hf_overrides, size)
+    declared = {
+        "is_matryoshka": spec.matryoshka.enabled,
+        "matryoshka_dimensions": list(spec.matryoshka.dimensions),
+    }
+    return parse_matryoshka({**declared, **options.hf_overrides}, spec.embedding_size)

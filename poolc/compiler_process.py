@@ -115,8 +115,10 @@ def _outcome(last: dict[str, Any] | None, code: int | None, log: deque[str]) -> 
         tail = "".join(log).strip()
         raise CompileError(f"the compiler stopped (exit code {code}) without a result:\n{tail}")
     if last["event"] == "error":
-        kind = getattr(errors, last["type"], CompileError)
-        raise kind(last["message"])
+        kind = OSError if last["type"] == "OSError" else getattr(errors, last["type"], CompileError)
+        error: Exception = kind(last["message"])
+        error.add_note("".join(log).strip())  # shown with the traceback only
+        raise error
     return Done(Path(last["path"]), last["seconds"])
 
 

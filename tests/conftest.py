@@ -90,7 +90,7 @@ def artifact(shared_root: Path, source: Callable[[str], Path]) -> Callable[[str]
     def build(name: str) -> Path:
         folder = minilm_folder() if name == "minilm" else source(name)
         with _locked(shared_root / f"{name}.artifact.lock"):
-            return poolc.compile(folder).path
+            return poolc.compile(folder, on_event=lambda event: None).path
 
     return build
 

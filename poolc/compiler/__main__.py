@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +28,19 @@ def main() -> int:
     except PoolcError as error:
         _send(events, {"event": "error", "type": type(error).__name__, "message": str(error)})
         return 1
+    except OSError as error:
+        _send(events, {"event": "error", "type": "OSError", "message": str(error)})
+        return 1
+    except Exception as error:  # the top frame of this process
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {_first_line(error)}"
+        _send(events, {"event": "error", "type": "CompileError", "message": message})
+        return 1
     return 0
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")
 
 
 def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:

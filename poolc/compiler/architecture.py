@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
@@ -55,6 +56,8 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
         raise UnsupportedModel(
             f"{folder.name} has no config.json: give a Hugging Face model folder"
         )
+    if "auto_map" in raw and not trust_remote_code:
+        _check_native(raw)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except _REFUSALS as error:
@@ -75,6 +78,21 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
         ) from error
 
 
+def _check_native(raw: dict[str, Any]) -> None:
+    """Refuse a model that names classes of its own beside a model_type that transformers has.
+
+    Loaded into transformers' class of that type it could fit, and still be another model.
+    """
+    names = [str(name) for name in raw.get("architectures") or []]
+    foreign = [name for name in names if getattr(transformers, name, None) is None]
+    if raw.get("model_type") in CONFIG_MAPPING and foreign:
+        raise RemoteCodeRefused(
+            f"{foreign[0]} of config.json is not in this transformers; the model brings its own "
+            "Python, which poolc does not run unasked: read it, then pass --trust-remote-code "
+            "(trust_remote_code=True)"
+        )
+
+
 def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architecture:
     """Build the model on the meta device and read its facts.
 
@@ -89,7 +107,8 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
         raise UnsupportedModel(
             f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
         ) from error
-    if getattr(config, "is_encoder_decoder", False) and not classifies:
+    # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.
+    if hasattr(model, "encoder") and hasattr(model, "decoder") and not classifies:
         raise UnsupportedModel(
             f"{architecture_name(config)} is an encoder-decoder model; this poolc compiles only "
             "classifiers of that kind"

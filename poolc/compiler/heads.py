@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from poolc.compiler.architecture import one_line
 from poolc.errors import CorruptWeights
 from poolc.spec import (
     ATTENTION_MASK,
@@ -66,7 +67,8 @@ class Dense(nn.Module):
             self.load_state_dict({k: v.float() for k, v in load_file(path).items()})
         except RuntimeError as error:
             raise CorruptWeights(
-                f"{spec.path}/model.safetensors does not fit {spec.path}/config.json: {error}"
+                f"{spec.path}/model.safetensors does not fit {spec.path}/config.json: "
+                f"{one_line(error)}"
             ) from error
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, in) -> (batch, out)

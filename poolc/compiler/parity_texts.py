@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from poolc.runtime.request import Item
 
+# Longer texts cost minutes and show nothing new.
+PARITY_MAX_LENGTH = 2048  # tokens
+
 _TEXTS = (
     "a",
     ".",

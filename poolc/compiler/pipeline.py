@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from poolc.compiler.architecture import load_weights
 from poolc.compiler.events import Progress
 from poolc.compiler.export import export
 from poolc.compiler.heads import PoolingModel
+from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
 from poolc.compiler.recognize import Recognized, recognize
@@ -27,19 +27,21 @@ from poolc.compiler.targets.base import Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
 from poolc.compiler.verify import verify
 from poolc.compiler.weights import save_sharing_weights
-from poolc.errors import InvalidOption
-from poolc.model_cache.artifact import Artifact, open_artifact
+from poolc.errors import ArtifactError, ArtifactExists, InvalidOption
+from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 from poolc.model_cache.host import cpu_features
 from poolc.model_cache.manifest import (
     RECIPE,
     SCHEMA_MAJOR,
     SCHEMA_MINOR,
+    TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
     Manifest,
     SchemaVersion,
 )
 from poolc.model_cache.publish import publish, seal, staging
 from poolc.model_cache.requests import compile_key, recorded_options
+from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
@@ -77,11 +79,13 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     target = _target(options)
     import_onnxruntime()  # the gate needs it: say so now, not after the export
     parent = request.output.parent if request.output else store.artifacts
-    with tempfile.TemporaryDirectory(prefix="poolc-") as work, staging(parent) as staged:
+    _check_output(request)
+    # Both are removed by the next compile where this one is killed.
+    with staging(parent) as work, staging(parent) as staged:
         with progress.stage("fetch"):
             found = source.fetch(request.model, options, store, progress, refresh=request.refresh)
             other = _other_tokenizer(request, store, progress)
-            folder = source.materialize(found, other, options, Path(work), progress)
+            folder = source.materialize(found, other, options, work, progress)
         with progress.stage("recognise"):
             recognized, words = recognize(folder, options, progress.warn)
         with progress.stage("load"):
@@ -90,7 +94,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             canonical = StripMetadataPass()(export(model)).model
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
-            _write_tokenizer(staged, words)
+            _write_tokenizer(staged, words, folder / recognized.transformer)
             if options.keep_canonical:
                 _write_canonical(staged, canonical)
         inputs = _Inputs(found, other, folder, recognized)
@@ -109,8 +113,10 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             }
             destination = request.output or store.artifact_path(manifest.artifact_id)
             artifact = publish(staged, manifest, report, destination)
-    if request.output is None:
+    try:
         _remember(request, found, other, artifact, store)
+    except ArtifactError as error:  # the artifact is there; only finding it again takes longer
+        progress.warn(str(error))
     return artifact
 
 
@@ -142,8 +148,24 @@ def _load(folder: Path, recognized: Recognized, options: CompileOptions) -> Pool
     return PoolingModel(backbone, recognized.spec, folder).eval()
 
 
-def _write_tokenizer(staged: Path, words: PreTrainedTokenizerBase) -> None:
+def _check_output(request: Request) -> None:
+    """Refuse an output that cannot become the artifact, before minutes of work."""
+    output = request.output
+    if output is None or is_artifact(output):  # the same artifact is fine: publishing compares
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise ArtifactExists(
+            f"{output} is there already and is not an artifact: remove it, or give another --output"
+        )
+
+
+def _write_tokenizer(staged: Path, words: PreTrainedTokenizerBase, folder: Path) -> None:
     (staged / TOKENIZER_FILE).write_text(tokenizer.tokenizer_json(words), encoding="utf-8")
+    settings = read_json(folder / TOKENIZER_CONFIG_FILE)
+    settings.pop("name_or_path", None)  # where it lay on the machine that trained it
+    (staged / TOKENIZER_CONFIG_FILE).write_bytes(canonical_json(settings))
 
 
 def _write_canonical(staged: Path, canonical: ir.Model) -> None:
@@ -190,5 +212,7 @@ def _remember(
         store.record_commit(request.model, request.options.revision, found.revision)
     if words is not None and words.revision is not None:
         store.record_commit(words.id, None, words.revision)
+    if request.output is not None:  # not in the store: nothing to look up
+        return
     key = compile_key(found.identity(), request.options, words.identity() if words else None)
     store.remember(key, artifact.artifact_id, {"source": found.id})

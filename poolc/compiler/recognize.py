@@ -127,9 +127,18 @@ def _kind(context: _Context, choices: Choices) -> Convert:
                 f"{name} has no classification head in its weights: --convert classify needs a "
                 "*ForSequenceClassification model"
             )
+        if asked is Convert.REWARD and kind is Convert.CLASSIFY and context.config.num_labels != 1:
+            raise UnsupportedModel(
+                f"{name} has {context.config.num_labels} labels; a reward model has one"
+            )
         # A sequence-classification reward model stays one: its head is the reward.
         keeps_head = asked is Convert.REWARD and kind is Convert.CLASSIFY
         kind, origin = (kind if keeps_head else asked), f"--convert {asked}"
+    native = (context.st and context.st.pooling) or kind is Convert.CLASSIFY
+    if asked is Convert.NONE and not native and _is_causal(context.config):
+        raise UnsupportedModel(
+            f"{name} is no pooling model by itself (--convert none): --convert embed makes it one"
+        )
     if kind is Convert.NONE:
         raise UnsupportedModel(
             f"{name} labels tokens, which this poolc does not compile; "
@@ -190,15 +199,15 @@ def _choose_embedding(context: _Context, arch: Architecture, choices: Choices) -
 
 
 def _default_pooling(context: _Context, arch: Architecture, choices: Choices) -> None:
-    generates = arch.name.endswith("ForCausalLM")
     if context.options.defaults is Defaults.VLLM:
         # vLLM pools BERT-type classes at CLS and whatever it converts at the last token.
+        generates = arch.name.endswith(("ForCausalLM", "LMHeadModel"))
         last = generates or _is_causal(context.config)
         pooling = PoolingType.LAST if last else PoolingType.CLS
         origin = "default of vLLM (--defaults vllm)"
     else:
         # A causal class may be used both ways (is_causal false): its last token is then no summary.
-        last = generates and getattr(context.config, "is_causal", True) is not False
+        last = arch.name.endswith("ForCausalLM") and getattr(context.config, "is_causal", True)
         pooling = PoolingType.LAST if last else PoolingType.MEAN
         origin = "default of Sentence Transformers"
     choices.set("pooling", (pooling,), origin)
@@ -254,6 +263,12 @@ def _choose_matryoshka(context: _Context, choices: Choices) -> None:
         overridden = key in context.options.hf_overrides
         origin = "--hf-overrides" if overridden else "config.json"
         choices.set("matryoshka", matryoshka, f"{origin}: {key}")
+    cut = context.st.settings.get("truncate_dim") if context.st else None
+    if cut is not None:
+        file = "config_sentence_transformers.json"
+        if not isinstance(cut, int) or not 1 <= cut <= size:
+            raise UnsupportedModel(f"{file}: truncate_dim is {cut!r}; this model has 1 to {size}")
+        choices.set("default_dimensions", cut, f"{file}: truncate_dim")
     if context.pooler.dimensions is not None:
         if not matryoshka.enabled or context.pooler.dimensions > size:
             raise InvalidOption(

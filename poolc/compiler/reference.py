@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler.architecture import load_weights
 from poolc.compiler.heads import activation_module
+from poolc.compiler.parity_texts import PARITY_MAX_LENGTH
 from poolc.compiler.recognize import Recognized
 from poolc.runtime.request import Item, Row
 from poolc.spec import (
@@ -50,6 +51,7 @@ class Reference:
     ) -> None:
         self._spec = recognized.spec
         self._tokenizer = tokenizer
+        self._max_length = min(recognized.spec.max_length, PARITY_MAX_LENGTH)
         self._modules: list[Any] = []
         if self._spec.embedding_size is not None:
             self.name, self._modules = _sentence_transformer(folder, recognized, options)
@@ -77,7 +79,7 @@ class Reference:
     def _encode(self, item: Item) -> dict[str, torch.Tensor]:
         texts = item if isinstance(item, tuple) else (item,)
         encoded = self._tokenizer(
-            *texts, truncation=True, max_length=self._spec.max_length, return_tensors="pt"
+            *texts, truncation=True, max_length=self._max_length, return_tensors="pt"
         )
         return {name: encoded[name] for name in self._spec.inputs}
 
@@ -125,15 +127,27 @@ def _sentence_transformer(
             local_files_only=True,
         )
         return "sentence-transformers", list(model.eval())
-    return "sentence-transformers modules", _assembled(folder, recognized, model_options)
+    trust = {"trust_remote_code": options.trust_remote_code}
+    return "sentence-transformers modules", _assembled(folder, recognized, model_options, trust)
 
 
-def _assembled(folder: Path, recognized: Recognized, model_options: dict[str, Any]) -> list[Any]:
-    # sentence-transformers 5 and 6 both keep this path importable.
-    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+def _assembled(
+    folder: Path, recognized: Recognized, model_options: dict[str, Any], trust: dict[str, Any]
+) -> list[Any]:
+    from sentence_transformers.sentence_transformer.modules import (
+        Dense,
+        Normalize,
+        Pooling,
+        Transformer,
+    )
 
     spec = recognized.spec
-    transformer = Transformer(str(folder / recognized.transformer), model_kwargs=model_options)
+    transformer = Transformer(
+        str(folder / recognized.transformer),
+        model_kwargs={**model_options, **trust},
+        processor_kwargs=dict(trust),
+        config_kwargs=dict(trust),
+    )
     modes = [_POOLING_MODES[kind] for kind in spec.pooling]
     modules: list[Any] = [transformer, Pooling(spec.hidden_size, pooling_mode=modes)]
     modules += [Dense.load(str(folder), subfolder=dense.path) for dense in spec.dense]

@@ -1,15 +1,13 @@
 """Hub id or path -> a local folder whose weights are safe to read.
 
-Owns downloads and the safe-loading policy: safetensors as they are; ``.bin`` and ``.pt`` through
-``torch.load(weights_only=True)`` into safetensors; ``allow_pickle`` only for what that refuses.
-Knows nothing about what the model is.
+Safetensors are read as they are, pickles are turned into them (``pickles.py``). Knows nothing about
+what the model is.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from poolc.compiler.events import Progress
 from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
-from poolc.compiler.st_files import transformer_path
-from poolc.errors import CorruptWeights, InvalidOption, TokenizerError, UnsafeWeights
+from poolc.compiler.pickles import load_pickles
+from poolc.compiler.st_files import module_paths, transformer_path
+from poolc.errors import CorruptWeights, InvalidOption, TokenizerError
 from poolc.model_cache.requests import Identity, folder_identity, hub_identity
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -44,16 +42,8 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-# Pickles that hold no weights of the model.
-_NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|rng_state|trainer_state)")
-# How a file of torch.save starts: a zip archive, or, before torch 1.6, a pickle.
-_TORCH_MAGIC = (b"PK\x03\x04", b"\x80")
-# What unpickling raises for a file that is damaged or names classes that are not there.
-_UNPICKLING_ERRORS = (
-    *(pickle.PickleError, RuntimeError, EOFError, OSError),
-    *(AttributeError, ImportError, LookupError, TypeError, ValueError),
-)
+# The pickles that transformers and sentence-transformers load; others are not this model's weights.
+_PICKLE = re.compile(r"^pytorch_model(-\d+-of-\d+)?\.bin$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +82,10 @@ def fetch(
     # Python files are fetched only with trust, which the earlier compile need not have given.
     local = cached(model, known) if known and not options.trust_remote_code else None
     if known is not None and local is not None and _has_weights(local):
-        return SourceModel(local, model, known, store.source_digest(local))
+        return _of_hub(local, model, known, options.trust_remote_code, store)
     select = partial(wanted, trust_remote_code=options.trust_remote_code)
     local, commit = download(model, known or options.revision, select, progress)
-    return SourceModel(local, model, commit, store.source_digest(local))
+    return _of_hub(local, model, commit, options.trust_remote_code, store)
 
 
 def fetch_tokenizer(
@@ -131,7 +121,15 @@ def _of_tokenizer(names: Iterable[str]) -> list[str]:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(_files(folder, ".safetensors", *_PICKLES))
+    below = folder / transformer_path(folder)
+    return any(below.glob("*.safetensors")) or bool(_weight_pickles(below))
+
+
+def _of_hub(local: Path, hub_id: str, commit: str, trust: bool, store: Store) -> SourceModel:
+    """Describe a download by what a fresh one would hold, whatever else the hub's cache has."""
+    files = store.source_digest(local)
+    kept = wanted(files, trust_remote_code=trust)
+    return SourceModel(local, hub_id, commit, {name: files[name] for name in kept})
 
 
 def materialize(
@@ -150,15 +148,16 @@ def materialize(
 
     Raises UnsafeWeights, CorruptWeights or InvalidOption.
     """
-    for path in _files(source.folder, ".safetensors"):
+    folders = [source.folder / path for path in module_paths(source.folder)]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         _check_safetensors(path, source.folder)
-    pickles = list(_weight_pickles(source.folder))
+    pickles = [path for folder in folders for path in _weight_pickles(folder)]
     if not pickles and not options.hf_overrides and tokenizer is None:
         return source.folder
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
     for folder in sorted({path.parent for path in pickles}):
-        tensors = _load_pickles(
+        tensors = load_pickles(
             [path for path in pickles if path.parent == folder], options, progress
         )
         target = mirror / folder.relative_to(source.folder) / "model.safetensors"
@@ -180,19 +179,11 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _files(folder: Path, *suffixes: str) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name not in ("onnx", "openvino", ".git"))
-        for name in sorted(names):
-            if name.endswith(suffixes):
-                yield Path(root) / name
-
-
-def _weight_pickles(folder: Path) -> Iterator[Path]:
-    """Yield pickled weights that no safetensors file in the same folder stands in for."""
-    for path in _files(folder, *_PICKLES):
-        if not _NOT_WEIGHTS.match(path.name) and not any(path.parent.glob("*.safetensors")):
-            yield path
+def _weight_pickles(folder: Path) -> list[Path]:
+    """Return a module's pickled weights, unless safetensors beside them stand in for them."""
+    if any(folder.glob("*.safetensors")):
+        return []
+    return sorted(path for path in folder.glob("*.bin") if _PICKLE.match(path.name))
 
 
 def _check_safetensors(path: Path, folder: Path) -> None:
@@ -203,52 +194,6 @@ def _check_safetensors(path: Path, folder: Path) -> None:
         raise CorruptWeights(
             f"{path.relative_to(folder)} is not valid safetensors ({error}): download it again"
         ) from error
-
-
-def _load_pickles(
-    paths: list[Path], options: CompileOptions, progress: Progress
-) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for path in paths:
-        progress.warn(f"{path.name} is a pickle: reading it with torch's weights-only loader")
-        loaded = _load_pickle(path, options, progress)
-        # Clones: safetensors refuses tensors that share memory (tied weights).
-        tensors |= {key: value.clone().contiguous() for key, value in loaded.items()}
-    return tensors
-
-
-def _load_pickle(
-    path: Path, options: CompileOptions, progress: Progress
-) -> dict[str, torch.Tensor]:
-    with path.open("rb") as file:
-        if not file.read(4).startswith(_TORCH_MAGIC):
-            raise CorruptWeights(
-                f"{path.name} is not a file that torch saved (a Git LFS pointer?): "
-                "download it again"
-            )
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not options.allow_pickle:
-            raise UnsafeWeights(
-                f"{path.name} holds more than tensors, and unpickling it can run any code; torch's "
-                "weights-only loader refused it. Convert it to safetensors, or pass --allow-pickle "
-                "(allow_pickle=True) if you trust where it came from"
-            ) from error
-        progress.warn(f"{path.name} is unpickled in full, as --allow-pickle allows")
-        loaded = _unpickle(path)
-    except _UNPICKLING_ERRORS as error:
-        raise CorruptWeights(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(loaded, Mapping):
-        raise CorruptWeights(f"{path.name} holds a {type(loaded).__name__}, not a state dict")
-    return {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except _UNPICKLING_ERRORS as error:
-        raise CorruptWeights(f"{path.name} cannot be unpickled: {error}") from error
 
 
 def _mirror(folder: Path, mirror: Path, skip: set[Path]) -> None:

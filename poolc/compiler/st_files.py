@@ -106,10 +106,16 @@ def transformer_path(folder: Path) -> str:
     return _modules(path)[0].path if path.is_file() else ""
 
 
+def module_paths(folder: Path) -> list[str]:
+    """Return the folders that hold modules, relative to the model's; [""] for a plain model."""
+    path = folder / "modules.json"
+    return sorted({module.path for module in _modules(path)}) if path.is_file() else [""]
+
+
 def _modules(path: Path) -> list[Module]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        modules = [Module(e["type"].rpartition(".")[2], _inside(e["path"])) for e in entries]
+        modules = [Module(_kind(e["type"]), _inside(e["path"])) for e in entries]
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModel(f"modules.json is not a list of type and path: {error}") from error
     # Dropout does nothing at inference.
@@ -117,6 +123,16 @@ def _modules(path: Path) -> list[Module]:
     if not modules:
         raise UnsupportedModel("modules.json names no modules")
     return modules
+
+
+def _kind(dotted: str) -> str:
+    """Return a module's class name; refuse classes that the model brings itself."""
+    if not dotted.startswith("sentence_transformers."):
+        raise UnsupportedModel(
+            f"modules.json names {dotted}, code that the model brings itself; poolc reads modules "
+            "of sentence_transformers and runs no others"
+        )
+    return dotted.rpartition(".")[2]
 
 
 def _inside(path: str) -> str:
@@ -207,7 +223,9 @@ def _dense(folder: Path, path: str) -> DenseSpec:
 def activation(path: object, where: str) -> Activation:
     """Map a dotted torch class name to an Activation. Raises UnsupportedModel for others."""
     package, _, name = str(path).rpartition(".")
-    if not package.startswith("torch.nn") or name.lower() not in set(Activation):
+    if f"{package}.".removeprefix("torch.nn.") == f"{package}." or name.lower() not in set(
+        Activation
+    ):
         raise UnsupportedModel(
             f"{where}: activation {path!r}; known: torch.nn's {', '.join(Activation)}"
         )

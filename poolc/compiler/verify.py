@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from poolc.compiler.parity_texts import parity_pairs, parity_texts
+from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_pairs, parity_texts
 from poolc.compiler.reference import Reference
 from poolc.errors import ParityError
 from poolc.runtime.engine import Engine
@@ -19,7 +19,6 @@ from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.spec import MAIN_SET, TOKENS_SET, Task
 
 FP32_BOUND = 1e-5  # times max(1, largest reference value), for every output
-_MAX_LENGTH = 2048  # tokens; longer texts cost minutes and show nothing new
 _FEW_NUMBERS = 16  # below this a cosine says little
 
 
@@ -66,13 +65,13 @@ def verify(engine: Engine, reference: Reference) -> Parity:
 
 
 def _items(engine: Engine) -> list[Item]:
-    longest = min(engine.max_length, _MAX_LENGTH)
+    longest = min(engine.max_length, PARITY_MAX_LENGTH)
     texts = parity_texts(longest)
     return texts + parity_pairs(longest) if engine.spec.labels else texts
 
 
 def _prepare(engine: Engine, task: Task, items: list[Item]) -> Prepared:
-    limit = min(engine.max_length, _MAX_LENGTH)
+    limit = min(engine.max_length, PARITY_MAX_LENGTH)
     task = Task.ENCODE if task is Task.REWARD else task
     return engine.prepare(task, items, Params(prompt="", truncate=True, max_length=limit))
 

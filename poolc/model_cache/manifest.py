@@ -26,6 +26,7 @@ RECIPE = 1
 MANIFEST_FILE = "manifest.json"
 REPORT_FILE = "report.json"
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 # Fields a writer may mark ``critical``: a reader that does not know one must not guess.
 KNOWN_CRITICAL: frozenset[str] = frozenset()

@@ -30,10 +30,12 @@ def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> d
     """Return the options that change an artifact.
 
     The revision is in the source's identity, and so is where another tokenizer lies: ``tokenizer``
-    is its name.
+    is its name. ``runner`` (auto and pooling are one here) and ``allow_pickle`` decide whether
+    poolc compiles, not what.
     """
     plain: dict[str, Any] = to_plain(options)
-    plain.pop("revision")
+    for name in ("revision", "runner", "allow_pickle"):
+        plain.pop(name)
     return {**plain, "tokenizer": tokenizer}
 
 

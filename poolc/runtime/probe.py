@@ -36,7 +36,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "torch",
         "transformers",
     ),
-    "serve": ("fastapi", "uvicorn"),
+    "serve": ("fastapi", "pydantic", "uvicorn"),
 }
 
 _CPU_PROVIDER = "CPUExecutionProvider"
