@@ -20,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -37,11 +37,21 @@ BUILD_BACKEND = "hatchling"
 
 STATE_FILE = "poolc-bootstrap.json"
 LOCK_FILE = "poolc-bootstrap.lock"
+LOG_FILE = "bootstrap.log"
 
 # What pip said it would download for this torch and its CUDA libraries (x86-64 Linux, 20 wheels).
 CUDA_DOWNLOAD = ("2.13.0", "2.7 GB")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CUDA_PACKAGE = re.compile(r"^(nvidia|cuda)-")
+
+# What pip says before it downloads a file, or instead of downloading it.
+TORCH_FILE = re.compile(
+    r"\s*(?:Downloading|Using cached|Processing|Obtaining) (?:.*[/ ])?torch-([^-/\s]+)-\S+\.whl"
+    r"(?: \(([\d.]+) ([kMG]B)\))?"
+)
+CUDA_LIBRARY = re.compile(r"(?:Collecting |Processing \S*/)(?:nvidia|cuda)[-_]")
+# No CPU wheel comes near it; without an index's metadata, CUDA wheels are known by their size only.
+LARGEST_CPU_WHEEL_MB = 400.0
+MEGABYTES = {"kB": 0.001, "MB": 1.0, "GB": 1000.0}
 
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 
@@ -52,19 +62,10 @@ class BootstrapError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TorchBuild:
-    """The torch that pip would install; ``cuda_packages`` is empty for a CPU build."""
+    """The torch that pip would install."""
 
     version: str
-    url: str
-    cuda_packages: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether to go on installing, and the line that says why."""
-
-    proceed: bool
-    message: str
+    cuda: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +79,36 @@ class State:
     done: bool
 
 
-def read_torch_build(report: Mapping[str, Any]) -> TorchBuild:
-    """Read what ``pip install --dry-run --report`` said about torch and what comes with it."""
-    items = {item["metadata"]["name"].lower(): item for item in report["install"]}
-    if "torch" not in items:
-        raise BootstrapError("pip's report names no torch")
-    torch = items["torch"]
-    return TorchBuild(
-        version=torch["metadata"]["version"],
-        url=torch["download_info"]["url"],
-        cuda_packages=tuple(sorted(name for name in items if CUDA_PACKAGE.match(name))),
-    )
+def read_torch_build(lines: Iterable[str]) -> TorchBuild | None:
+    """Read from pip's output which torch it takes; None where it found none.
+
+    Reads no line after the one that answers: the caller can stop pip before the download that the
+    line announces. Where no line names CUDA, the whole output is the answer.
+    """
+    version = None
+    for line in lines:
+        if match := TORCH_FILE.match(line):
+            version = match[1].replace("%2B", "+")
+            if "+cpu" in version:
+                return TorchBuild(version, cuda=False)
+            megabytes = float(match[2]) * MEGABYTES[match[3]] if match[2] else 0.0
+            if "+cu" in version or megabytes > LARGEST_CPU_WHEEL_MB:
+                return TorchBuild(version, cuda=True)
+        elif version is not None and CUDA_LIBRARY.match(line):
+            return TorchBuild(version, cuda=True)
+    return None if version is None else TorchBuild(version, cuda=False)
 
 
-def decide(build: TorchBuild, *, has_gpu: bool, allow_cuda: bool) -> Verdict:
-    """Refuse gigabytes of CUDA libraries where nothing could use them and nobody asked for them."""
-    if not build.cuda_packages:
-        return Verdict(True, f"torch {build.version}: a CPU build")
-    size = CUDA_DOWNLOAD[1] if build.version == CUDA_DOWNLOAD[0] else "several GB"
-    what = (
-        f"torch {build.version}: a CUDA build with {len(build.cuda_packages)} CUDA packages, {size}"
-    )
-    if has_gpu:
-        return Verdict(True, f"{what}; this machine has an NVIDIA GPU")
-    if allow_cuda:
-        return Verdict(True, f"{what}; ALLOW_CUDA is set")
-    return Verdict(
-        False,
-        f"pip would install {what} to download, and no NVIDIA GPU was found here.\n"
-        "Nothing was downloaded. Run the same command again with one of these before it:\n"
+def refusal(version: str) -> str:
+    """Say why gigabytes of CUDA libraries are not downloaded, and how to go on."""
+    size = CUDA_DOWNLOAD[1] if version == CUDA_DOWNLOAD[0] else "several GB"
+    return (
+        f"pip would install torch {version}, a CUDA build: {size} to download, and no NVIDIA GPU "
+        "was found here.\n"
+        "pip was stopped before that download. Run the same command again with one of these before "
+        "it:\n"
         f"  TORCH_INDEX={CPU_INDEX}   the CPU build, about 200 MB\n"
-        "  ALLOW_CUDA=1   the CUDA build all the same",
+        "  ALLOW_CUDA=1   the CUDA build all the same"
     )
 
 
@@ -204,30 +204,47 @@ def readable(lines: Iterator[str]) -> Iterator[str]:
 
 def pip(venv: Path, *arguments: str) -> None:
     """Run pip, its output in .venv/bootstrap.log and the gist of it on the terminal."""
+    with start_pip(venv, arguments) as process:
+        for line in readable(logged(process, venv)):
+            print(line, flush=True)
+    check_exit(process, venv)
+
+
+def start_pip(
+    venv: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start pip with its output, errors among it, in a pipe."""
     command = [str(venv_python(venv)), *PIP, *arguments]
-    log = venv / "bootstrap.log"
-    piped = subprocess.Popen(
+    with (venv / LOG_FILE).open("a") as log:
+        log.write(f"$ {' '.join(command)}\n")
+    return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         close_fds=False,
+        env={**os.environ, **(environment or {})},
     )
-    with log.open("a") as out, piped as process:
-        out.write(f"$ {' '.join(command)}\n")
-        assert process.stdout is not None
-        for line in readable(_tee(process.stdout, out)):
-            print(line, flush=True)
-    if piped.returncode != 0:
+
+
+def logged(process: subprocess.Popen[str], venv: Path) -> Iterator[str]:
+    """Yield pip's lines as they come, write them to the log, and wait for its end at the last."""
+    if process.stdout is None:
+        return
+    with (venv / LOG_FILE).open("a") as log:
+        for line in process.stdout:
+            log.write(line)
+            yield line
+    process.wait()
+
+
+def check_exit(process: subprocess.Popen[str], venv: Path) -> None:
+    """Raise BootstrapError with the end of the output where pip failed."""
+    if process.returncode != 0:
+        log = venv / LOG_FILE
         tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
         raise BootstrapError(f"{tail}\npip failed; its whole output is in {log}")
-
-
-def _tee(lines: Iterator[str], out: Any) -> Iterator[str]:
-    for line in lines:
-        out.write(line)
-        yield line
 
 
 def create(venv: Path) -> State:
@@ -253,18 +270,39 @@ def create(venv: Path) -> State:
 
 
 def check_torch(venv: Path, requirement: str) -> None:
-    """Ask pip which torch it would take, before a byte of it is downloaded."""
+    """Refuse a CUDA build where nothing could use it and nobody asked for it."""
+    if os.environ.get("ALLOW_CUDA", "") not in ("", "0"):
+        say(f"{requirement}: any build, for ALLOW_CUDA is set")
+        return
+    if has_nvidia_gpu():
+        say(f"{requirement}: any build, for this machine has an NVIDIA GPU")
+        return
     say(f"asking pip which build of {requirement} it would take")
+    build = ask_pip(venv, requirement)
+    if build.cuda:
+        raise BootstrapError(refusal(build.version))
+    say(f"torch {build.version}: a CPU build")
+
+
+def ask_pip(venv: Path, requirement: str) -> TorchBuild:
+    """Run pip until its output tells the build of torch.
+
+    A dry run to its end would not do: an old pip downloads every wheel in it, and a new one those
+    whose dependencies the index does not tell apart from the wheel.
+    """
+    options = ("--dry-run", "--ignore-installed", "--no-color", "--constraint", str(CONSTRAINTS))
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        options = ("--dry-run", "--ignore-installed", "--quiet", "--report", str(report))
-        pip(venv, "install", *options, "--constraint", str(CONSTRAINTS), requirement)
-        build = read_torch_build(json.loads(report.read_text()))
-    allow_cuda = os.environ.get("ALLOW_CUDA", "") not in ("", "0")
-    verdict = decide(build, has_gpu=has_nvidia_gpu(), allow_cuda=allow_cuda)
-    if not verdict.proceed:
-        raise BootstrapError(verdict.message)
-    say(verdict.message)
+        # The folder takes what a stopped pip leaves; a quiet pip would announce nothing.
+        environment = {"TMPDIR": folder, "PIP_QUIET": "0"}
+        with start_pip(venv, ("install", *options, requirement), environment) as process:
+            build = read_torch_build(logged(process, venv))
+            if process.returncode is None:
+                process.kill()
+            else:
+                check_exit(process, venv)
+    if build is None:
+        raise BootstrapError(f"pip names no file of {requirement} in {venv / LOG_FILE}")
+    return build
 
 
 def install(venv: Path, extras: Sequence[str]) -> None:

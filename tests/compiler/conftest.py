@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
+import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +24,7 @@ from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.serde import canonical_json, to_plain
 from poolc.model_cache.store import Store
 from poolc.spec import ModelSpec
+from tests.compiler.folders import encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,11 @@ CompileHere = Callable[..., Artifact]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet_libraries() -> None:
-    """Keep the libraries' bars and notes out of the tests' output."""
+def _tame_libraries() -> None:
+    """Keep the libraries' notes out of the output, and their threads off the other tests' cores."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -63,6 +66,12 @@ def recognise(tmp_path: Path, store: Store) -> Recognise:
         return Known(recognized.spec, tokenizer, progress.warnings)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def plain_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain BERT that no test changes, so that its graph is traced once."""
+    return encoder(tmp_path_factory.mktemp("models") / "plain_bert")
 
 
 @pytest.fixture(scope="session")

@@ -216,7 +216,7 @@ REWARDS = (Task.REWARD, Task.ENCODE)
         ("BertForSequenceClassification", {}, "none", CLASSIFIES),
         ("BertForSequenceClassification", {}, "classify", CLASSIFIES),
         ("BertForSequenceClassification", {}, "embed", EMBEDS),
-        ("BertForSequenceClassification", {}, "reward", CLASSIFIES),
+        ("BertForSequenceClassification", {}, "reward", "has 2 labels; a reward model has one"),
         ("BertForSequenceClassification", ONE_LABEL, "reward", (*CLASSIFIES, Task.REWARD)),
         ("BertForTokenClassification", {}, "auto", "BertForTokenClassification labels tokens"),
         ("BertForTokenClassification", {}, "embed", EMBEDS),

@@ -24,7 +24,7 @@ from poolc.errors import (
 )
 from poolc.model_cache.store import Store
 from tests.compiler.folders import add_dense, encoder, sentence_transformer
-from tests.models import HIDDEN, wordpiece, write_json
+from tests.models import HIDDEN, wordpiece, write_json, write_modules
 
 WEIGHTS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
@@ -121,7 +121,8 @@ def test_materialize_overrides_a_copy(tmp_path: Path) -> None:
 
 
 def test_materialize_overrides_without_config(tmp_path: Path) -> None:
-    write_json(tmp_path / "model" / "modules.json", [{"type": "x.Transformer", "path": ""}])
+    (tmp_path / "model").mkdir()
+    write_modules(tmp_path / "model", ("Transformer", ""))
     with pytest.raises(InvalidOption, match=r"hf_overrides needs a config\.json"):
         Prepared(tmp_path / "model", tmp_path / "work", hf_overrides={"a": 1})
 
@@ -172,6 +173,7 @@ def test_merge(base: Any, override: Any, merged: Any) -> None:
 def test_materialize_corrupt_safetensors(content: bytes | None, where: str, tmp_path: Path) -> None:
     folder = sentence_transformer(tmp_path / "model")
     add_dense(folder, "2_Dense", (HIDDEN, 8))
+    write_modules(folder, ("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"))
     path = folder / where / WEIGHTS
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
@@ -240,6 +242,7 @@ def test_materialize_prefers_safetensors_to_a_pickle(tmp_path: Path) -> None:
 def test_materialize_converts_a_pickled_dense(tmp_path: Path) -> None:
     folder = sentence_transformer(tmp_path / "model")
     dense = add_dense(folder, "2_Dense", (HIDDEN, 8))
+    write_modules(folder, ("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"))
     (folder / "2_Dense" / WEIGHTS).unlink()
     torch.save(dense.state_dict(), folder / "2_Dense" / PICKLE)
     mirror = Prepared(folder, tmp_path / "work").folder

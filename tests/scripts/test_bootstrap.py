@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,55 +12,130 @@ import pytest
 from scripts import bootstrap
 from scripts.bootstrap import BootstrapError, State, TorchBuild
 
-REPORTS = Path(__file__).parent / "reports"
-CUDA = TorchBuild("2.13.0", "https://index.example/torch.whl", ("cuda-bindings", "nvidia-cublas"))
 STATE = State(str(bootstrap.ROOT), "hash", ("cpu", "serve"), created=True, done=True)
 
 
-def report(name: str) -> TorchBuild:
-    return bootstrap.read_torch_build(json.loads((REPORTS / f"{name}.json").read_text()))
+# What pip 23.2 and 26.3 print.
+CPU_FROM_A_FOLDER = """Looking in links: /wheels
+WARNING: Location 'file:///index/torch/' is ignored: it is neither a file nor a directory.
+Processing /wheels/torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
+Collecting filelock (from torch==2.13.0)
+  Downloading filelock-4.2.12-py3-none-any.whl (222 kB)
+"""
+CPU_FROM_AN_INDEX = """Looking in indexes: https://index.example/whl/cpu
+Collecting torch==2.13.0
+  Downloading https://index.example/torch-2.13.0%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl (190 MB)
+"""
+CPU_OF_A_MAC = """Collecting torch==2.13.0
+  Downloading torch-2.13.0-cp311-none-macosx_11_0_arm64.whl (81.1 MB)
+     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 81.1/81.1 MB 98.7 MB/s  0:00:00
+Collecting filelock (from torch==2.13.0)
+  Downloading filelock-4.2.12-py3-none-any.whl (222 kB)
+Would install filelock-4.2.12 torch-2.13.0
+"""
+CUDA_WITHOUT_METADATA = """Collecting torch==2.13.0
+  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (526.6 MB)
+"""
+CUDA_WITH_METADATA = """Collecting torch==2.13.0
+  Obtaining dependency information for torch==2.13.0 from https://index.example/torch-2.13.0-cp311\
+-cp311-manylinux_2_28_x86_64.whl.metadata
+  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (29 kB)
+Collecting filelock (from torch==2.13.0)
+  Downloading filelock-4.2.12-py3-none-any.whl.metadata (2.0 kB)
+Collecting nvidia-cublas==13.1.1.3 (from torch==2.13.0)
+"""
+CUDA_FROM_A_FOLDER = """Looking in links: /wheels
+Processing /wheels/torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl
+Processing /wheels/nvidia_cublas-13.1.1.3-py3-none-manylinux_2_27_x86_64.whl (from torch==2.13.0)
+"""
+CUDA_BY_ITS_NAME = """Collecting torch==2.13.0
+  Using cached torch-2.13.0+cu130-cp311-cp311-manylinux_2_28_x86_64.whl (1.2 GB)
+"""
 
 
-def test_read_torch_build_cpu_wheel() -> None:
-    build = report("cpu_wheel_from_a_folder")
-    assert build.version == "2.13.0+cpu"
-    assert build.url.startswith("file://")
-    assert build.cuda_packages == ()
+@pytest.mark.parametrize(
+    ("output", "build"),
+    [
+        (CPU_FROM_A_FOLDER, TorchBuild("2.13.0+cpu", cuda=False)),
+        (CPU_FROM_AN_INDEX, TorchBuild("2.13.0+cpu", cuda=False)),
+        (CPU_OF_A_MAC, TorchBuild("2.13.0", cuda=False)),
+        (CUDA_WITHOUT_METADATA, TorchBuild("2.13.0", cuda=True)),
+        (CUDA_WITH_METADATA, TorchBuild("2.13.0", cuda=True)),
+        (CUDA_FROM_A_FOLDER, TorchBuild("2.13.0", cuda=True)),
+        (CUDA_BY_ITS_NAME, TorchBuild("2.13.0+cu130", cuda=True)),
+        ("Collecting nvidia-ml-py\nERROR: No matching distribution for torch\n", None),
+    ],
+)
+def test_read_torch_build(output: str, build: TorchBuild | None) -> None:
+    assert bootstrap.read_torch_build(output.splitlines(keepends=True)) == build
 
 
-def test_read_torch_build_cuda_wheel() -> None:
-    build = report("cuda_wheel_from_an_index")
-    assert build.version == "2.13.0"
-    assert len(build.cuda_packages) == 18
-    assert "nvidia-cudnn-cu13" in build.cuda_packages
+@pytest.mark.parametrize("output", [CUDA_WITHOUT_METADATA, CUDA_WITH_METADATA, CUDA_FROM_A_FOLDER])
+def test_read_torch_build_reads_nothing_after_cuda_was_announced(output: str) -> None:
+    lines = iter([*output.splitlines(keepends=True), "the download\n"])
+    bootstrap.read_torch_build(lines)
+    assert next(lines) == "the download\n"
 
 
-def test_read_torch_build_without_torch() -> None:
-    with pytest.raises(BootstrapError, match="no torch"):
-        bootstrap.read_torch_build({"install": []})
+def fake_pip(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(bootstrap, "venv_python", lambda venv: Path(sys.executable))
+    monkeypatch.setattr(bootstrap, "PIP", ("-c", program))
+    monkeypatch.setattr(bootstrap, "has_nvidia_gpu", lambda: False)
+    monkeypatch.delenv("ALLOW_CUDA", raising=False)
 
 
-def test_decide_cpu_build_goes_on() -> None:
-    verdict = bootstrap.decide(TorchBuild("2.13.0", "", ()), has_gpu=False, allow_cuda=False)
-    assert verdict.proceed
-    assert "CPU build" in verdict.message
+def test_check_torch_stops_pip_at_a_cuda_build_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A pip that goes on "downloading" until it is killed.
+    program = f"import signal; print({CUDA_WITHOUT_METADATA!r}, flush=True); signal.pause()"
+    fake_pip(monkeypatch, program)
+    with pytest.raises(BootstrapError) as caught:
+        bootstrap.check_torch(tmp_path, "torch==2.13.0")
+    for part in ("2.7 GB", "TORCH_INDEX=https://", "ALLOW_CUDA=1", "no NVIDIA GPU", "was stopped"):
+        assert part in str(caught.value)
 
 
-def test_decide_cuda_build_without_gpu_stops_and_says_how_to_go_on() -> None:
-    verdict = bootstrap.decide(CUDA, has_gpu=False, allow_cuda=False)
-    assert not verdict.proceed
-    for part in ("2.7 GB", "TORCH_INDEX=https://", "ALLOW_CUDA=1", "no NVIDIA GPU"):
-        assert part in verdict.message
+@pytest.mark.parametrize("output", [CPU_FROM_A_FOLDER, CPU_OF_A_MAC])
+def test_check_torch_takes_a_cpu_build(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    output: str,
+) -> None:
+    fake_pip(monkeypatch, f"print({output!r})")
+    bootstrap.check_torch(tmp_path, "torch==2.13.0")
+    assert "a CPU build" in capsys.readouterr().out
 
 
-def test_decide_unmeasured_cuda_build_claims_no_exact_size() -> None:
-    verdict = bootstrap.decide(replace(CUDA, version="9.9"), has_gpu=False, allow_cuda=False)
-    assert "several GB" in verdict.message
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (f"print({CUDA_WITH_METADATA[:30]!r}); raise SystemExit('no network')", "no network"),
+        ("print('Would install nothing')", "names no file of torch"),
+    ],
+)
+def test_check_torch_where_pip_gives_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, message: str
+) -> None:
+    fake_pip(monkeypatch, program)
+    with pytest.raises(BootstrapError, match=message):
+        bootstrap.check_torch(tmp_path, "torch==2.13.0")
 
 
-@pytest.mark.parametrize(("has_gpu", "allow_cuda"), [(True, False), (False, True)])
-def test_decide_cuda_build_that_is_wanted(has_gpu: bool, allow_cuda: bool) -> None:
-    assert bootstrap.decide(CUDA, has_gpu=has_gpu, allow_cuda=allow_cuda).proceed
+@pytest.mark.parametrize(("has_gpu", "allow_cuda"), [(True, "0"), (False, "1")])
+def test_check_torch_does_not_ask_where_cuda_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, allow_cuda: str
+) -> None:
+    fake_pip(monkeypatch, "raise SystemExit('asked')")
+    monkeypatch.setattr(bootstrap, "has_nvidia_gpu", lambda: has_gpu)
+    monkeypatch.setenv("ALLOW_CUDA", allow_cuda)
+    bootstrap.check_torch(tmp_path, "torch==2.13.0")
+    assert not (tmp_path / bootstrap.LOG_FILE).exists()
+
+
+def test_refusal_of_an_unmeasured_build_claims_no_exact_size() -> None:
+    assert "several GB" in bootstrap.refusal("9.9")
 
 
 def test_cuda_download_was_measured_for_the_pinned_torch() -> None:
