@@ -3,8 +3,8 @@
     python -m benchmarks.throughput [--data DIR] [--texts 500] [--rounds 5]
 
 Each system has a process and loads first; then every round runs each of them once, in turn, so
-that a slow spell of the machine hits all alike. The ratio is of medians, against the peer's best batch size, and the vectors
-are compared so that nobody wins by doing less.
+that a slow spell of the machine hits all alike. The ratio is of medians, against the peer's best
+batch size, and the vectors are compared so that nobody wins by doing less.
 """
 
 from __future__ import annotations

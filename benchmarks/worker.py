@@ -1,8 +1,8 @@
 """One system in a process of its own: loads a model, then embeds the texts once a line it reads.
 
 ``python -m benchmarks.worker SYSTEM MODEL TEXTS OUTPUT`` with SYSTEM ``poolc`` or
-``sentence-transformers:BATCH_SIZE``. Prints ``ready``, then the seconds of each round, as lines; the
-vectors of the last round are in OUTPUT.
+``sentence-transformers:BATCH_SIZE``. Prints ``ready``, then the seconds of each round, as lines;
+the vectors of the last round are in OUTPUT.
 """
 
 from __future__ import annotations

@@ -69,6 +69,19 @@ def mixed(count: int, data: Path | None) -> list[str]:
     return texts
 
 
+def pairs(count: int) -> list[tuple[str, str]]:
+    """Return ``count`` generated pairs, from almost the same sentence to no word in common."""
+    rng = random.Random(SEED)
+    made: list[tuple[str, str]] = []
+    while len(made) < count:
+        left = [_word(rng) for _ in range(rng.randint(4, 40))]
+        kept = rng.random()
+        right = [word if rng.random() < kept else _word(rng) for word in left]
+        if left != right:  # equal scores would be ranked by rounding
+            made.append((" ".join(left), " ".join(right)))
+    return made
+
+
 def _sources(data: Path | None) -> tuple[Iterator[str], Iterator[str]]:
     if data is None:
         return _generated(214, 0.9), _generated(13, 0.5)

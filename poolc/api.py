@@ -6,7 +6,6 @@ imports torch.
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from poolc import compiler_process
-from poolc.errors import ArtifactCorrupt, ArtifactIncompatible, InvalidOption, ModelNotFound
+from poolc.errors import (
+    ArtifactCorrupt,
+    ArtifactIncompatible,
+    InvalidOption,
+    ModelNotFound,
+    nearest,
+)
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 from poolc.model_cache.requests import Identity, compile_key, folder_identity, hub_identity
 from poolc.model_cache.serde import from_plain
@@ -102,9 +107,7 @@ def make_options(**options: Any) -> CompileOptions:
     names = [f.name for f in fields(CompileOptions)]
     for name in options:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-            raise InvalidOption(f"there is no option {name!r}; {hint}", param=name)
+            raise InvalidOption(f"there is no option {name!r}; {nearest(name, names)}", param=name)
     given = {name: value for name, value in options.items() if value is not None}
     runner = given.get("runner", "auto")
     if runner not in ("auto", "pooling", "generate"):

@@ -1,4 +1,4 @@
-"""Every error poolc raises on purpose. A leaf: it imports nothing of ours.
+"""The errors that poolc raises on purpose. A leaf: it imports nothing of ours.
 
     PoolcError
     ├── InputError (ValueError)        what a caller passed to a loaded model
@@ -22,14 +22,24 @@
     │   ├── ArtifactIncompatible       written for another poolc, runtime or machine
     │   └── ArtifactExists             publishing would overwrite something else
     ├── MissingDependency              a package is not installed, or two exclude each other
-    └── BackendError                   the execution backend failed on valid input
-        └── Overloaded                 the queue is full: try again later
+    ├── BackendError                   the execution backend failed on valid input
+    └── Overloaded                     the queue is full: try again later
 
-A message says what was given, what is allowed and what to do. Errors carry no exit code or HTTP
-status: ``cli/exit_codes.py`` and ``serve/errors.py`` hold the only two tables that map them.
+What only HTTP can raise is in ``serve/errors.py``, as subclasses of these. A message says what was
+given, what is allowed and what to do. Errors carry no exit code or HTTP status:
+``cli/exit_codes.py`` and ``serve/errors.py`` hold the only two tables that map them.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return what a message says to an unknown name: the known one it is near to, or all."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
 class PoolcError(Exception):
@@ -133,7 +143,7 @@ class BackendError(PoolcError):
     """The execution backend failed on valid input."""
 
 
-class Overloaded(BackendError):
+class Overloaded(PoolcError):
     """The queue is full. ``retry_after_s`` is when to try again, in seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:

@@ -285,8 +285,14 @@ def test_params_of_another_length(embed_llm: LLM, count: int) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"dimension": 8}, "did you mean 'dimensions'"),
-        ({"step_tag_id": 3}, "PoolingParams has no 'step_tag_id'; allowed: dimensions"),
+        ({"dimension": 8}, r"did you mean dimensions\?"),
+        ({"step_tag_id": 3}, "PoolingParams has no 'step_tag_id'; known: dimensions"),
+        ({"dimensions": [8]}, r"dimensions is \[8\]; allowed: a whole number"),
+        ({"dimensions": "8"}, "dimensions is '8'"),
+        ({"dimensions": 8.0}, "dimensions is 8.0"),
+        ({"dimensions": True}, "dimensions is True"),
+        ({"truncate_prompt_tokens": "9"}, "truncate_prompt_tokens is '9'"),
+        ({"task": ["embed"]}, r"task is \['embed'\]"),
         ({"use_activation": 1}, "allowed: True, False, None"),
     ],
 )
@@ -309,6 +315,13 @@ def test_pooling_params_refuses(params: dict[str, Any], message: str) -> None:
 def test_params_that_do_not_fit(embed_llm: LLM, params: Any, message: str) -> None:
     with pytest.raises((InvalidOption, InvalidDimensions), match=message):
         embed_llm.embed(TEXT, pooling_params=params)
+
+
+def test_numbers_of_numpy(embed_llm: LLM) -> None:
+    size: Any = np.int64(8)
+    params = PoolingParams(dimensions=size)
+    assert params == PoolingParams(dimensions=8)
+    assert type(params.dimensions) is int
 
 
 # Truncation.
@@ -357,14 +370,16 @@ def test_truncation_out_of_range(embed_llm: LLM, tokens: Any) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"truncate": True}, "did you mean 'truncation'"),
+        ({"truncate": True}, r"did you mean truncation\?"),
         ({"truncation_side": "left"}, "allowed: 'right'"),
         ({"padding": "max_length"}, "allowed: False, 'do_not_pad'"),
         ({"truncation": 1}, "truncation is 1"),
         ({"max_length": MAX_LENGTH + 1}, f"takes 1 to {MAX_LENGTH}"),
+        ({"max_length": "8"}, "max_length is '8'; allowed: a whole number"),
+        ("truncation", "tokenization_kwargs is str; allowed: a dict"),
     ],
 )
-def test_tokenization_kwargs_refused(embed_llm: LLM, kwargs: dict[str, Any], message: str) -> None:
+def test_tokenization_kwargs_refused(embed_llm: LLM, kwargs: Any, message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         embed_llm.embed(TEXT, tokenization_kwargs=kwargs)
 
@@ -460,12 +475,14 @@ def test_gpu_knobs_give_one_warning(tiny_embedder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gpu_memory_utilisation": 0.9}, "did you mean 'gpu_memory_utilization'"),
-        ({"max_model_length": 9}, "did you mean 'max_model_len'"),
+        ({"gpu_memory_utilisation": 0.9}, r"did you mean gpu_memory_utilization\?"),
+        ({"max_model_length": 9}, r"did you mean max_model_len\?"),
         ({"quantization": "awq"}, "does not take 'quantization'"),
         ({"task": "embed"}, 'say runner="pooling"'),
         ({"dtype": "half"}, "computes in float32"),
         ({"max_model_len": MAX_LENGTH + 1}, f"takes 1 to {MAX_LENGTH} tokens"),
+        ({"max_model_len": "32"}, "max_model_len is '32'; allowed: a whole number"),
+        ({"max_model_len": True}, "max_model_len is True"),
         ({"runner": "draft"}, "allowed: auto, pooling, generate"),
         ({"convert": "embed"}, "convert cannot change a compiled artifact"),
         ({"hf_overrides": lambda config: config}, "allowed: a dict"),

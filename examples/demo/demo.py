@@ -1,6 +1,6 @@
 """Compile an embedding model and search 150 short passages with it: what `make demo` runs.
 
-    python examples/demo/demo.py [--model <hub id, model folder or artifact folder>]
+    python examples/demo/demo.py [--model <hub id or model folder>]
 
 Compiling needs PyTorch; the search runs on the compiled artifact alone.
 """
@@ -174,7 +174,7 @@ def run(model: str, out: Console) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line; an error of poolc is one line and exit code 1."""
     parser = argparse.ArgumentParser(description="Compile a model and search with it.")
-    parser.add_argument("--model", help="hub id, model folder or artifact (default: the bundled)")
+    parser.add_argument("--model", help="hub id or model folder (default: the bundled)")
     model = parser.parse_args(argv).model or bundled_model()
     try:
         run(model, Console())

@@ -38,7 +38,7 @@ def _lines(found: Probe) -> Iterator[str]:
         yield f"{extra:<13} {_packages(packages)}"
     yield ""
     if found.advice:
-        yield "to do:"
+        yield "missing:"
         yield from (f"  {line}" for line in found.advice)
     else:
         yield "nothing is missing"

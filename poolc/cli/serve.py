@@ -40,7 +40,8 @@ class ServeArguments:
     max_queued_tokens: Annotated[
         int, typer.Option(help="Tokens that may wait, a model; beyond it requests get 429.")
     ] = 1 << 20
-    max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 64 << 20
+    max_items: Annotated[int, typer.Option(help="Most texts in a request.")] = 16_384
+    max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 16 << 20
     drain_timeout: Annotated[
         float, typer.Option(help="Seconds to finish what was begun when asked to stop.")
     ] = 30.0
@@ -75,6 +76,7 @@ def serve(models: Models, serving: ServeArguments, compiling: CompileArguments) 
         strict_model_name=serving.strict_model_name,
         drain_timeout_s=serving.drain_timeout,
         max_queued_tokens=serving.max_queued_tokens,
+        max_items=serving.max_items,
         max_body_bytes=serving.max_body_bytes,
         log_level=cast("LogLevel", serving.log_level),
         access_log=serving.access_log,

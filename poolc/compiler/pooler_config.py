@@ -5,12 +5,11 @@ The fields are those of vLLM's page of 2025-09 and of its 0.32 spellings.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from poolc.errors import InvalidOption
+from poolc.errors import InvalidOption, nearest
 from poolc.spec import Activation, PoolingType
 
 _POOLING = {
@@ -51,9 +50,7 @@ def parse(raw: Mapping[str, Any]) -> PoolerConfig:
     """
     for name in raw:
         if name not in _FIELDS:
-            near = difflib.get_close_matches(name, _FIELDS, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise _error(f"no field {name!r}; {hint}known: {', '.join(_FIELDS)}")
+            raise _error(f"no field {name!r}; {nearest(name, _FIELDS)}")
     if "pooling_type" in raw and "seq_pooling_type" in raw:
         raise _error("pooling_type and seq_pooling_type say the same: give one")
     activate = [raw[name] for name in ("softmax", "use_activation") if raw.get(name) is not None]

@@ -28,16 +28,23 @@ from poolc.llm.outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from poolc.llm.params import Model, PoolingParams, per_prompt, request_params, shared_params
+from poolc.llm.params import (
+    Model,
+    PoolingParams,
+    per_prompt,
+    request_params,
+    shared_params,
+    whole_number,
+)
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
 from poolc.model_cache.artifact import is_artifact
 from poolc.runtime.calls import WINDOW, as_pairs
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
+from poolc.runtime.items import check_items
 from poolc.runtime.outputs import Classification
 from poolc.runtime.request import Item, Params, Prepared
-from poolc.runtime.tokenize import check_items
 from poolc.runtime.work import Work
 from poolc.spec import Task
 
@@ -93,6 +100,7 @@ class LLM:
     ) -> None:
         check_knobs(engine_knobs)
         check_dtype(dtype)
+        max_model_len = whole_number("max_model_len", max_model_len)
         options: dict[str, Any] = {
             "runner": None if runner == "auto" else runner,
             "convert": None if convert == "auto" else convert,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
-from poolc.errors import InvalidDimensions, InvalidOption
+from poolc.errors import InvalidDimensions, InvalidOption, nearest
 from poolc.runtime.request import Params
-from poolc.spec import Task
+from poolc.spec import Similarity, Task
 
 # Which field of Params the switches of each task set, and which spellings it has.
 _SWITCHES: Mapping[Task, tuple[str, tuple[str, ...]]] = {
@@ -33,6 +33,7 @@ _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
     Task.ENCODE: ("encode", "token_embed"),
 }
 _SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
+_NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens")
 _TOKENIZATION = (
     "truncate_prompt_tokens",
     "truncation",
@@ -85,11 +86,7 @@ class PoolingParams:
             task,
         )
         for name, value in zip(names, values, strict=True):
-            if name in _SWITCH_NAMES and not isinstance(value, bool | None):
-                raise InvalidOption(
-                    f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name
-                )
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _checked(name, value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +141,12 @@ def request_params(
             param="dimensions",
         )
     if given.truncate_prompt_tokens is not None and not base.truncate:
-        base = truncating(base, given.truncate_prompt_tokens, model.max_length)
+        base = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
     field, value = _switch(task, given, index)
     last_step: dict[str, Any] = {field: value}
-    return replace(base, dimensions=given.dimensions, **last_step)
+    # vLLM compares vectors by their cosine, whatever the model's files say.
+    similarity = Similarity.COSINE if task is Task.SCORE else None
+    return replace(base, dimensions=given.dimensions, similarity=similarity, **last_step)
 
 
 def shared_params(
@@ -161,6 +160,11 @@ def shared_params(
 
     Raises InvalidOption for a key or value that has no equivalent.
     """
+    if not isinstance(tokenization_kwargs, Mapping | None):
+        raise InvalidOption(
+            f"tokenization_kwargs is {type(tokenization_kwargs).__name__}; allowed: a dict",
+            param="tokenization_kwargs",
+        )
     kwargs = dict(tokenization_kwargs or {})
     for name in kwargs:
         if name not in _TOKENIZATION:
@@ -171,7 +175,7 @@ def shared_params(
     _allow(kwargs, "truncation", (None, False, "do_not_truncate", True, "longest_first"))
     base = Params(
         prompt="",
-        max_length=kwargs.get("max_length", max_length),
+        max_length=whole_number("max_length", kwargs.get("max_length", max_length)),
         truncate=kwargs.get("truncation") in (True, "longest_first"),
         add_special_tokens=kwargs.get("add_special_tokens") is not False,
     )
@@ -179,31 +183,34 @@ def shared_params(
         truncate_prompt_tokens = kwargs.get("truncate_prompt_tokens")
     if truncate_prompt_tokens is None:
         return base
-    return truncating(base, truncate_prompt_tokens, max_length)
-
-
-def truncating(base: Params, num_tokens: object, max_length: int) -> Params:
-    """Return ``base`` that cuts to ``num_tokens``, special tokens included; -1 is the maximum.
-
-    Raises InvalidOption for 0, other negative numbers and more than the model takes.
-    """
-    if isinstance(num_tokens, int) and not isinstance(num_tokens, bool):
-        if num_tokens == -1:
-            return replace(base, truncate=True, max_length=max_length)
-        if 1 <= num_tokens <= max_length:
-            return replace(base, truncate=True, max_length=num_tokens)
-    raise InvalidOption(
-        f"truncate_prompt_tokens is {num_tokens!r}; allowed: -1 (the model's maximum), or "
-        f"1 to {max_length} tokens",
-        param="truncate_prompt_tokens",
-    )
+    return base.truncated_to(truncate_prompt_tokens, max_length)
 
 
 def unknown_option(owner: str, name: str, known: Sequence[str]) -> InvalidOption:
     """Return the error for an unknown name, with the nearest known one where there is one."""
-    close = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(known)}"
-    return InvalidOption(f"{owner} has no {name!r}{hint}", param=name)
+    return InvalidOption(f"{owner} has no {name!r}; {nearest(name, known)}", param=name)
+
+
+def whole_number(name: str, value: object) -> int | None:
+    """Return the argument ``name`` as an int, or None. Raises InvalidOption for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidOption(f"{name} is {value!r}; allowed: a whole number", param=name)
+    return int(value)
+
+
+def _checked(name: str, value: object) -> object:
+    """Return a field of PoolingParams as its type says. Raises InvalidOption for another type."""
+    if name in _NUMBER_NAMES:
+        return whole_number(name, value)
+    if name in _SWITCH_NAMES and not isinstance(value, bool | None):
+        raise InvalidOption(
+            f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name
+        )
+    if name == "task" and not isinstance(value, str | None):
+        raise InvalidOption(f"PoolingParams: task is {value!r}; allowed: a name", param=name)
+    return value
 
 
 def _switch(task: Task, given: PoolingParams, index: int) -> tuple[str, bool | None]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from poolc.errors import InvalidText
 from poolc.runtime.heads import Result
 from poolc.runtime.outputs import Classification, Float32, OutputDtype, Ragged
-from poolc.runtime.prompts import document_prompt_name, query_prompt_name
+from poolc.runtime.prompts import DOCUMENT_PROMPT, QUERY_PROMPT
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.runtime.work import Work
 from poolc.spec import ModelSpec, Task
@@ -77,8 +77,8 @@ class Calls(ABC):
         """Raise UnsupportedTask where the model does not do ``task``."""
 
     @abstractmethod
-    def check(self, task: Task, items: Sequence[Item]) -> None:
-        """Raise what ``prepare`` raises for items that cannot be tokenised."""
+    def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
+        """Raise what ``prepare`` raises, with as little work as that takes."""
 
     @abstractmethod
     def prepare(
@@ -115,18 +115,25 @@ class Calls(ABC):
         instead of raising.
 
         Raises UnsupportedTask, InvalidText, TextTooLong (both with ``.index``), InvalidDimensions,
-        InvalidOption. All texts are checked before any work, lengths 1,024 texts at a time.
+        InvalidOption: all of them before the model has run on any text.
         """
         params = Params(dimensions, normalize, prompt_name, prompt, truncate, None, output_dtype)
         return np.concatenate(self._run(Task.EMBED, _as_list(texts), params))
 
     def embed_query(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
-        """Like ``embed``, with the model's ``query`` prompt unless ``options`` name another."""
-        return self.embed(texts, **_with_prompt(options, query_prompt_name()))
+        """Like ``embed``, with the model's ``query`` prompt unless ``options`` name another.
+
+        A model that has none gets no prompt, not its default one: as in Sentence Transformers.
+        """
+        return self.embed(texts, **_with_prompt(options, QUERY_PROMPT))
 
     def embed_document(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
-        """Like ``embed``, with the ``document`` (``passage``, ``corpus``) prompt unless named."""
-        return self.embed(texts, **_with_prompt(options, document_prompt_name(self.spec)))
+        """Like ``embed``, with the model's ``document`` prompt unless ``options`` name another.
+
+        A model that has none gets no prompt, not its default one nor one called ``passage``: as in
+        Sentence Transformers. Such a prompt is asked for by name.
+        """
+        return self.embed(texts, **_with_prompt(options, DOCUMENT_PROMPT))
 
     def classify(
         self, texts: Texts, *, use_activation: bool | None = None, truncate: bool = False
@@ -178,12 +185,25 @@ class Calls(ABC):
         """
         return _joined(self._run(Task.ENCODE, _as_items(texts), Params(truncate=truncate)))
 
-    # Streams: any iterable in, results out one by one, in order, in bounded memory.
+    # Streams: any iterable in, results out one by one, in order, in bounded memory. An error comes
+    # when its text is read, after the results of the windows before.
 
     def embed_iter(self, texts: Iterable[Item], **options: Unpack[EmbedOptions]) -> Iterator[Array]:
         """Yield one vector [dim] a text, in order, reading ahead at most three windows."""
         for part in self._stream(Task.EMBED, texts, Params(**options)):
             yield from part
+
+    def embed_query_iter(
+        self, texts: Iterable[Item], **options: Unpack[EmbedOptions]
+    ) -> Iterator[Array]:
+        """``embed_iter`` with the prompt of ``embed_query``."""
+        return self.embed_iter(texts, **_with_prompt(options, QUERY_PROMPT))
+
+    def embed_document_iter(
+        self, texts: Iterable[Item], **options: Unpack[EmbedOptions]
+    ) -> Iterator[Array]:
+        """``embed_iter`` with the prompt of ``embed_document``."""
+        return self.embed_iter(texts, **_with_prompt(options, DOCUMENT_PROMPT))
 
     def classify_iter(
         self, texts: Iterable[Item], **options: Unpack[ClassifyOptions]
@@ -219,6 +239,14 @@ class Calls(ABC):
         """Async twin of ``embed``."""
         return await _on_thread(self.embed, texts, **options)
 
+    async def aembed_query(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
+        """Async twin of ``embed_query``."""
+        return await _on_thread(self.embed_query, texts, **options)
+
+    async def aembed_document(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
+        """Async twin of ``embed_document``."""
+        return await _on_thread(self.embed_document, texts, **options)
+
     async def aclassify(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Classification:
         """Async twin of ``classify``."""
         return await _on_thread(self.classify, texts, **options)
@@ -239,7 +267,7 @@ class Calls(ABC):
         self.require(task)
         if not items or len(items) > WINDOW:
             # A mistake in the last window must not cost the work of the first.
-            self.check(task, items)
+            self.check(task, items, params)
         return list(self._stream(task, items, params))
 
     def _stream(self, task: Task, items: Iterable[Item], params: Params) -> Iterator[Any]:
@@ -248,7 +276,7 @@ class Calls(ABC):
         pending: deque[tuple[Prepared, Work]] = deque()
         done = 0
         try:
-            for window in _windows([items] if isinstance(items, str) else items):
+            for window in _windows(_as_iterable(items)):
                 prepared = self.prepare(task, window, params, first_index=done)
                 done += len(window)
                 pending.append((prepared, self.submit(prepared)))
@@ -287,11 +315,16 @@ def _as_items(texts: Any) -> list[Any]:
 
 
 def _as_list(texts: Any) -> list[Any]:
+    return list(_as_iterable(texts))
+
+
+def _as_iterable(texts: Any) -> Iterable[Any]:
+    """Return ``texts``, a lone string as a list. Raises InvalidText for what holds no texts."""
     if isinstance(texts, str):
         return [texts]
     unsized = isinstance(texts, np.ndarray) and not texts.ndim
     if isinstance(texts, Iterable) and not (unsized or isinstance(texts, (bytes, dict))):
-        return list(texts)
+        return texts
     raise InvalidText(f"got {type(texts).__name__}; allowed: a string or a list of strings")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 
@@ -30,17 +32,47 @@ def allowed_cores() -> int:
 
 
 def _cgroup_quota() -> float | None:
-    """Return the CPU quota in cores, of cgroup v2 or v1; None where there is none."""
+    """Return the CPU quota in cores, of cgroup v2 or v1; None where there is none.
+
+    The smallest of the process's own group and those around it holds.
+    """
+    quotas = [_quota(folder) for folder in _cgroup_folders()]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _cgroup_folders() -> Iterator[Path]:
+    """Yield the folders of the groups that this process may be in, and of those around them.
+
+    In a container its group is often mounted as the root, whatever its path is outside: folders
+    need not exist, and the roots are always among them.
+    """
+    groups = {_CGROUP: PurePosixPath("/"), _CGROUP / "cpu": PurePosixPath("/")}
     try:
-        limit, period = (_CGROUP / "cpu.max").read_text().split()
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, _, named = line.partition(":")
+        controllers, _, path = named.partition(":")
+        if not controllers:  # v2, alone or beside v1
+            groups[_CGROUP] = groups[_CGROUP / "unified"] = PurePosixPath(path)
+        elif "cpu" in controllers.split(","):
+            groups[_CGROUP / "cpu"] = groups[_CGROUP / controllers] = PurePosixPath(path)
+    for root, own in groups.items():
+        inside = () if ".." in own.parts else own.parts[1:]  # else: not below this mount
+        for depth in range(len(inside) + 1):
+            yield root.joinpath(*inside[:depth])
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        limit, period = (folder / "cpu.max").read_text().split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         pass
     try:
-        quota = int((_CGROUP / "cpu" / "cpu.cfs_quota_us").read_text())
-        return (
-            quota / int((_CGROUP / "cpu" / "cpu.cfs_period_us").read_text()) if quota > 0 else None
-        )
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
     except (OSError, ValueError):
         return None
 

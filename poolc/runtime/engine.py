@@ -26,7 +26,7 @@ from poolc.runtime.calls import Calls
 from poolc.runtime.cores import allowed_cores, shared_executor
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
-from poolc.runtime.tokenize import Limits, TextTokenizer
+from poolc.runtime.tokenize import How, Limits, TextTokenizer
 from poolc.runtime.work import Work
 from poolc.spec import (
     ATTENTION_MASK,
@@ -73,10 +73,12 @@ class Engine(Calls):
         (sequence,) = self._tokenizer.encode([text], add_special_tokens=add_special_tokens)
         return [int(i) for i in sequence.ids]
 
-    def check(self, task: Task, items: Sequence[Item]) -> None:
-        """Raise what ``prepare`` raises for items that cannot be tokenised, without doing so."""
-        _check_shape(task, items, range(len(items)))
-        self._tokenizer.check(items)
+    def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
+        """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
+        asked, _, how = self._asked(task, items, params, 0)
+        self._tokenizer.check(asked)
+        if not params.truncate:
+            self._tokenizer.check_lengths(asked, **how)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
@@ -86,25 +88,8 @@ class Engine(Calls):
         Raises UnsupportedTask, InvalidText, TextTooLong, InvalidDimensions or InvalidOption, with
         the index of the item counted from ``first_index``.
         """
-        self.require(task)
-        heads.check_params(self.spec, task, params)
-        indices: Sequence[int] = range(first_index, first_index + len(items))
-        _check_shape(task, items, indices)
-        pairs = None
-        if task is Task.SCORE and not self.spec.labels:
-            items, pairs = _deduplicated(items)
-            # Errors name the first pair that a distinct text occurs in.
-            _, first = np.unique(pairs, return_index=True)
-            indices = [first_index + int(flat) // 2 for flat in first]
-        embeds = self.spec.embedding_size is not None and task in (Task.EMBED, Task.SCORE)
-        sequences = self._tokenizer.encode(
-            items,
-            prefix=resolve_prompt(self.spec, params) if embeds else "",
-            truncate=params.truncate,
-            max_length=params.max_length,
-            add_special_tokens=params.add_special_tokens,
-            indices=indices,
-        )
+        asked, pairs, how = self._asked(task, items, params, first_index)
+        sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
         return Prepared(task, params, sequences, self._output_set(task), pairs)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
@@ -151,6 +136,29 @@ class Engine(Calls):
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""
         self._backend.close()
+
+    def _asked(
+        self, task: Task, items: Sequence[Item], params: Params, first_index: int
+    ) -> tuple[Sequence[Item], npt.NDArray[np.int64] | None, How]:
+        """Return what to tokenise, which of it a score compares, and how to tokenise it."""
+        self.require(task)
+        heads.check_params(self.spec, task, params)
+        indices: Sequence[int] = range(first_index, first_index + len(items))
+        _check_shape(task, items, indices)
+        pairs = None
+        if task is Task.SCORE and not self.spec.labels:
+            items, pairs = _deduplicated(items)
+            # Errors name the first pair that a distinct text occurs in.
+            _, first = np.unique(pairs, return_index=True)
+            indices = [first_index + int(flat) // 2 for flat in first]
+        embeds = self.spec.embedding_size is not None and task in (Task.EMBED, Task.SCORE)
+        how: How = {
+            "prefix": resolve_prompt(self.spec, params) if embeds else "",
+            "max_length": params.max_length,
+            "add_special_tokens": params.add_special_tokens is not False,
+            "indices": indices,
+        }
+        return items, pairs, how
 
     def _output_set(self, task: Task) -> str:
         token_level = task is Task.ENCODE or (task is Task.REWARD and not self.spec.labels)

@@ -30,8 +30,11 @@ from poolc.spec import (
     SENTENCE_EMBEDDING,
     TOKEN_EMBEDDINGS,
     ModelSpec,
+    Similarity,
     Task,
 )
+
+_SWITCHES = ("normalize", "truncate", "use_activation", "add_special_tokens")
 
 Result = npt.NDArray[Any] | Classification | Ragged
 
@@ -41,6 +44,7 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
 
     Raises InvalidDimensions or InvalidOption.
     """
+    _check_types(params)
     if params.dimensions is not None:
         _check_dimensions(spec, task, params.dimensions)
     size = params.dimensions or spec.default_dimensions or spec.embedding_size
@@ -52,6 +56,18 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
             "label chooses what a score is where the model has several; this model has none, "
             "so leave it out",
             param="label",
+        )
+
+
+def _check_types(params: Params) -> None:
+    for name in _SWITCHES:
+        value = getattr(params, name)
+        if not isinstance(value, bool | None):
+            raise InvalidOption(f"{name} is {value!r}; allowed: True, False, None", param=name)
+    if not isinstance(params.similarity, Similarity | None):
+        raise InvalidOption(
+            f"similarity is {params.similarity!r}; allowed: a poolc.spec.Similarity or None",
+            param="similarity",
         )
 
 
@@ -112,7 +128,9 @@ def scores(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Float32:
     pairs = prepared.pairs
     if pairs is None:
         raise ValueError("a score by similarity needs pairs; this is a bug in poolc")
-    return similarity(vectors[pairs[:, 0]], vectors[pairs[:, 1]], spec.similarity)
+    return similarity(
+        vectors[pairs[:, 0]], vectors[pairs[:, 1]], params.similarity or spec.similarity
+    )
 
 
 def label_index(spec: ModelSpec, label: str | int | None) -> int:

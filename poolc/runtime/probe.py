@@ -40,6 +40,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 }
 
 _CPU_PROVIDER = "CPUExecutionProvider"
+_CUDA_PROVIDER = "CUDAExecutionProvider"
 
 # Instruction sets that decide how fast an artifact runs here.
 _TOLD_FEATURES = (
@@ -124,7 +125,7 @@ def probe() -> Probe:
         onnxruntime=onnxruntime,
         gpu=gpu,
         packages=packages,
-        advice=tuple(_advice(onnxruntime, packages)),
+        advice=(*_advice(onnxruntime, packages), *_gpu_advice(onnxruntime, gpu)),
     )
 
 
@@ -224,6 +225,35 @@ def _advice(
         missing = [name for name, version in packages[extra].items() if version is None]
         if missing:
             advice.append(f'{purpose} (missing {", ".join(missing)}): pip install "poolc[{extra}]"')
+    return advice
+
+
+def _gpu_advice(onnxruntime: OnnxRuntime, gpu: Gpu) -> list[str]:
+    if gpu.problem is not None:
+        return [f"for GPU targets: a working NVIDIA driver ({gpu.problem})"]
+    if not gpu.devices:
+        return [
+            "for GPU targets: an NVIDIA GPU and its driver (none was found; the cpu target needs "
+            "neither)"
+        ]
+    advice = []
+    problems = {provider.name: provider.problem for provider in onnxruntime.providers}
+    if onnxruntime.problem is None and _CUDA_PROVIDER not in problems:
+        advice.append(
+            "for the cuda target (ONNX Runtime is its CPU build): pip uninstall onnxruntime, then "
+            'pip install "poolc[gpu]"'
+        )
+    elif problems.get(_CUDA_PROVIDER) is not None:
+        advice.append(
+            f"for the cuda target (CUDA does not load: {problems[_CUDA_PROVIDER]}): "
+            'pip install "onnxruntime-gpu[cuda,cudnn]", and a driver new enough for them'
+        )
+    # TensorRT-RTX is for RTX GPUs only.
+    is_rtx = any("RTX" in device for device in gpu.devices)
+    for module in ("tensorrt", *(["tensorrt_rtx"] if is_rtx else [])):
+        if gpu.builders.get(module) is None:
+            package = module.replace("_", "-")
+            advice.append(f"for the {package} target: pip install {package}")
     return advice
 
 

@@ -6,9 +6,11 @@ from poolc.errors import InvalidOption
 from poolc.runtime.request import Params
 from poolc.spec import ModelSpec
 
-# Sentence Transformers gives every model these two, empty unless its files say otherwise.
-_ALWAYS = ("query", "document")
-_DOCUMENT_NAMES = ("document", "passage", "corpus")
+# Sentence Transformers gives every model these two, empty unless its files say otherwise. So its
+# encode_document never gets to the other names that it would try, passage and corpus.
+QUERY_PROMPT = "query"
+DOCUMENT_PROMPT = "document"
+_ALWAYS = (QUERY_PROMPT, DOCUMENT_PROMPT)
 
 
 def resolve_prompt(spec: ModelSpec, params: Params) -> str:
@@ -21,6 +23,10 @@ def resolve_prompt(spec: ModelSpec, params: Params) -> str:
     name = params.prompt_name if params.prompt_name is not None else spec.default_prompt_name
     if name is None:
         return ""
+    if not isinstance(name, str):
+        raise InvalidOption(
+            f"prompt_name is {type(name).__name__}; allowed: a string", param="prompt_name"
+        )
     if name in spec.prompts:
         return spec.prompts[name]
     if name in _ALWAYS:
@@ -40,13 +46,3 @@ def _checked(prompt: object) -> str:
             param="prompt",
         ) from None
     return prompt
-
-
-def query_prompt_name() -> str:
-    """Return the prompt name of queries."""
-    return "query"
-
-
-def document_prompt_name(spec: ModelSpec) -> str:
-    """Return the prompt name of documents: the first of document, passage, corpus that is there."""
-    return next((name for name in _DOCUMENT_NAMES if name in spec.prompts), "document")

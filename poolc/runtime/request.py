@@ -1,17 +1,18 @@
 """What one call asks for: items, parameters, and the tokens that micro-batches are cut from.
 
-Data only: ``tokenize.py`` fills it in, ``engine.py`` acts on it.
+``tokenize.py`` fills it in, ``engine.py`` acts on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from poolc.spec import Task
+from poolc.errors import InvalidOption
+from poolc.spec import Similarity, Task
 
 Item = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids that are used as they are (special tokens included)."""
@@ -34,6 +35,24 @@ class Params:
     use_activation: bool | None = None  # probabilities or raw logits
     label: str | int | None = None  # which label a score is, where the model has several
     add_special_tokens: bool = True
+    similarity: Similarity | None = None  # of a score that compares vectors
+
+    def truncated_to(self, num_tokens: object, max_length: int) -> Params:
+        """Return these with truncation as vLLM's ``truncate_prompt_tokens`` asks for it.
+
+        -1 stands for ``max_length``, the model's maximum. Raises InvalidOption for what is neither
+        that nor 1 to ``max_length`` tokens, special tokens included.
+        """
+        if isinstance(num_tokens, int) and not isinstance(num_tokens, bool):
+            if num_tokens == -1:
+                num_tokens = max_length
+            if 1 <= num_tokens <= max_length:
+                return replace(self, truncate=True, max_length=num_tokens)
+        raise InvalidOption(
+            f"truncate_prompt_tokens is {num_tokens!r}; allowed: 1 to {max_length} tokens, or -1 "
+            "for as much as the model accepts",
+            param="truncate_prompt_tokens",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

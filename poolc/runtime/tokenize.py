@@ -1,21 +1,31 @@
 """Text, pair or ids -> token ids, by the artifact's ``tokenizer.json``.
 
-Owns validation of what a caller passes and truncation. Knows nothing about tasks or graphs.
+Owns validation of what a caller passes, truncation, and how much is tokenised at once. Knows
+nothing about tasks or graphs.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
+from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, most_chars
+from poolc.runtime.items import check_item, check_items, is_text
 from poolc.runtime.request import Item, TokenSequence
+
+# Items and characters that are in the library's hands at once: its results are many times the size
+# of ours. Enough of them for all its threads.
+_CHUNK_ITEMS = 1024
+_CHUNK_CHARS = 1 << 18
+
+Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,15 @@ class Limits:
     vocab_size: int
     has_type_ids: bool
     truncation_side: str = "right"  # which end is cut off
+
+
+class How(TypedDict, total=False):
+    """How items are tokenised, besides truncation."""
+
+    prefix: str  # put before every text, not before token ids
+    max_length: int | None  # tokens; lowers the model's maximum
+    add_special_tokens: bool
+    indices: Sequence[int]  # what errors call the items, instead of their position
 
 
 class TextTokenizer:
@@ -40,41 +59,65 @@ class TextTokenizer:
         self._lock = threading.Lock()
 
     def encode(
-        self,
-        items: Sequence[Item],
-        *,
-        prefix: str = "",
-        truncate: bool = False,
-        max_length: int | None = None,
-        add_special_tokens: bool = True,
-        indices: Sequence[int] | None = None,
+        self, items: Sequence[Item], *, truncate: bool = False, **how: Unpack[How]
     ) -> list[TokenSequence]:
-        """Tokenise ``items`` in order; ``prefix`` is put before every text (not before ids).
+        """Tokenise ``items`` in order.
 
-        Raises InvalidText or TextTooLong with the item's index (its entry in ``indices``, else its
-        position) and InvalidOption for a ``max_length`` that the model does not have.
+        Raises InvalidText or TextTooLong with the item's index and InvalidOption for a
+        ``max_length`` that the model does not have. A text far beyond the limit is not read to its
+        end (``excerpts.py``), and one of a million characters may be refused though truncated.
         """
-        limit = self._limit(max_length)
-        indices = range(len(items)) if indices is None else indices
-        texts: list[str | tuple[str, str]] = []
+        limit = self._limit(how.get("max_length"))
+        indices = how.get("indices", range(len(items)))
         for item, index in zip(items, indices, strict=True):
-            checked = _checked(item, index, self.limits.vocab_size)
-            if checked is not None:
-                texts.append(_prefixed(checked, prefix))
-        encodings = iter(self._encode_texts(texts, limit if truncate else None, add_special_tokens))
-        sequences = []
-        for item, index in zip(items, indices, strict=True):
-            if _is_text(item):
-                sequence = self._from_encoding(next(encodings), limit if truncate else None)
-            else:
-                sequence = self._from_ids(item, limit if truncate else None)
-            self._check_length(sequence, limit, index)
-            sequences.append(sequence)
+            check_item(item, index, self.limits.vocab_size)
+        sequences: list[TokenSequence] = []
+        for chunk in _chunks(items):
+            how["indices"] = indices[chunk]
+            sequences += self._encode_chunk(items[chunk], limit, truncate, how)
         return sequences
 
     def check(self, items: Sequence[Any]) -> None:
         """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
         check_items(items, self.limits.vocab_size)
+
+    def check_lengths(self, items: Sequence[Any], **how: Unpack[How]) -> None:
+        """Raise what ``encode`` raises without truncation, reading only what could be too long.
+
+        What it takes for short enough is so for every known tokenizer; where one makes more of a
+        text, ``encode`` will say so.
+        """
+        limit, indices = self._limit(how.get("max_length")), how.get("indices", range(len(items)))
+        special = how.get("add_special_tokens", True)
+        room = {
+            is_pair: limit - (self._strict.num_special_tokens_to_add(is_pair) if special else 0)
+            for is_pair in (False, True)
+        }
+        prefix = how.get("prefix", "")
+        suspects = [
+            i for i, item in enumerate(items) if self._may_exceed(_prefixed(item, prefix), room)
+        ]
+        for start in range(0, len(suspects), _CHUNK_ITEMS):
+            chosen = suspects[start : start + _CHUNK_ITEMS]
+            how["indices"] = [indices[i] for i in chosen]
+            self.encode([items[i] for i in chosen], **how)
+
+    def _may_exceed(self, item: Any, room: dict[bool, int]) -> bool:
+        """A text has no more tokens than bytes, once normalised, and one for a space before it."""
+        if not is_text(item):
+            return len(item) > room[False]
+        parts = (item,) if isinstance(item, str) else item
+        left = room[isinstance(item, tuple)] - len(parts)
+        # Normalising makes up to 18 characters of one, but leaves ASCII no longer than it was.
+        if sum(map(len, parts)) > left:
+            return True
+        return sum(map(self._normalized_bytes, parts)) > left
+
+    def _normalized_bytes(self, text: str) -> int:
+        if text.isascii():
+            return len(text)
+        normalizer = self._strict.normalizer
+        return len((text if normalizer is None else normalizer.normalize_str(text)).encode())
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:
@@ -87,9 +130,83 @@ class TextTokenizer:
             )
         return max_length
 
-    def _encode_texts(
-        self, texts: list[str | tuple[str, str]], limit: int | None, special: bool
-    ) -> list[Encoding]:
+    def _encode_chunk(
+        self, items: Sequence[Any], limit: int, truncate: bool, how: How
+    ) -> list[TokenSequence]:
+        indices = how["indices"]
+        texts, called = [], []
+        for item, index in zip(items, indices, strict=True):
+            if is_text(item):
+                texts.append(_prefixed(item, how.get("prefix", "")))
+                called.append(index)
+            elif len(item) > limit and not truncate:
+                raise _too_long(f"{len(item)}", limit, index)
+        for place, found in self._excerpts(texts, limit, called).items():
+            if not truncate:
+                least = max(num_tokens for _, num_tokens in found.values()) - SLACK_TOKENS
+                raise _too_long(f"at least {least}", limit, called[place])
+            texts[place] = self._cut(texts[place], found, limit, called[place])
+        special = how.get("add_special_tokens", True)
+        encodings = iter(self._batch(texts, limit if truncate else None, special=special))
+        sequences = []
+        for item, index in zip(items, indices, strict=True):
+            if is_text(item):
+                sequence = self._from_encoding(next(encodings), limit)
+            else:
+                sequence = self._from_ids(item, limit)
+            if len(sequence) > limit:
+                raise _too_long(f"{len(sequence)}", limit, index)
+            if not len(sequence):
+                raise InvalidText(f"item {index} has no tokens", index=index)
+            sequences.append(sequence)
+        return sequences
+
+    def _excerpts(
+        self, texts: Sequence[Text], limit: int, indices: Sequence[int]
+    ) -> dict[int, dict[int, tuple[str, int]]]:
+        """Return, by position and side, excerpts of the texts that are far beyond ``limit``.
+
+        Raises TextTooLong for a text that is too long to be read, and of which no excerpt will do.
+        """
+        places = [
+            (i, side)
+            for i, text in enumerate(texts)
+            for side, part in enumerate(_parts(text))
+            if is_long(part, limit)
+        ]
+        long = [_parts(texts[i])[side] for i, side in places]
+        keep_end = self.limits.truncation_side == "left"
+        found: dict[int, dict[int, tuple[str, int]]] = {}
+        for (i, side), text, excerpt in zip(
+            places, long, excerpts(long, limit, self._count, keep_end=keep_end), strict=True
+        ):
+            if excerpt is not None:
+                found.setdefault(i, {})[side] = excerpt
+            elif len(text) > most_chars(limit):
+                raise _too_many_characters(len(text), limit, indices[i])
+        return found
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        if not texts:
+            return []
+        return [len(e) for e in self._strict.encode_batch(texts, add_special_tokens=False)]
+
+    def _cut(self, text: Text, found: dict[int, tuple[str, int]], limit: int, index: int) -> Text:
+        """Return a text that truncation cuts to the same tokens as ``text``."""
+        if isinstance(text, str):
+            return found[0][0]
+        if len(found) == 1:
+            ((side, (excerpt, _)),) = found.items()
+            if self._count([text[1 - side]])[0] <= limit:
+                return (excerpt, text[1]) if side == 0 else (text[0], excerpt)
+        # Both texts are cut, to halves, and the longer one keeps the odd token: which one that is,
+        # excerpts do not tell.
+        longest = max(map(len, text))
+        if longest > most_chars(limit):
+            raise _too_many_characters(longest, limit, index)
+        return text
+
+    def _batch(self, texts: list[Text], limit: int | None, *, special: bool) -> list[Encoding]:
         if not texts:
             return []
         if limit is None:
@@ -104,30 +221,52 @@ class TextTokenizer:
                 tokenizer.enable_truncation(limit, direction=self.limits.truncation_side)
             return tokenizer.encode_batch(texts, add_special_tokens=special)
 
-    def _from_encoding(self, encoding: Encoding, limit: int | None) -> TokenSequence:
+    def _from_encoding(self, encoding: Encoding, limit: int) -> TokenSequence:
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64) if self.limits.has_type_ids else None
         # ``overflowing`` builds objects for every window cut off: ask only where one can be.
-        truncated = limit is not None and len(ids) >= limit and bool(encoding.overflowing)
+        truncated = len(ids) >= limit and bool(encoding.overflowing)
         return TokenSequence(ids, types, truncated)
 
-    def _from_ids(self, item: Any, limit: int | None) -> TokenSequence:
-        ids = np.array(item, np.int64)
-        limit = len(ids) if limit is None else limit
-        cut = len(ids) > limit
+    def _from_ids(self, item: Any, limit: int) -> TokenSequence:
+        cut = len(item) > limit
         if cut:
-            ids = ids[-limit:] if self.limits.truncation_side == "left" else ids[:limit]
+            item = item[-limit:] if self.limits.truncation_side == "left" else item[:limit]
+        ids = np.array(item, np.int64)
         return TokenSequence(ids, np.zeros_like(ids) if self.limits.has_type_ids else None, cut)
 
-    def _check_length(self, sequence: TokenSequence, limit: int, index: int) -> None:
-        if len(sequence) > limit:
-            raise TextTooLong(
-                f"item {index} has {len(sequence)} tokens; the limit is {limit}: "
-                "shorten it, split it, or ask for truncation (truncate=True)",
-                index=index,
-            )
-        if not len(sequence):
-            raise InvalidText(f"item {index} has no tokens", index=index)
+
+def _chunks(items: Sequence[Any]) -> Iterator[slice]:
+    """Cut items into runs of bounded size; a larger one is a run of its own."""
+    start = size = 0
+    for i, item in enumerate(items):
+        item_size = sum(map(len, item)) if isinstance(item, tuple) else len(item)
+        if i > start and (i - start == _CHUNK_ITEMS or size + item_size > _CHUNK_CHARS):
+            yield slice(start, i)
+            start, size = i, 0
+        size += item_size
+    if len(items):
+        yield slice(start, len(items))
+
+
+def _parts(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
+
+
+def _too_long(tokens: str, limit: int, index: int) -> TextTooLong:
+    return TextTooLong(
+        f"item {index} has {tokens} tokens; the limit is {limit}: "
+        "shorten it, split it, or ask for truncation (truncate=True)",
+        index=index,
+    )
+
+
+def _too_many_characters(count: int, limit: int, index: int) -> TextTooLong:
+    return TextTooLong(
+        f"item {index} has {count} characters; of a text whose tokens are this long, a limit of "
+        f"{limit} tokens allows {most_chars(limit)}: shorten it or split it",
+        index=index,
+    )
 
 
 def _load(path: Path) -> Tokenizer:
@@ -150,76 +289,8 @@ def _check_room(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], li
         )
 
 
-def _is_text(item: Any) -> bool:
-    return isinstance(item, (str, tuple))
-
-
-def check_items(items: Sequence[Any], vocab_size: int | None = None) -> None:
-    """Raise InvalidText, naming the item, for anything that cannot be tokenised.
-
-    Without ``vocab_size`` any whole number passes for a token id.
-    """
-    for index, item in enumerate(items):
-        _checked(item, index, vocab_size)
-
-
-def _checked(item: Any, index: int, vocab_size: int | None) -> str | tuple[str, str] | None:
-    """Return a valid text or pair, None for token ids; raise InvalidText for anything else."""
-    if isinstance(item, str):
-        _check_text(item, index)
+def _prefixed(item: Any, prefix: str) -> Any:
+    """Put ``prefix`` before a text or the left of a pair; token ids stay as they are."""
+    if not prefix or not is_text(item):
         return item
-    if isinstance(item, tuple):
-        if len(item) != 2 or not all(isinstance(part, str) for part in item):
-            raise InvalidText(f"item {index}: a pair must be two strings", index=index)
-        for part in item:
-            _check_text(part, index)
-        return item
-    if isinstance(item, list) or (isinstance(item, np.ndarray) and item.ndim):
-        _check_ids(item, index, vocab_size)
-        return None
-    raise InvalidText(
-        f"item {index} is {type(item).__name__}; allowed: a string, a pair of strings, "
-        "or a list of token ids",
-        index=index,
-    )
-
-
-def _check_text(text: str, index: int) -> None:
-    if not text:
-        raise InvalidText(f"item {index} is empty: there is nothing to compute", index=index)
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidText(
-                f"item {index} is not valid Unicode: a lone surrogate at position {error.start}",
-                index=index,
-            ) from None
-
-
-def _check_ids(item: Any, index: int, vocab_size: int | None) -> None:
-    if len(item) == 0:
-        raise InvalidText(f"item {index} is an empty list of token ids", index=index)
-    if isinstance(item, np.ndarray):
-        valid = item.ndim == 1 and np.issubdtype(item.dtype, np.integer)
-    else:
-        valid = all(
-            isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in item
-        )
-    if not valid:
-        raise InvalidText(f"item {index}: token ids must be whole numbers", index=index)
-    # Compared before the conversion to int64, which raises or wraps where a number is larger.
-    array = isinstance(item, np.ndarray)
-    low, high = (item.min(), item.max()) if array else (min(item), max(item))
-    if vocab_size is not None and not (low >= 0 and high < vocab_size):
-        raise InvalidText(
-            f"item {index}: token id {low if low < 0 else high} is outside the vocabulary "
-            f"(0 to {vocab_size - 1})",
-            index=index,
-        )
-
-
-def _prefixed(text: str | tuple[str, str], prefix: str) -> str | tuple[str, str]:
-    if not prefix:
-        return text
-    return prefix + text if isinstance(text, str) else (prefix + text[0], text[1])
+    return prefix + item if isinstance(item, str) else (prefix + item[0], item[1])

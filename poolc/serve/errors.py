@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from poolc.errors import BackendError, InputError, Overloaded, PoolcError
+from poolc.errors import InputError, Overloaded, PoolcError
 
 log = logging.getLogger("poolc.serve")
 
@@ -38,7 +38,7 @@ class Draining(Overloaded):
     """The server is stopping and takes no new work."""
 
 
-class NotReady(BackendError):
+class NotReady(PoolcError):
     """A model of this server does not answer now."""
 
 

@@ -37,7 +37,7 @@ class Registry:
         """
         names = _names(engines, settings.served_model_names)
         self.models = tuple(
-            Served(names[given], engine, Scheduler(engine, settings.max_queued_tokens))
+            Served(names[given], engine, Scheduler(engine, settings))
             for given, engine in engines.items()
         )
         self._by_name = {name: model for model in self.models for name in model.names}

@@ -1,6 +1,7 @@
 """The queue of one model: who is admitted, what runs together, who fails, and how it ends.
 
-A request is tokenised on a thread and admitted by tokens. While streams are busy, requests collect;
+A request is admitted by tokens: by an estimate before it is tokenised on a thread, then by their
+number. While streams are busy, requests collect;
 as soon as one is free, a window of what waits is planned into micro-batches. Nothing waits for
 company: an idle server answers at once. The first turn of every request takes an express lane
 beside the bulk of big ones, so that a query does not wait for a corpus. All state is touched on one
@@ -14,15 +15,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from poolc.errors import Overloaded
+from poolc.errors import BackendError, InvalidText, Overloaded
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.serve.errors import Draining
+from poolc.serve.settings import Settings
 from poolc.spec import Task
 
 # Tokens a stream that are planned together. Wide windows sort the padding away (mixed lengths are
@@ -82,9 +85,10 @@ _Batch = list[_Place]
 class Scheduler:
     """Runs requests on one engine. Made and used on one event loop."""
 
-    def __init__(self, engine: Engine, max_queued_tokens: int) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
-        self._max_queued_tokens = max_queued_tokens
+        self._max_queued_tokens = settings.max_queued_tokens
+        self._max_items = settings.max_items
         self._arrived: deque[_Job] = deque()  # jobs that had no turn yet
         self._begun: deque[_Job] = deque()  # jobs that wait for another turn
         self._express: deque[_Batch] = deque()  # planned first turns
@@ -103,13 +107,23 @@ class Scheduler:
     async def ask(self, task: Task, items: Sequence[Item], params: Params) -> Answer:
         """Answer one request; cancelling takes it out of the queue.
 
-        Raises what ``Engine.prepare``, ``execute`` and ``finish`` raise, Overloaded and Draining.
+        Raises what ``Engine.prepare``, ``execute`` and ``finish`` raise, InvalidText for too many
+        items, Overloaded and Draining.
         """
-        self._refuse_if_stopping_or_full()
+        if self._draining:
+            raise _stopping()
+        if len(items) > self._max_items:
+            raise InvalidText(
+                f"the request has {len(items)} items; this server takes {self._max_items}: "
+                "send several requests"
+            )
+        expected_tokens = sum(self._estimate(item) for item in items)
+        self._refuse_if_full(expected_tokens)
         self._open += 1
         self._idle.clear()
         try:
-            prepared = await asyncio.to_thread(self._engine.prepare, task, items, params)
+            with self._reserved(expected_tokens):
+                prepared = await asyncio.to_thread(self._engine.prepare, task, items, params)
             rows = await self._rows(prepared)
             if len(rows) > _LARGE_RESULT:
                 result = await asyncio.to_thread(self._engine.finish, prepared, rows)
@@ -157,20 +171,33 @@ class Scheduler:
 
     # Admission.
 
-    def _refuse_if_stopping_or_full(self) -> None:
-        if self._draining:
-            raise _stopping()
-        if self._queued_tokens >= self._max_queued_tokens:
+    def _refuse_if_full(self, num_tokens: int) -> None:
+        """Refuse a request for which there is no room.
+
+        One that is larger than the whole queue still gets in when nobody is before it.
+        """
+        if self._queued_tokens and num_tokens > self._max_queued_tokens - self._queued_tokens:
             raise self._overloaded()
+
+    def _estimate(self, item: Item) -> int:
+        """Return about how many tokens an item has: no more than a sequence may have."""
+        parts = item if isinstance(item, tuple) else (item,)
+        return min(sum(map(_estimate, parts)), self._engine.max_length)
+
+    @contextmanager
+    def _reserved(self, num_tokens: int) -> Iterator[None]:
+        """Count tokens as queued that are not yet."""
+        self._queued_tokens += num_tokens
+        try:
+            yield
+        finally:
+            self._queued_tokens -= num_tokens
 
     async def _rows(self, prepared: Prepared) -> list[Row]:
         """Queue a request and wait for the rows of all its sequences."""
         if self._closed:
             raise _stopping()
-        # A request larger than the whole queue still gets in when nobody is before it.
-        room = self._max_queued_tokens - self._queued_tokens
-        if self._queued_tokens and prepared.num_tokens > room:
-            raise self._overloaded()
+        self._refuse_if_full(prepared.num_tokens)
         job = _Job.of(prepared)
         self._jobs.add(job)
         self._queued_tokens += job.queued_tokens
@@ -198,14 +225,17 @@ class Scheduler:
             batch = self._next_batch()
             if not batch:
                 return
-            self._start(batch)
+            try:
+                self._start(batch)
+            except Exception as error:  # whatever it is, nobody must wait for ever
+                self._failed(batch, error)
 
     def _next_batch(self) -> _Batch:
         """Return the next micro-batch, of both lanes in turn; empty when nothing waits."""
         while True:
-            if not self._express and self._arrived:
+            while not self._express and self._arrived:
                 self._express += self._plan(self._take(self._arrived, _EXPRESS_WINDOW_TOKENS))
-            if not self._bulk and self._begun:
+            while not self._bulk and self._begun:
                 self._bulk += self._plan(self._take(self._begun, _BULK_WINDOW_TOKENS))
             express = self._express and (self._express_is_next or not self._bulk)
             lane = self._express if express else self._bulk
@@ -237,7 +267,12 @@ class Scheduler:
         return window
 
     def _plan(self, window: _Batch) -> list[_Batch]:
-        plan = self._engine.plan([place.num_tokens for place in window])
+        try:
+            plan = self._engine.plan([place.num_tokens for place in window])
+        except Exception as error:  # whatever it is, nobody must wait for ever
+            for job in {place.job for place in window}:
+                self._end(job, error)
+            return []
         return [[window[i] for i in batch.indices] for batch in plan]
 
     # Running.
@@ -254,7 +289,9 @@ class Scheduler:
         self, batch: _Batch, started_s: float, running: asyncio.Future[list[Row]]
     ) -> None:
         self._running -= 1
-        error = running.exception()
+        error = _stopping() if running.cancelled() else running.exception()
+        if error is None and len(running.result()) != len(batch):
+            error = BackendError(f"{len(running.result())} rows came back for {len(batch)}")
         if error is None:
             self._measure(batch, time.perf_counter() - started_s)
             self._scatter(batch, running.result())
@@ -309,6 +346,11 @@ def _take_turn(job: _Job, tokens: int) -> _Batch:
         tokens -= place.num_tokens
         turn.append(place)
     return turn
+
+
+def _estimate(part: str | Sequence[int]) -> int:
+    # Special tokens aside: English has 4 to 5 characters a token, other scripts 1 to 3.
+    return 2 + (len(part) // 4 if isinstance(part, str) and part.isascii() else len(part))
 
 
 def _stopping() -> Draining:

@@ -66,19 +66,22 @@ class EmbeddingRequest(BaseModel):
     prompt_name: str | None = Field(None, description="one of the model's prompts; none if absent")
     prompt: str | None = Field(None, description="put before every text")
 
-    def params(self) -> Params:
-        """Return what the engine needs to know; no prompt is applied unless asked."""
-        limit = self.truncate_prompt_tokens
+    def params(self, max_length: int) -> Params:
+        """Return what the engine needs to know; no prompt is applied unless asked.
+
+        ``max_length`` is the model's. Raises InvalidOption for a truncation that it does not take.
+        """
         asked = self.prompt is not None or self.prompt_name is not None
-        return Params(
+        params = Params(
             dimensions=self.dimensions,
             normalize=self.normalize,
             prompt_name=self.prompt_name,
             prompt=self.prompt if asked else "",
-            truncate=limit is not None,
-            max_length=None if limit == -1 else limit,
             add_special_tokens=self.add_special_tokens,
         )
+        if self.truncate_prompt_tokens is None:
+            return params
+        return params.truncated_to(self.truncate_prompt_tokens, max_length)
 
 
 class Embedding(BaseModel):

@@ -16,7 +16,13 @@ def test_doctor_of_this_machine(cli: Cli) -> None:
     ran = cli("doctor")
     assert ran.code == 0, ran.err
     assert "CPUExecutionProvider: loads and computes" in ran.out
-    assert ran.out.endswith("nothing is missing\n")
+    assert ("nothing is missing" in ran.out) == (not probe().advice)
+
+
+def test_nothing_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(probe(), advice=())
+    monkeypatch.setattr(probing, "probe", lambda: found)
+    assert cli("doctor").out.endswith("\nnothing is missing\n")
 
 
 def test_doctor_as_json(cli: Cli) -> None:
@@ -41,7 +47,7 @@ def test_problems_and_advice_are_printed(cli: Cli, monkeypatch: pytest.MonkeyPat
         "gpu           NVIDIA H100, 81559 MiB",
         "tensorrt      11.0",
         "compile       torch MISSING",
-        'to do:\n  to compile models (missing torch): pip install "poolc[compile]"\n',
+        'missing:\n  to compile models (missing torch): pip install "poolc[compile]"\n',
     ):
         assert expected in printed
 

@@ -45,8 +45,8 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
     ran = cli(
         *("serve", "one", "--host", "0.0.0.0", "--port", "81", "--strict-model-name"),
         *("--served-model-name", "a", "--served-model-name", "b", "--drain-timeout", "2"),
-        *("--max-queued-tokens", "9", "--max-body-bytes", "8", "--log-level", "debug"),
-        *("--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
+        *("--max-queued-tokens", "9", "--max-items", "7", "--max-body-bytes", "8"),
+        *("--log-level", "debug", "--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
         *("--hf-overrides", '{"matryoshka_dimensions":[256]}'),
     )
     assert ran.code == 0, ran.err
@@ -57,6 +57,7 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         strict_model_name=True,
         drain_timeout_s=2.0,
         max_queued_tokens=9,
+        max_items=7,
         max_body_bytes=8,
         log_level="debug",
         access_log=False,

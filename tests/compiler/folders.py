@@ -119,6 +119,7 @@ def add_modules(folder: Path, *kinds: tuple[str, str]) -> None:
 
 def set_pooling(folder: Path, modes: str | list[str]) -> None:
     """Write the Pooling module as the installed Sentence Transformers does."""
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     Pooling(HIDDEN, pooling_mode=modes).save(str(folder / "1_Pooling"))
 
 

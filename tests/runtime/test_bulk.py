@@ -3,11 +3,13 @@ killed job leaves nothing that looks complete."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from poolc.errors import (
     TextTooLong,
     UnsupportedTask,
 )
-from poolc.runtime.bulk import BulkJob, BulkProgress, BulkResult, Columns, run
+from poolc.runtime.bulk import BulkJob, BulkProgress, BulkResult, Columns, check, run
 from poolc.runtime.calls import WINDOW
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
@@ -304,14 +306,36 @@ def test_bad_inputs(
         ("out", InvalidOption, "no known format"),
         ("missing/out.npy", InputError, "missing does not exist"),
         ("folder.npy", InputError, "is a folder"),
+        ("out.npy", InputError, "out.npy.meta.json is a folder"),
     ],
 )
 def test_bad_outputs(
     embedder: Engine, text_file: Path, output: str, error: type[InputError], message: str
 ) -> None:
     (text_file.parent / "folder.npy").mkdir()
+    (text_file.parent / "out.npy.meta.json").mkdir()
     with pytest.raises(error, match=message):
         embed(embedder, text_file, text_file.parent / output)
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("in.jsonl", "in.jsonl"),
+        ("in.jsonl", "folder/../in.jsonl"),
+        ("in.jsonl", "symbolic.jsonl"),
+        ("in.jsonl", "hard.jsonl"),
+        ("out.npy.meta.json", "out.npy"),
+    ],
+)
+def test_output_that_is_an_input(tmp_path: Path, name: str, output: str) -> None:
+    path = write_jsonl(tmp_path / name, [{"text": "bread"}])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "symbolic.jsonl").symlink_to(path)
+    (tmp_path / "hard.jsonl").hardlink_to(path)
+    other = write_jsonl(tmp_path / "other.jsonl", [{"text": "flour"}])
+    with pytest.raises(InputError, match=r"the output .* is the input .*: name another file"):
+        check(BulkJob(Task.EMBED, (other, path), str(tmp_path / output)))
 
 
 def test_output_that_the_disk_refuses(embedder: Engine, text_file: Path) -> None:
@@ -355,15 +379,15 @@ output, kill_at = sys.argv[1], int(sys.argv[2])
 calls = 0
 
 def mortal(function):
-    def call(*arguments):
+    def call(*arguments, **options):
         global calls
         calls += 1
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
+        return function(*arguments, **options)
     return call
 
-os.fsync, os.replace = mortal(os.fsync), mortal(os.replace)
+os.fsync, os.replace, os.link = mortal(os.fsync), mortal(os.replace), mortal(os.link)
 with sinks.open_sink(output) as sink:
     for row in np.arange(6, dtype=np.float32).reshape(3, 2):
         sink.write(row, {"embedding": row})
@@ -374,23 +398,86 @@ with sinks.open_sink(output) as sink:
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
 def test_killed_while_publishing(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"out{suffix}"
+    meta = output.with_name(f"{output.name}.meta.json")
     for kill_at in range(1, 20):
         output.write_text("older")
+        meta.write_text("older")
         command = [sys.executable, "-c", _KILLED_AT_CALL, str(output), str(kill_at)]
         code = subprocess.run(command, check=False).returncode
         if code == 0:
             break
         assert code == -signal.SIGKILL
-        if output.exists() and output.read_text(errors="replace") != "older":
-            check_complete(output)
-    assert kill_at == 6  # two files and the folder flushed, two renamed: then it got through
-    check_complete(output)
+        is_older = output.read_bytes() == b"older"
+        if not is_older:
+            check_rows(output)
+        if meta.exists():  # then it describes these rows
+            assert (meta.read_text() == "older") == is_older
+    # Two files flushed, the old ones put aside, the new ones in place, the folder flushed.
+    assert kill_at == 8
+    check_rows(output)
+    assert json.loads(meta.read_text()) == {"rows": 3}
 
 
-def check_complete(output: Path) -> None:
+def check_rows(output: Path) -> None:
     rows = np.load(output) if output.suffix == ".npy" else read_jsonl(output)
     assert len(rows) == 3
-    assert json.loads(output.with_name(f"{output.name}.meta.json").read_text()) == {"rows": 3}
+
+
+def refuse_calls(monkeypatch: pytest.MonkeyPatch, name: str, refuse: Callable[..., bool]) -> None:
+    function = getattr(os, name)
+
+    def call(source: Any, target: Any, **options: Any) -> None:
+        if refuse(Path(source), Path(target)):
+            raise OSError(errno.EIO, "Input/output error")
+        function(source, target, **options)
+
+    monkeypatch.setattr(os, name, call)
+
+
+@pytest.mark.parametrize("target", ["out.npy", "out.npy.meta.json"])
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("older", [{}, {"out.npy": "rows", "out.npy.meta.json": "description"}])
+def test_rename_that_fails_restores_what_was_there(
+    embedder: Engine,
+    text_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    has_links: bool,
+    older: dict[str, str],
+) -> None:
+    folder = text_file.parent
+    for name, content in older.items():
+        (folder / name).write_text(content)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    failed: list[Path] = []
+
+    def refuse(source: Path, to: Path) -> bool:
+        if to.name != target or failed:  # the second is the way back
+            return False
+        failed.append(to)
+        return True
+
+    refuse_calls(monkeypatch, "replace", refuse)
+    if not has_links:
+        refuse_calls(monkeypatch, "link", lambda source, to: source.exists())
+    with pytest.raises(InputError, match=r"cannot write .*out.npy: Input/output error"):
+        embed(embedder, text_file, folder / "out.npy")
+    assert failed
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_publishing_over_an_older_output_leaves_nothing_else(
+    embedder: Engine, text_file: Path
+) -> None:
+    output = text_file.with_name("out.npy")
+    embed(embedder, text_file, output)
+    embed(embedder, text_file, output, dimensions=8)
+    assert np.load(output).shape == (3, 8)
+    assert sorted(path.name for path in text_file.parent.iterdir()) == [
+        "in.txt",
+        "out.npy",
+        "out.npy.meta.json",
+    ]
 
 
 _STOPPED_AT_ROW = """

@@ -12,6 +12,7 @@ from poolc.errors import InputError, InvalidText, TextTooLong, UnsupportedTask
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import Ragged
 from poolc.runtime.request import Params
+from poolc.runtime.tokenize import TextTokenizer
 from poolc.spec import Task
 from tests.runtime.conftest import Variant
 from tests.runtime.texts import PAIRS, mixed
@@ -180,10 +181,56 @@ def test_errors_come_before_any_work(
     assert not executed
 
 
+@pytest.mark.parametrize("bad", ["bread " * 99, "ﷺ" * 8, "🇧🇷" * 90, [5] * 65])
+def test_too_long_comes_before_any_work(
+    embedder: Engine, monkeypatch: pytest.MonkeyPatch, bad: Any
+) -> None:
+    texts: list[Any] = mixed(3000, longest=4)
+    texts[2500] = bad
+    executed: list[int] = []
+    tokenised: list[int] = []
+    encode = TextTokenizer.encode
+
+    def encode_counted(self: TextTokenizer, items: Any, **how: Any) -> Any:
+        tokenised.append(len(items))
+        return encode(self, items, **how)
+
+    monkeypatch.setattr(TextTokenizer, "encode", encode_counted)
+    monkeypatch.setattr(embedder, "execute", lambda *_: executed.append(1))
+    with pytest.raises(TextTooLong, match="item 2500") as caught:
+        embedder.embed(texts, prompt="a ")
+    assert caught.value.index == 2500
+    assert not executed
+    assert sum(tokenised) < 100, "short texts are not tokenised ahead"
+
+
+def test_too_long_pair_comes_before_any_work(
+    embedder: Engine, cross_encoder: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = mixed(3000, longest=4)
+    texts[2500] = "bread " * 99
+    for engine in (embedder, cross_encoder):
+        monkeypatch.setattr(engine, "execute", lambda *_: pytest.fail("work was done"))
+        with pytest.raises(TextTooLong) as caught:
+            engine.score("a", texts)
+        assert caught.value.index == 2500
+
+
+def test_long_texts_are_cut_in_any_window(embedder: Engine) -> None:
+    texts = mixed(1200, longest=4)
+    texts[1100] = "bread " * 99
+    found = embedder.embed(texts, truncate=True)
+    np.testing.assert_allclose(found[1100], embedder.embed("bread " * 62)[0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"dimensions": 7},
+        {"dimensions": [8]},
+        {"normalize": "no"},
+        {"truncate": "no"},
+        {"prompt_name": ["query"]},
         {"output_dtype": "float64"},
         {"output_dtype": "binary", "dimensions": 12},
         {"prompt_name": "nonsense"},

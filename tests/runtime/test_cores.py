@@ -28,6 +28,7 @@ def cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cgroup]:
             path.write_text(text)
 
     monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     cores.allowed_cores.cache_clear()
     yield write
@@ -70,6 +71,41 @@ def test_cores_of_cgroup_v2(cgroup: Cgroup, text: str, expected: int) -> None:
 @pytest.mark.parametrize(("quota", "expected"), [("150000", 2), ("-1", 8), ("50000", 1)])
 def test_cores_of_cgroup_v1(cgroup: Cgroup, quota: str, expected: int) -> None:
     cgroup(cpu__cpucfs_quota_us=quota, cpu__cpucfs_period_us="100000")
+    assert cores.allowed_cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000"}, 2),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "500000 100000", "a/cpu.max": "300000 100000"}, 3),
+        ("0::/a/b\n", {"a/c/cpu.max": "100000 100000"}, 8),
+        ("0::/outside\n", {"cpu.max": "400000 100000"}, 4),
+        ("0::/../../other\n", {"cpu.max": "400000 100000"}, 4),
+        ("1:cpu:/\n0::/a\n", {"unified/a/cpu.max": "400000 100000"}, 4),
+        (
+            "4:cpu,cpuacct:/a\n3:memory:/b\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "250000", "cpu,cpuacct/a/cpu.cfs_period_us": "1"},
+            8,
+        ),
+        (
+            "4:cpu,cpuacct:/a\n3:memory:/b\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "25", "cpu,cpuacct/a/cpu.cfs_period_us": "10"},
+            3,
+        ),
+        ("1:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "10"}, 8),
+        ("nonsense\n", {}, 8),
+    ],
+)
+def test_cores_of_nested_cgroups(
+    cgroup: Cgroup, tmp_path: Path, own: str, files: dict[str, str], expected: int
+) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     assert cores.allowed_cores() == expected
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from poolc.errors import InvalidDimensions, InvalidOption
 from poolc.runtime.engine import Engine
+from poolc.runtime.outputs import similarity
 from poolc.runtime.request import Params
-from poolc.spec import MatryoshkaSpec, Task
+from poolc.spec import MatryoshkaSpec, Similarity, Task
 from tests.runtime.conftest import Variant
 from tests.runtime.texts import mixed
 
@@ -128,7 +129,32 @@ def test_labels_are_the_best_of_logits_too(classifier: Engine) -> None:
     assert logits.labels == classifier.classify(TEXTS).labels
 
 
-# Similarity where the model normalises nothing.
+@pytest.mark.parametrize("value", ["no", 1, 0, []])
+@pytest.mark.parametrize("name", ["normalize", "truncate", "use_activation", "add_special_tokens"])
+def test_switches_are_true_or_false(embedder: Engine, name: str, value: Any) -> None:
+    with pytest.raises(InvalidOption, match=f"{name} is .*; allowed: True, False, None") as caught:
+        embedder.prepare(Task.EMBED, TEXTS, Params(**{name: value}))
+    assert caught.value.param == name
+
+
+# Similarity.
+
+
+@pytest.mark.parametrize("asked", [None, *Similarity])
+def test_similarity_of_a_request(
+    embedder: Engine, variant: Variant, asked: Similarity | None
+) -> None:
+    engine = variant(embedder, similarity=Similarity.EUCLIDEAN, normalize=False)
+    prepared = engine.prepare(Task.SCORE, [("a", text) for text in TEXTS], Params(similarity=asked))
+    found = engine.finish(prepared, engine.submit(prepared).wait())
+    left, right = engine.embed("a"), engine.embed(TEXTS)
+    expected = similarity(left, right, asked or Similarity.EUCLIDEAN)
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-5)
+
+
+def test_similarity_of_another_type(embedder: Engine) -> None:
+    with pytest.raises(InvalidOption, match="similarity is 'cosine'"):
+        embedder.prepare(Task.SCORE, [("a", "b")], Params(similarity="cosine"))  # type: ignore[arg-type]
 
 
 def test_score_of_a_zero_like_dimension_is_finite(embedder: Engine, variant: Variant) -> None:

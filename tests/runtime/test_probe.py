@@ -15,7 +15,17 @@ from packaging.requirements import Requirement
 
 from poolc.errors import MissingDependency
 from poolc.runtime import probe as probing
-from poolc.runtime.probe import EXTRAS, Machine, probe, probe_gpu, probe_machine, probe_onnxruntime
+from poolc.runtime.probe import (
+    EXTRAS,
+    Gpu,
+    Machine,
+    OnnxRuntime,
+    Provider,
+    probe,
+    probe_gpu,
+    probe_machine,
+    probe_onnxruntime,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -24,7 +34,6 @@ def test_probe_of_this_machine() -> None:
     found = probe()
     assert found.onnxruntime.version == onnxruntime.__version__
     assert found.packages["compile"]["torch"] is not None
-    assert found.advice == ()
 
 
 def test_machine_is_sound() -> None:
@@ -103,7 +112,7 @@ def test_onnxruntime_problem_is_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "import_onnxruntime", both)
     found = probe()
     assert found.onnxruntime.providers == ()
-    assert found.advice == ("onnxruntime and onnxruntime-gpu are both installed",)
+    assert found.advice[0] == ("onnxruntime and onnxruntime-gpu are both installed")
 
 
 def test_missing_packages_are_advice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +121,7 @@ def test_missing_packages_are_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         probing, "_version", lambda name: None if name in missing else version(name)
     )
-    assert probe().advice == (
+    assert probe().advice[:2] == (
         'to compile models (missing torch): pip install "poolc[compile]"',
         'to serve over HTTP (missing uvicorn): pip install "poolc[serve]"',
     )
@@ -145,6 +154,43 @@ def test_gpu_problem_is_told(monkeypatch: pytest.MonkeyPatch, outcome: Any, prob
     found = probe_gpu()
     assert found.devices == ()
     assert problem in str(found.problem)
+
+
+GPU = ("NVIDIA H100, 81559 MiB, 570.1, 9.0",)
+RTX = ("NVIDIA GeForce RTX 5090, 32607 MiB, 570.1, 12.0",)
+BUILDERS = {"tensorrt": "11.0", "tensorrt_rtx": None}
+CPU_WHEEL = (Provider("CPUExecutionProvider"),)
+GPU_WHEEL = (Provider("CUDAExecutionProvider"), *CPU_WHEEL)
+
+
+@pytest.mark.parametrize(
+    ("providers", "gpu", "expected"),
+    [
+        (CPU_WHEEL, Gpu(), ["an NVIDIA GPU and its driver (none was found"]),
+        (CPU_WHEEL, Gpu(problem="nvidia-smi failed: 9"), ["driver (nvidia-smi failed: 9)"]),
+        (GPU_WHEEL, Gpu(GPU, builders=BUILDERS), []),
+        (CPU_WHEEL, Gpu(GPU, builders=BUILDERS), ['pip install "poolc[gpu]"']),
+        (GPU_WHEEL, Gpu(GPU), ["for the tensorrt target: pip install tensorrt"]),
+        (GPU_WHEEL, Gpu(RTX, builders=BUILDERS), ["target: pip install tensorrt-rtx"]),
+        (
+            (Provider("CUDAExecutionProvider", "no libcudnn"),),
+            Gpu(GPU, builders=BUILDERS),
+            ['no libcudnn): pip install "onnxruntime-gpu[cuda,cudnn]"'],
+        ),
+    ],
+)
+def test_gpu_advice(
+    monkeypatch: pytest.MonkeyPatch,
+    providers: tuple[Provider, ...],
+    gpu: Gpu,
+    expected: list[str],
+) -> None:
+    found = OnnxRuntime("1.24.0", providers)
+    monkeypatch.setattr(probing, "probe_onnxruntime", lambda: found)
+    monkeypatch.setattr(probing, "probe_gpu", lambda: gpu)
+    advice = probe().advice
+    assert len(advice) == len(expected)
+    assert all(part in line for part, line in zip(expected, advice, strict=True))
 
 
 def test_extras_are_those_of_pyproject() -> None:

@@ -45,6 +45,21 @@ def test_streams_equal_lists(
     assert [np.shape(row)[1] for row in token_rewarder.reward_iter(TEXTS)] == [32] * 20
 
 
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_streams_and_async_twins_with_prompts(embedder: Engine, kind: str) -> None:
+    expected = getattr(embedder, f"embed_{kind}")(TEXTS)
+    streamed = list(getattr(embedder, f"embed_{kind}_iter")(iter(TEXTS)))
+    np.testing.assert_array_equal(np.stack(streamed), expected)
+    np.testing.assert_array_equal(asyncio.run(getattr(embedder, f"aembed_{kind}")(TEXTS)), expected)
+    assert not np.array_equal(expected, embedder.embed(TEXTS))
+
+
+@pytest.mark.parametrize("texts", [None, 5, b"bytes", {"text": 1}, np.array("text")])
+def test_stream_of_no_iterable(embedder: Engine, texts: Any) -> None:
+    with pytest.raises(InvalidText, match="allowed: a string or a list of strings"):
+        next(embedder.embed_iter(texts))
+
+
 def test_stream_of_nothing(embedder: Engine) -> None:
     assert list(embedder.embed_iter([])) == []
 
@@ -105,7 +120,7 @@ class Recorder(Calls):
     def require(self, task: Task) -> None:
         pass
 
-    def check(self, task: Task, items: Sequence[Item]) -> None:
+    def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
         pass
 
     def prepare(

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
+from poolc.runtime import excerpts
 from poolc.runtime.engine import Engine
+from poolc.runtime.items import check_items
 from poolc.runtime.request import Item
-from poolc.runtime.tokenize import Limits, TextTokenizer, check_items
+from poolc.runtime.tokenize import Limits, TextTokenizer
 from tests.models import MAX_LENGTH
 from tests.runtime.texts import PAIRS, VARIED
 
@@ -29,6 +31,7 @@ class Kind:
     """One tokenizer of ours and the AutoTokenizer that it must equal."""
 
     def __init__(self, path: Path, auto: Any, *, has_type_ids: bool) -> None:
+        self.path = path
         self.auto = auto
         self.has_type_ids = has_type_ids
         self.ours = TextTokenizer(path, Limits(MAX_LENGTH, len(auto), has_type_ids))
@@ -260,6 +263,85 @@ def test_tokenizer_file_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(ArtifactCorrupt, match=r"tokenizer\.json cannot be read"):
         TextTokenizer(path, Limits(8, 8, has_type_ids=False))
+
+
+# Very long texts.
+
+WORDS = " ".join(f"{i} bread, needs: flour 東京 {i * i}" for i in range(20_000))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("limit", [5, 64])
+def test_very_long_text_is_cut_as_if_it_was_read(kind: Kind, side: str, limit: int) -> None:
+    ours = TextTokenizer(kind.path, Limits(64, len(kind.auto), kind.has_type_ids, side))
+    text = WORDS[:100_000]
+    assert excerpts.is_long(text, limit)
+    for item in (text, (text, "the dog"), ("the dog", text), (text, text[:50_000])):
+        (found,) = ours.encode([item], truncate=True, max_length=limit)
+        (whole,) = ours._batch([item], limit, special=True)
+        assert found.ids.tolist() == whole.ids
+        assert found.truncated
+
+
+def test_very_long_text_is_not_read_to_its_end(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    count, batch = kind.ours._count, kind.ours._batch
+
+    def counted(texts: Any) -> Any:
+        read.extend(map(len, texts))
+        return count(texts)
+
+    def batched(texts: Any, *args: Any, **options: Any) -> Any:
+        read.extend(map(len, texts))
+        return batch(texts, *args, **options)
+
+    monkeypatch.setattr(kind.ours, "_count", counted)
+    monkeypatch.setattr(kind.ours, "_batch", batched)
+    with pytest.raises(TextTooLong, match=r"item 1 has at least [0-9]+ tokens; the limit is 64"):
+        kind.ours.encode(["fine", WORDS])
+    kind.ours.encode([WORDS], truncate=True)
+    assert sum(read) < 50_000
+
+
+@pytest.mark.parametrize("text", [" " * 200_000 + "a dog", "x" * 200_000])
+def test_long_text_of_few_tokens_is_read(wordpiece: Kind, text: str) -> None:
+    for truncate in (True, False):
+        (sequence,) = wordpiece.ours.encode([text], truncate=truncate)
+        assert sequence.ids.tolist() == wordpiece.expected(text)[0]
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize("item", [" " * 1_100_000 + "a dog", ("a", "x" * 1_100_000)])
+def test_millions_of_characters_of_few_tokens_are_refused(
+    wordpiece: Kind, item: Item, truncate: bool
+) -> None:
+    with pytest.raises(
+        TextTooLong, match=r"item 1 has 1100[0-9]+ characters; .* 1048576"
+    ) as caught:
+        wordpiece.ours.encode(["a", item], truncate=truncate)
+    assert caught.value.index == 1
+
+
+def test_pair_of_millions_of_characters_is_refused(wordpiece: Kind) -> None:
+    with pytest.raises(TextTooLong, match=r"item 0 has 1400[0-9]+ characters"):
+        wordpiece.ours.encode([("bread " * 233_400, "bread " * 10_000)], truncate=True)
+
+
+def test_many_items_are_tokenised_in_runs(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    batch = kind.ours._batch
+
+    def batched(texts: Any, *args: Any, **options: Any) -> Any:
+        runs.append(len(texts))
+        return batch(texts, *args, **options)
+
+    monkeypatch.setattr(kind.ours, "_batch", batched)
+    found = kind.ours.encode([f"dog {i % 10}" for i in range(3000)], indices=range(7, 3007))
+    assert runs == [1024, 1024, 952]
+    assert found[2999].ids.tolist() == kind.expected("dog 9")[0]
+    runs.clear()
+    kind.ours.encode(["a b " * 50_000, "a", "b c " * 25_000, "b"], truncate=True)
+    assert runs == [2, 2]
 
 
 # Together.

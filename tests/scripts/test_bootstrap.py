@@ -24,7 +24,7 @@ Collecting filelock (from torch==2.13.0)
 """
 CPU_FROM_AN_INDEX = """Looking in indexes: https://index.example/whl/cpu
 Collecting torch==2.13.0
-  Downloading https://index.example/torch-2.13.0%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl (190 MB)
+  Downloading https://a.example/torch-2.13.0%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl (190 MB)
 """
 CPU_OF_A_MAC = """Collecting torch==2.13.0
   Downloading torch-2.13.0-cp311-none-macosx_11_0_arm64.whl (81.1 MB)

@@ -13,9 +13,9 @@ import numpy as np
 from poolc.errors import UnsupportedTask
 from poolc.runtime import batching, heads
 from poolc.runtime.engine import Engine
+from poolc.runtime.items import check_items
 from poolc.runtime.outputs import Float32
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
-from poolc.runtime.tokenize import check_items
 from poolc.spec import MAIN_SET, POOLED, TOKEN_EMBEDDINGS, TOKENS_SET, ModelSpec, Task
 
 SPEC = ModelSpec(

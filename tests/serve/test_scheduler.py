@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from poolc.errors import BackendError, InvalidText, Overloaded
 from poolc.runtime.outputs import Ragged
-from poolc.runtime.request import Params
+from poolc.runtime.request import Item, Params, Prepared
 from poolc.serve.errors import Draining
 from poolc.serve.scheduler import Answer, Scheduler
+from poolc.serve.settings import Settings
 from poolc.spec import Task
 from tests.serve.conftest import MakeFake
 from tests.serve.fakes import FakeEngine, vector_of
@@ -23,7 +25,7 @@ NO_LIMIT = 1 << 30
 
 
 def scheduler_of(fake: FakeEngine, max_queued_tokens: int = NO_LIMIT) -> Scheduler:
-    return Scheduler(fake.engine, max_queued_tokens)
+    return Scheduler(fake.engine, Settings(max_queued_tokens=max_queued_tokens))
 
 
 async def embed(scheduler: Scheduler, *texts: str) -> Answer:
@@ -241,6 +243,92 @@ def test_ask_larger_than_the_queue_is_served_when_it_is_empty(make_fake: MakeFak
         scheduler = scheduler_of(make_fake(), max_queued_tokens=10)
         texts = ["more than ten characters", "and more"]
         assert is_answer_to(await embed(scheduler, *texts), texts)
+
+    asyncio.run(main())
+
+
+def test_ask_is_admitted_before_it_is_tokenised(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake, max_queued_tokens=100)
+        may_go_on = threading.Event()
+        prepare = fake.prepare
+
+        def prepare_slowly(task: Task, items: Sequence[Item], params: Params) -> Prepared:
+            assert may_go_on.wait(20)
+            return prepare(task, items, params)
+
+        fake.prepare = prepare_slowly  # type: ignore[method-assign]
+        first = asyncio.ensure_future(embed(scheduler, "x" * 100, "x" * 100))
+        await asyncio.sleep(0)
+        assert scheduler._queued_tokens == 2 * (25 + 2)
+        with pytest.raises(Overloaded, match="54 tokens wait, the limit is 100"):
+            await embed(scheduler, "東" * 50)
+        may_go_on.set()
+        assert is_answer_to(await first, ["x" * 100] * 2)
+        assert scheduler._queued_tokens == 0
+
+    asyncio.run(main())
+
+
+def test_ask_refused_items_leave_the_queue(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        scheduler = scheduler_of(make_fake())
+        with pytest.raises(InvalidText):
+            await embed(scheduler, "good", "")
+        assert scheduler._queued_tokens == 0
+
+    asyncio.run(main())
+
+
+def test_ask_too_many_items(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        scheduler = Scheduler(fake.engine, Settings(max_items=3))
+        with pytest.raises(InvalidText, match="has 4 items; this server takes 3"):
+            await embed(scheduler, *"abcd")
+        assert fake.prepared == 0
+        assert is_answer_to(await embed(scheduler, *"abc"), list("abc"))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("broken", ["plan", "submit"])
+def test_ask_fails_where_planning_does(make_fake: MakeFake, broken: str) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, "first"))]
+        await started(fake, 1)
+        asked += [asyncio.ensure_future(embed(scheduler, text)) for text in ("one", "two")]
+        await queued(scheduler, 11)
+        owner = fake if broken == "plan" else fake.executor
+        works = getattr(owner, broken)
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        setattr(owner, broken, fail)
+        fake.release()
+        async with asyncio.timeout(20):
+            first, *others = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(first, Answer) and is_answer_to(first, ["first"])
+        assert [type(other) for other in others] == [ZeroDivisionError] * 2
+        assert scheduler._queued_tokens == 0
+        setattr(owner, broken, works)
+        assert is_answer_to(await embed(scheduler, "next"), ["next"])
+
+    asyncio.run(main())
+
+
+def test_ask_fails_where_rows_are_missing(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1)
+        fake.execute = lambda *_: []  # type: ignore[method-assign]
+        with pytest.raises(BackendError, match="0 rows came back for 1"):
+            async with asyncio.timeout(20):
+                await embed(scheduler_of(fake), "text")
 
     asyncio.run(main())
 

@@ -69,7 +69,7 @@ def check(job: BulkJob) -> int:
     """
     if job.task not in _ROWS:
         raise InvalidOption(f"there are no jobs of {job.task}; allowed: {', '.join(_ROWS)}")
-    check_output(job.output)
+    check_output(job.output, job.inputs)
     return check_inputs(job.inputs, job.columns, pairs=job.task is Task.SCORE)
 
 

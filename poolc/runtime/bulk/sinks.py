@@ -1,8 +1,9 @@
 """Writing the output of a job: JSON lines or one NumPy array, published whole.
 
 Rows go to a hidden file beside the output; ``publish`` flushes it to disk and renames it, so that a
-killed job leaves nothing that looks complete. ``<output>.meta.json`` describes the rows and is in
-place before they are. Knows nothing about engines or tasks.
+killed job leaves nothing that looks complete. ``<output>.meta.json`` describes the rows and follows
+them into place: where it stands beside an output, it is that output's. An older output stays until
+the new one replaces it, and comes back when that fails. Knows nothing about engines or tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import secrets
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -95,10 +96,11 @@ class NpySink(Sink):
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def check_output(output: str) -> None:
-    """Refuse an output that could not be written, before any work.
+def check_output(output: str, inputs: Sequence[Path]) -> None:
+    """Refuse an output that could not be written, or only over an input, before any work.
 
-    Raises InvalidOption for a suffix that is no format, InputError for a folder that is not there.
+    Raises InvalidOption for a suffix that is no format, InputError for a folder that is not there
+    and for a file that is also an input, under another name or by its ``.meta.json`` too.
     """
     if output == STDOUT:
         return
@@ -109,8 +111,14 @@ def check_output(output: str) -> None:
             f"lines), {NPY_SUFFIX} (one array), {STDOUT} (JSON lines to standard output)",
             param="output",
         )
-    if path.is_dir():
-        raise InputError(f"the output {path} is a folder", param="output")
+    for written in (path, _meta_path(path)):
+        if os.path.isdir(written):  # False where the name is too long, which writing will say
+            raise InputError(f"the output {written} is a folder", param="output")
+        for read in inputs:
+            if _is_same_file(written, read):
+                raise InputError(
+                    f"the output {written} is the input {read}: name another file", param="output"
+                )
     if not path.parent.is_dir():
         raise InputError(f"the output's folder {path.parent} does not exist", param="output")
 
@@ -130,21 +138,64 @@ def open_sink(output: str) -> Iterator[Sink]:
 
 
 def _publish(file: IO[bytes], path: Path, meta: Mapping[str, Any]) -> None:
-    meta_path = path.with_name(path.name + META_SUFFIX)
+    meta_path = _meta_path(path)
     with _removed_after(_part(meta_path).open("xb")) as meta_file:
         meta_file.write(orjson.dumps(meta, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         meta_file.flush()
         os.fsync(meta_file.fileno())
         os.fsync(file.fileno())
-        # An older output must not stand beside the new description.
-        path.unlink(missing_ok=True)
-        os.replace(meta_file.name, meta_path)
-        os.replace(file.name, path)
+        _replace_both((Path(file.name), path), (Path(meta_file.name), meta_path))
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _replace_both(rows: tuple[Path, Path], meta: tuple[Path, Path]) -> None:
+    """Rename rows and description, each a (from, to); after an error the old ones are there."""
+    old_meta, old_rows = _part(meta[1]), _part(rows[1])
+    with contextlib.ExitStack() as undo:
+        undo.callback(_restore, old_meta, meta[1])
+        undo.callback(_restore, old_rows, rows[1])
+        # The old description goes first: none may ever stand beside rows of another job.
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(meta[1], old_meta)
+        with contextlib.suppress(FileNotFoundError):
+            _keep(rows[1], old_rows)
+        if not os.path.lexists(rows[1]):
+            undo.callback(rows[1].unlink, missing_ok=True)
+        os.replace(*rows)
+        os.replace(*meta)
+        undo.pop_all()
+    for old in (old_rows, old_meta):
+        old.unlink(missing_ok=True)
+
+
+def _keep(path: Path, aside: Path) -> None:
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links: for a moment nothing is at ``path``
+        os.replace(path, aside)
+
+
+def _restore(aside: Path, path: Path) -> None:
+    if os.path.lexists(aside):
+        os.replace(aside, path)
+        aside.unlink(missing_ok=True)  # renaming one link over another of a file keeps both
+
+
+def _meta_path(path: Path) -> Path:
+    return path.with_name(path.name + META_SUFFIX)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there (yet)
+        return False
 
 
 def _part(path: Path) -> Path:

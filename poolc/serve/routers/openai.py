@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from poolc.errors import InvalidDimensions, InvalidOption
+from poolc.errors import InvalidDimensions
 from poolc.runtime.outputs import Float32
 from poolc.serve.bodies import (
     base64_float32,
@@ -60,7 +60,7 @@ async def embeddings(request: Request) -> Response:
     asked = await read_body(request, EmbeddingRequest, request.app.state.settings.max_body_bytes)
     model = registry.find(asked.model)
     _check(model, asked)
-    work = model.scheduler.ask(Task.EMBED, asked.input, asked.params())
+    work = model.scheduler.ask(Task.EMBED, asked.input, asked.params(model.engine.max_length))
     answer = await unless_client_leaves(request, work)
     vectors = np.asarray(answer.result, dtype=np.float32)  # [texts, dim]
 
@@ -109,13 +109,6 @@ def _check(model: Served, asked: EmbeddingRequest) -> None:
         raise InvalidDimensions(
             f'Model "{model.shown_name(asked.model)}" does not support matryoshka representation, '
             "changing output dimensions will lead to poor results."
-        )
-    limit = asked.truncate_prompt_tokens
-    if limit is not None and limit != -1 and not 1 <= limit <= engine.max_length:
-        raise InvalidOption(
-            f"truncate_prompt_tokens is {limit}; allowed: 1 to {engine.max_length}, "
-            "or -1 for as much as the model accepts",
-            param="truncate_prompt_tokens",
         )
 
 

@@ -274,6 +274,11 @@ def test_embeddings_body_too_large(embedder: Engine, make_client: MakeClient) ->
     assert "100 bytes" in error["message"]
 
 
+def test_embeddings_too_many(embedder: Engine, make_client: MakeClient) -> None:
+    client = make_client(Settings(max_items=2), tiny=embedder)
+    assert "3 items; this server takes 2" in error_of(post(client, input=TEXTS))["message"]
+
+
 def test_embeddings_of_a_classifier(classifier: Engine, make_client: MakeClient) -> None:
     error = error_of(post(make_client(tiny=classifier), input="x", dimensions=8))
     assert "does not support embed" in error["message"]

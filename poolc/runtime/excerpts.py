@@ -1,0 +1,64 @@
+"""How much of a very long text has to be read. Knows nothing about tasks, files or requests.
+
+A tokenizer takes some 150 bytes of memory a character. Read whole, one text of a few megabytes
+would take hundreds of them, only to be refused or cut to a few hundred tokens. Its beginning (its
+end, where the beginning is what truncation drops) says as much, once it has enough tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Count = Callable[[Sequence[str]], list[int]]
+"""Texts -> the number of tokens of each, without special tokens."""
+
+# The first excerpt is as long as this says; prose has 3 to 5 characters a token.
+_CHARS_PER_TOKEN = 8
+# Tokens this far from where an excerpt was cut are those of the whole text. Text is split into
+# words first, so the cut changes the word that it falls into: in WordPiece at most a hundred tokens
+# (longer words are one unknown token), in BPE and Unigram, whose choices reach a few tokens, fewer.
+SLACK_TOKENS = 1024
+_GROWTH = 4
+# Spaces, or letters without a space, can be any number of characters a token: a text of more than
+# this, and of no more tokens than the model takes, is refused rather than read.
+_MOST_CHARS = 1 << 20
+
+
+def most_chars(limit: int) -> int:
+    """Return how many characters of one text are read at most, for ``limit`` tokens."""
+    return max(_MOST_CHARS, _GROWTH * _first_size(limit))
+
+
+def is_long(text: str, limit: int) -> bool:
+    """Return whether reading an excerpt, and then keeping it, is less work than reading it all."""
+    return len(text) > 2 * _first_size(limit)
+
+
+def excerpts(
+    texts: Sequence[str], limit: int, count: Count, *, keep_end: bool
+) -> list[tuple[str, int] | None]:
+    """Return, of each text, an excerpt of more than ``limit`` + ``SLACK_TOKENS`` tokens and their
+    number; None where no excerpt of at most ``most_chars`` has so many."""
+    found: list[tuple[str, int] | None] = [None] * len(texts)
+    pending = list(range(len(texts)))
+    size = _first_size(limit)
+    while pending and size <= most_chars(limit):
+        parts = {i: _part(texts[i], size, keep_end) for i in pending}
+        parts = {i: part for i, part in parts.items() if len(part) <= most_chars(limit)}
+        for i, num_tokens in zip(parts, count(list(parts.values())), strict=True):
+            if num_tokens > limit + SLACK_TOKENS:
+                found[i] = parts[i], num_tokens
+        size *= _GROWTH
+        pending = [i for i in parts if found[i] is None and size < len(texts[i])]
+    return found
+
+
+def _first_size(limit: int) -> int:
+    return (limit + SLACK_TOKENS) * _CHARS_PER_TOKEN
+
+
+def _part(text: str, size: int, keep_end: bool) -> str:
+    if not keep_end:
+        return text[:size]
+    # Long numbers are grouped from their first digit, so an end has to begin where a word does.
+    return text[max(0, text.rfind(" ", 0, max(0, len(text) - size))) :]

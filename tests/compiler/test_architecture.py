@@ -1,0 +1,167 @@
+"""Reading weights: what is missing or of another shape is named, and half precision is widened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BloomConfig, DebertaV2Config, MPNetConfig, PretrainedConfig, RobertaConfig
+
+from poolc.compiler.architecture import (
+    Architecture,
+    architecture_name,
+    load_weights,
+    one_line,
+    probe,
+    read_config,
+)
+from poolc.errors import CorruptWeights
+from tests.compiler.folders import classifier, edit_json, encoder
+from tests.models import HIDDEN, bert_config
+
+WEIGHTS = "model.safetensors"
+
+
+def read(folder: Path, *, classifies: bool = False) -> Architecture:
+    config = read_config(folder, trust_remote_code=False)
+    return probe(config, classifies=classifies, trust_remote_code=False)
+
+
+def load(folder: Path, *, classifies: bool = False) -> Any:
+    arch = read(folder, classifies=classifies)
+    return load_weights(folder, arch, trust_remote_code=False, attention="sdpa")
+
+
+def change(folder: Path, **tensors: torch.Tensor | None) -> None:
+    """Replace tensors by the end of their names; None drops one."""
+    kept = load_file(folder / WEIGHTS)
+    for end, value in tensors.items():
+        (name,) = (name for name in kept if name.endswith(end.replace("__", ".")))
+        if value is None:
+            del kept[name]
+        else:
+            kept[name] = value
+    save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        (bert_config(100, max_position_embeddings=77), 77),
+        (RobertaConfig(vocab_size=100, max_position_embeddings=514, pad_token_id=1), 512),
+        (RobertaConfig(vocab_size=100, max_position_embeddings=514, pad_token_id=0), 513),
+        (MPNetConfig(vocab_size=100, max_position_embeddings=514), 512),
+        (DebertaV2Config(vocab_size=100, position_biased_input=False), 512),
+        (BloomConfig(vocab_size=100, hidden_size=HIDDEN, n_head=4, n_layer=1), None),
+    ],
+)
+def test_probe_positions(config: PretrainedConfig, limit: int | None) -> None:
+    config.update({"num_hidden_layers": 1})
+    arch = probe(config, classifies=False, trust_remote_code=False)
+    assert (arch.position_limit, arch.vocab_size) == (limit, 100)
+    assert arch.name == architecture_name(config) == config.model_type
+
+
+def test_load_weights(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model")
+    model = load(folder)
+    assert (model.dtype, model.training) == (torch.float32, False)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_load_weights_widens_half_precision(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model")
+    halves = {name: value.half() for name, value in load_file(folder / WEIGHTS).items()}
+    save_file(halves, folder / WEIGHTS, metadata={"format": "pt"})
+    edit_json(folder / "config.json", dtype="float16")
+    loaded = load(folder).state_dict()
+    for name, value in halves.items():
+        torch.testing.assert_close(loaded[name], value.float(), rtol=0, atol=0)
+
+
+def test_load_weights_needs_no_pooler(tmp_path: Path) -> None:
+    """No head of poolc's reads it, and many encoders are saved without."""
+    folder = encoder(tmp_path / "model")
+    change(folder, pooler__dense__weight=None, pooler__dense__bias=None)
+    assert load(folder).embeddings is not None
+
+
+def test_load_weights_of_a_larger_class(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "model", num_labels=3)
+    assert not hasattr(load(folder), "classifier")
+    assert load(folder, classifies=True).classifier.out_features == 3
+
+
+def test_load_weights_missing_tensors(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model")
+    change(folder, word_embeddings__weight=None)
+    with pytest.raises(CorruptWeights) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        "1 tensors that BertModel needs are not in the weights (embeddings.word_embeddings.weight):"
+        " either the files are incomplete or they are not those of BertModel"
+    )
+
+
+def test_load_weights_without_the_head(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model", architectures=["BertForSequenceClassification"])
+    edit_json(folder / "config.json", architectures=["BertForSequenceClassification"])
+    with pytest.raises(CorruptWeights, match=r"^2 tensors .* \(classifier.bias, classifier.weight"):
+        load(folder, classifies=True)
+
+
+def test_load_weights_of_another_model(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model")
+    save_file({"unrelated": torch.zeros(2)}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(CorruptWeights, match=r"^3\d tensors .*, \.\.\.\): either the files are"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {"word_embeddings__weight": torch.zeros(9, HIDDEN)},
+            r"^1 tensors have another shape than config.json gives BertModel: "
+            r"embeddings.word_embeddings.weight is \[9, 32\] in the weights and should be \[3",
+        ),
+        ({"pooler__dense__bias": torch.zeros(9)}, r"^1 tensors .* pooler.dense.bias is \[9\]"),
+    ],
+)
+def test_load_weights_of_another_shape(
+    tensors: dict[str, torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    folder = encoder(tmp_path / "model")
+    change(folder, **tensors)
+    with pytest.raises(CorruptWeights, match=message):
+        load(folder)
+
+
+def test_load_weights_of_other_labels(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "model", num_labels=3)
+    edit_json(folder / "config.json", id2label={str(i): str(i) for i in range(5)})
+    with pytest.raises(CorruptWeights, match=r"classifier.bias is \[3\] in the weights and should"):
+        load(folder, classifies=True)
+
+
+def test_load_weights_without_any(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model")
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(CorruptWeights, match="the weights of BertModel cannot be loaded: "):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("two\n  lines\n"), "two lines"),
+        (ValueError(), "ValueError"),
+        (KeyError("name"), "KeyError 'name'"),
+    ],
+)
+def test_one_line(error: Exception, text: str) -> None:
+    assert one_line(error) == text
