@@ -6,13 +6,13 @@ nothing about tasks or graphs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
@@ -52,11 +52,7 @@ class TextTokenizer:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.limits = limits
-        self._path = path
-        self._strict = _load(path)
-        # Truncation is state of a tokenizer: a second one, under a lock, leaves the first alone.
-        self._truncating: Tokenizer | None = None
-        self._lock = threading.Lock()
+        self._tokenizer = _load(path)
 
     def encode(
         self, items: Sequence[Item], *, truncate: bool = False, **how: Unpack[How]
@@ -90,7 +86,7 @@ class TextTokenizer:
         limit, indices = self._limit(how.get("max_length")), how.get("indices", range(len(items)))
         special = how.get("add_special_tokens", True)
         room = {
-            is_pair: limit - (self._strict.num_special_tokens_to_add(is_pair) if special else 0)
+            is_pair: limit - (self._tokenizer.num_special_tokens_to_add(is_pair) if special else 0)
             for is_pair in (False, True)
         }
         prefix = how.get("prefix", "")
@@ -116,7 +112,7 @@ class TextTokenizer:
     def _normalized_bytes(self, text: str) -> int:
         if text.isascii():
             return len(text)
-        normalizer = self._strict.normalizer
+        normalizer = self._tokenizer.normalizer
         return len((text if normalizer is None else normalizer.normalize_str(text)).encode())
 
     def _limit(self, max_length: int | None) -> int:
@@ -147,11 +143,13 @@ class TextTokenizer:
                 raise _too_long(f"at least {least}", limit, called[place])
             texts[place] = self._cut(texts[place], found, limit, called[place])
         special = how.get("add_special_tokens", True)
-        encodings = iter(self._batch(texts, limit if truncate else None, special=special))
+        if special and truncate:
+            _check_room(self._tokenizer, texts, limit)
+        encodings = iter(self._batch(texts, special=special))
         sequences = []
         for item, index in zip(items, indices, strict=True):
             if is_text(item):
-                sequence = self._from_encoding(next(encodings), limit)
+                sequence = self._from_encoding(next(encodings), limit if truncate else None)
             else:
                 sequence = self._from_ids(item, limit)
             if len(sequence) > limit:
@@ -187,9 +185,10 @@ class TextTokenizer:
         return found
 
     def _count(self, texts: Sequence[str]) -> list[int]:
-        if not texts:
-            return []
-        return [len(e) for e in self._strict.encode_batch(texts, add_special_tokens=False)]
+        return [len(encoding) for encoding in self._batch(texts, special=False)]
+
+    def _batch(self, texts: Sequence[Text], *, special: bool) -> list[Encoding]:
+        return self._tokenizer.encode_batch(texts, add_special_tokens=special) if texts else []
 
     def _cut(self, text: Text, found: dict[int, tuple[str, int]], limit: int, index: int) -> Text:
         """Return a text that truncation cuts to the same tokens as ``text``."""
@@ -206,27 +205,31 @@ class TextTokenizer:
             raise _too_many_characters(longest, limit, index)
         return text
 
-    def _batch(self, texts: list[Text], limit: int | None, *, special: bool) -> list[Encoding]:
-        if not texts:
-            return []
-        if limit is None:
-            return self._strict.encode_batch(texts, add_special_tokens=special)
-        with self._lock:
-            if self._truncating is None:
-                self._truncating = _load(self._path)
-            tokenizer = self._truncating
-            if special:
-                _check_room(tokenizer, texts, limit)
-            if tokenizer.truncation is None or tokenizer.truncation["max_length"] != limit:
-                tokenizer.enable_truncation(limit, direction=self.limits.truncation_side)
-            return tokenizer.encode_batch(texts, add_special_tokens=special)
-
-    def _from_encoding(self, encoding: Encoding, limit: int) -> TokenSequence:
+    def _from_encoding(self, encoding: Encoding, limit: int | None) -> TokenSequence:
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64) if self.limits.has_type_ids else None
-        # ``overflowing`` builds objects for every window cut off: ask only where one can be.
-        truncated = len(ids) >= limit and bool(encoding.overflowing)
-        return TokenSequence(ids, types, truncated)
+        if limit is None or len(ids) <= limit:
+            return TokenSequence(ids, types)
+        kept = self._kept(encoding, limit)
+        return TokenSequence(ids[kept], None if types is None else types[kept], truncated=True)
+
+    def _kept(self, encoding: Encoding, limit: int) -> npt.NDArray[np.int64]:
+        """Return which tokens truncation keeps, as the library's ``longest_first`` does.
+
+        The library's own builds an object for every piece that it cuts off, and of two texts for
+        every pair of pieces: gigabytes for a long pair.
+        """
+        sides = np.array([-1 if side is None else side for side in encoding.sequence_ids])
+        kept = [np.flatnonzero(sides == -1)]  # the special tokens
+        places = [np.flatnonzero(sides == side) for side in (0, 1)]
+        room = limit - len(kept[0])
+        first, second = map(len, places)
+        shorter = min(first, second, room // 2)
+        shares = (room - shorter, shorter) if first > second else (shorter, room - shorter)
+        for place, share in zip(places, shares, strict=True):
+            left = self.limits.truncation_side == "left"
+            kept.append(place[len(place) - share :] if left else place[:share])
+        return np.sort(np.concatenate(kept))
 
     def _from_ids(self, item: Any, limit: int) -> TokenSequence:
         cut = len(item) > limit
@@ -280,9 +283,9 @@ def _load(path: Path) -> Tokenizer:
 
 
 def _check_room(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], limit: int) -> None:
-    """Refuse a limit below the special tokens: the library would then not truncate at all."""
+    """Refuse a limit below the special tokens, which are never cut off."""
     forms = {isinstance(text, tuple) for text in texts}
-    needed = max(tokenizer.num_special_tokens_to_add(is_pair) for is_pair in forms)
+    needed = max((tokenizer.num_special_tokens_to_add(form) for form in forms), default=0)
     if limit < needed:
         raise InvalidOption(
             f"max_length is {limit}, but the special tokens alone are {needed}", param="max_length"

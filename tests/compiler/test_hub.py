@@ -114,14 +114,17 @@ def test_download_again_fetches_nothing(hub: Hub, model_files: dict[str, bytes])
     assert [line.split("?")[0] for line in asked(hub)] == [f"GET /api/models/{NAME}"]
 
 
-def test_download_reports_a_large_file_as_it_comes(hub: Hub) -> None:
-    hub.add(NAME, {"model.safetensors": bytes(25_000_000)})
+def test_download_reports_a_large_file_as_it_comes(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
+    hub.add(NAME, {"model.safetensors": bytes(250_000)})
     events: list[Event] = []
     download(NAME, None, SELECT, Progress(events.append))
     done = [event["done"] for event in events]
     assert done == sorted(done)
     assert len(done) > 1
-    assert done[-1] == events[-1]["total"] == 25_000_000
+    assert done[-1] == events[-1]["total"] == 250_000
 
 
 # What goes wrong.

@@ -24,7 +24,7 @@ from tests.compiler.folders import (
     roberta,
     sentence_transformer,
 )
-from tests.models import HIDDEN, MAX_LENGTH, save_model, wordpiece, write_json
+from tests.models import HIDDEN, MAX_LENGTH, save_model, wordpiece, write_json, write_pooling
 
 EMBEDS = (Task.EMBED, Task.SCORE, Task.ENCODE)
 ST_FILE = "config_sentence_transformers.json"
@@ -242,6 +242,15 @@ def test_recognize_convert(
     assert (spec.pooling == (PoolingType.ALL,)) is (expected == REWARDS)
 
 
+def test_recognize_convert_none_of_a_generator(tmp_path: Path, recognise: Recognise) -> None:
+    folder = causal(tmp_path / "model")
+    with pytest.raises(UnsupportedModel, match=r"is no pooling model by itself \(--convert none\)"):
+        recognise(folder, convert="none")
+    add_modules(folder)
+    write_pooling(folder, "lasttoken")
+    assert recognise(folder, convert="none").spec.tasks == EMBEDS
+
+
 # Length.
 
 
@@ -455,6 +464,24 @@ def test_recognize_remote_code_is_refused_and_not_run(
     with pytest.raises(PoolcError):
         recognise(folder, trust_remote_code=True)
     assert ran.exists()
+
+
+def test_recognize_foreign_class_of_a_known_type(tmp_path: Path, recognise: Recognise) -> None:
+    """It could fit transformers' class of that type, and still be another model."""
+    folder = encoder(tmp_path / "model")
+    auto_map = {"AutoModel": "modeling_custom.BertVariantModel"}
+    edit_json(folder / "config.json", architectures=["BertVariantModel"], auto_map=auto_map)
+    with pytest.raises(
+        RemoteCodeRefused, match=r"^BertVariantModel of config\.json is not in this"
+    ):
+        recognise(folder)
+
+
+def test_recognize_truncation_side(tmp_path: Path, recognise: Recognise) -> None:
+    folder = encoder(tmp_path / "model")
+    assert recognise(folder).spec.truncation_side == "right"
+    edit_json(folder / "tokenizer_config.json", truncation_side="left")
+    assert recognise(folder).spec.truncation_side == "left"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
-from poolc.runtime import excerpts
+from poolc.runtime import excerpts, tokenize
 from poolc.runtime.engine import Engine
 from poolc.runtime.items import check_items
 from poolc.runtime.request import Item
@@ -272,15 +272,20 @@ WORDS = " ".join(f"{i} bread, needs: flour 東京 {i * i}" for i in range(20_000
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [5, 64])
-def test_very_long_text_is_cut_as_if_it_was_read(kind: Kind, side: str, limit: int) -> None:
+def test_very_long_text_is_cut_as_if_it_was_read(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch, side: str, limit: int
+) -> None:
     ours = TextTokenizer(kind.path, Limits(64, len(kind.auto), kind.has_type_ids, side))
     text = WORDS[:100_000]
     assert excerpts.is_long(text, limit)
-    for item in (text, (text, "the dog"), ("the dog", text), (text, text[:50_000])):
-        (found,) = ours.encode([item], truncate=True, max_length=limit)
-        (whole,) = ours._batch([item], limit, special=True)
-        assert found.ids.tolist() == whole.ids
-        assert found.truncated
+    items = [text, (text, "the dog"), ("the dog", text), (text, text[:50_000]), (text[9:], text)]
+    found = ours.encode(items, truncate=True, max_length=limit)
+    monkeypatch.setattr(tokenize, "is_long", lambda *_: False)
+    for short, whole in zip(
+        found, ours.encode(items, truncate=True, max_length=limit), strict=True
+    ):
+        assert short.ids.tolist() == whole.ids.tolist()
+        assert short.truncated
 
 
 def test_very_long_text_is_not_read_to_its_end(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """ONNX Runtime on a CPU: one single-threaded session a graph, run from one thread a core.
 
-The graphs come optimised from the compiler, so that sessions load without graph work; weights are
+The graphs run as the compiler wrote them, so that sessions load without graph work; weights are
 external data, which ONNX Runtime maps instead of reading.
 """
 
