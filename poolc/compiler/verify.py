@@ -13,7 +13,7 @@ import numpy as np
 
 from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_pairs, parity_texts
 from poolc.compiler.reference import Reference
-from poolc.errors import ParityError
+from poolc.errors import ParityError, TokenizerError
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.spec import MAIN_SET, TOKENS_SET, Task
@@ -45,14 +45,16 @@ class Parity:
 def verify(engine: Engine, reference: Reference) -> Parity:
     """Compare texts (and pairs, for classifiers) alone and batched.
 
-    Raises ParityError that names the worst text.
+    Raises ParityError that names the worst text, and TokenizerError for a tokenizer of another
+    model.
     """
     items = _items(engine)
     prepared = [_prepare(engine, engine.spec.tasks[0], [item]) for item in items]
     together = _prepare(engine, engine.spec.tasks[0], items)
+    _check_tokens(items, together, reference)
+    _check_vocabulary(items, together, engine.spec.vocab_size)
     expected = reference.rows(items)
     parity = Parity(reference.name, len(items), max(together.lengths), FP32_BOUND)
-    _check_tokens(items, together, reference)
     sets = [name for name in (MAIN_SET, TOKENS_SET) if name in engine.artifact.manifest.graphs]
     for output_set in sets:
         batched = _run(engine, together, output_set)
@@ -92,6 +94,16 @@ def _check_tokens(items: Sequence[Item], prepared: Prepared, reference: Referenc
             raise ParityError(
                 f"the tokenizer differs from AutoTokenizer on {_shown(item)}: "
                 f"{sequence.ids.tolist()[:12]}... instead of {ids[:12]}..."
+            )
+
+
+def _check_vocabulary(items: Sequence[Item], prepared: Prepared, vocab_size: int) -> None:
+    for item, sequence in zip(items, prepared.sequences, strict=True):
+        highest = int(sequence.ids.max())
+        if highest >= vocab_size:
+            raise TokenizerError(
+                f"the tokenizer gives token {highest} for {_shown(item)}, but the model has "
+                f"{vocab_size}, from 0: it is the tokenizer of another model"
             )
 
 

@@ -104,7 +104,7 @@ class TextTokenizer:
             return len(item) > room[False]
         parts = (item,) if isinstance(item, str) else item
         left = room[isinstance(item, tuple)] - len(parts)
-        # Normalising makes up to 18 characters of one, but leaves ASCII no longer than it was.
+        # Normalising (NFKC) makes up to 18 characters of one, but leaves ASCII as long as it was.
         if sum(map(len, parts)) > left:
             return True
         return sum(map(self._normalized_bytes, parts)) > left
@@ -129,19 +129,16 @@ class TextTokenizer:
     def _encode_chunk(
         self, items: Sequence[Any], limit: int, truncate: bool, how: How
     ) -> list[TokenSequence]:
-        indices = how["indices"]
-        texts, called = [], []
+        indices, prefix = how["indices"], how.get("prefix", "")
         for item, index in zip(items, indices, strict=True):
-            if is_text(item):
-                texts.append(_prefixed(item, how.get("prefix", "")))
-                called.append(index)
-            elif len(item) > limit and not truncate:
+            if not (truncate or is_text(item)) and len(item) > limit:
                 raise _too_long(f"{len(item)}", limit, index)
-        for place, found in self._excerpts(texts, limit, called).items():
-            if not truncate:
-                least = max(num_tokens for _, num_tokens in found.values()) - SLACK_TOKENS
-                raise _too_long(f"at least {least}", limit, called[place])
-            texts[place] = self._cut(texts[place], found, limit, called[place])
+        texts = self._readable(
+            [_prefixed(item, prefix) for item in items if is_text(item)],
+            [index for item, index in zip(items, indices, strict=True) if is_text(item)],
+            limit,
+            truncate,
+        )
         special = how.get("add_special_tokens", True)
         if special and truncate:
             _check_room(self._tokenizer, texts, limit)
@@ -158,6 +155,20 @@ class TextTokenizer:
                 raise InvalidText(f"item {index} has no tokens", index=index)
             sequences.append(sequence)
         return sequences
+
+    def _readable(
+        self, texts: list[Text], indices: list[int], limit: int, truncate: bool
+    ) -> list[Text]:
+        """Return texts that can be tokenised whole, to the same result after truncation.
+
+        Raises TextTooLong for one that is far too long, where it is not to be truncated.
+        """
+        for place, found in self._excerpts(texts, limit, indices).items():
+            if not truncate:
+                least = max(num_tokens for _, num_tokens in found.values()) - SLACK_TOKENS
+                raise _too_long(f"at least {least}", limit, indices[place])
+            texts[place] = self._cut(texts[place], found, limit, indices[place])
+        return texts
 
     def _excerpts(
         self, texts: Sequence[Text], limit: int, indices: Sequence[int]
@@ -191,7 +202,6 @@ class TextTokenizer:
         return self._tokenizer.encode_batch(texts, add_special_tokens=special) if texts else []
 
     def _cut(self, text: Text, found: dict[int, tuple[str, int]], limit: int, index: int) -> Text:
-        """Return a text that truncation cuts to the same tokens as ``text``."""
         if isinstance(text, str):
             return found[0][0]
         if len(found) == 1:

@@ -19,7 +19,6 @@ from poolc.errors import ModelNotFound, TokenizerError
 from poolc.model_cache.store import Store
 from tests.compiler.conftest import CompileHere
 from tests.compiler.fake_hub import Hub, files_of, serve
-from tests.models import wordpiece
 
 NAME = "someone/tiny-model"
 SELECT = partial(wanted, trust_remote_code=False)
@@ -239,7 +238,8 @@ def test_compile_another_tokenizer_of_the_hub(
 ) -> None:
     words = tmp_path / "words"
     words.mkdir()
-    wordpiece(words)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (words / name).write_bytes(model_files[name] + b"\n")
     hub.add(NAME, model_files)
     other = hub.add("someone/words", {**model_files, **files_of(words), "README.md": b"x"})
     artifact = compile_here(NAME, tokenizer="someone/words")

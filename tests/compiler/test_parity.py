@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
     pipeline,
 )
 
+from poolc.errors import RemoteCodeRefused
 from poolc.runtime.engine import Engine
 from poolc.spec import PoolingType
 from tests.compiler.conftest import CompileHere
@@ -137,6 +139,42 @@ def test_multi_label_classifier(tmp_path: Path, compile_here: CompileHere) -> No
     by_name = [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
     found = engine.classify(TEXTS, truncate=True)
     assert_close(found.probs, [[answer[name] for name in found.names] for answer in by_name])
+
+
+REMOTE_CODE = """
+from transformers import BertConfig, BertModel
+
+class CustomConfig(BertConfig):
+    model_type = "custom"
+
+class CustomModel(BertModel):
+    config_class = CustomConfig
+
+    def forward(self, *args, **kwargs):
+        outputs = super().forward(*args, **kwargs)
+        outputs.last_hidden_state = outputs.last_hidden_state * 2
+        return outputs
+"""
+
+
+@pytest.mark.slow
+def test_model_of_its_own_python(
+    tmp_path: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With trust, the model's own class is what runs: its vectors are twice as long."""
+    cache = "transformers.dynamic_module_utils.HF_MODULES_CACHE"
+    monkeypatch.setattr(cache, str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    folder = sentence_transformer(tmp_path / "model")
+    plain = library(folder).encode(TEXTS)
+    (folder / "custom.py").write_text(REMOTE_CODE)
+    auto_map = {"AutoConfig": "custom.CustomConfig", "AutoModel": "custom.CustomModel"}
+    named = {"model_type": "custom", "architectures": ["CustomModel"]}
+    edit_json(folder / "config.json", auto_map=auto_map, **named)
+    with pytest.raises(RemoteCodeRefused):
+        compile_here(folder)
+    engine = Engine(compile_here(folder, trust_remote_code=True))
+    assert_close(engine.embed(TEXTS, truncate=True), 2 * plain)
 
 
 @pytest.mark.slow

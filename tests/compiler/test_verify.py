@@ -18,14 +18,14 @@ from poolc.compiler.parity_texts import parity_pairs, parity_texts
 from poolc.compiler.recognize import recognize
 from poolc.compiler.reference import Reference
 from poolc.compiler.verify import FP32_BOUND, verify
-from poolc.errors import CompileError, ParityError
+from poolc.errors import CompileError, ParityError, TokenizerError
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.store import Store
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Row, TokenSequence
 from poolc.spec import CompileOptions, PoolingType
 from tests.compiler.conftest import CompileHere
-from tests.models import MAX_LENGTH
+from tests.models import MAX_LENGTH, byte_bpe
 
 
 @pytest.fixture
@@ -105,6 +105,17 @@ def test_gate_refuses_another_tokenizer(
     message = r"the tokenizer differs from AutoTokenizer on 'The harbour .*': \[.* instead of \["
     with pytest.raises(ParityError, match=message):
         compile_here(plain_bert)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_gate_refuses_a_larger_vocabulary(
+    plain_bert: Path, tmp_path: Path, compile_here: CompileHere
+) -> None:
+    (tmp_path / "words").mkdir()
+    byte_bpe(tmp_path / "words")  # 500 tokens
+    message = r"^the tokenizer gives token \d+ for '.*', but the model has 3\d\d, from 0: it is the"
+    with pytest.raises(TokenizerError, match=message):
+        compile_here(plain_bert, tokenizer=str(tmp_path / "words"))
 
 
 def test_parity_error_is_a_compile_error() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
 from poolc.runtime import excerpts, tokenize
@@ -278,7 +279,13 @@ def test_very_long_text_is_cut_as_if_it_was_read(
     ours = TextTokenizer(kind.path, Limits(64, len(kind.auto), kind.has_type_ids, side))
     text = WORDS[:100_000]
     assert excerpts.is_long(text, limit)
-    items = [text, (text, "the dog"), ("the dog", text), (text, text[:50_000]), (text[9:], text)]
+    items: list[Item] = [
+        text,
+        (text, "the dog"),
+        ("the dog", text),
+        (text, text[:50_000]),
+        (text[9:], text),
+    ]
     found = ours.encode(items, truncate=True, max_length=limit)
     monkeypatch.setattr(tokenize, "is_long", lambda *_: False)
     for short, whole in zip(
@@ -346,7 +353,20 @@ def test_many_items_are_tokenised_in_runs(kind: Kind, monkeypatch: pytest.Monkey
     assert found[2999].ids.tolist() == kind.expected("dog 9")[0]
     runs.clear()
     kind.ours.encode(["a b " * 50_000, "a", "b c " * 25_000, "b"], truncate=True)
-    assert runs == [2, 2]
+    assert runs == [1, 2, 1, 2], "an excerpt of the first of two, then both"
+
+
+def test_check_lengths_knows_what_normalising_adds(tmp_path: Path) -> None:
+    """One character becomes eighteen, each of them a token."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ours = TextTokenizer(tmp_path / "tokenizer.json", Limits(64, 1, has_type_ids=False))
+    ours.check_lengths(["a" * 64, "\ufdfa" * 3, ("\ufdfa", "b" * 46)])
+    for item in ("\ufdfa" * 4, ("\ufdfa", "b" * 47)):
+        with pytest.raises(TextTooLong, match=r"item 9 has [67][0-9] tokens"):
+            ours.check_lengths(["a", item], indices=[8, 9])
 
 
 # Together.

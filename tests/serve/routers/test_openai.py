@@ -193,7 +193,8 @@ def test_embeddings_many_at_once(embedder: Engine, make_client: MakeClient) -> N
 
 
 def test_embeddings_matryoshka_not_supported(tiny_embedder: Path, make_client: MakeClient) -> None:
-    engine = poolc.load(tiny_embedder, hf_overrides={"is_matryoshka": False})
+    overrides = {"is_matryoshka": False, "matryoshka_dimensions": []}
+    engine = poolc.load(tiny_embedder, hf_overrides=overrides)
     client = make_client(Settings(served_model_names=("BAAI/bge-m3",)), tiny=engine)
     assert error_of(post(client, input="x", dimensions=32, model="other")) == {
         "object": "error",
