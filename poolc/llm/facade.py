@@ -275,6 +275,9 @@ class LLM:
         self.engine.require(task)
         check_items(items)
         params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
+        if len(items) > WINDOW and len({*params}) == 1:
+            # One text that is too long must not cost the work of the windows before it.
+            self.engine.check(task, items, params[0])
         answers: list[_Answer] = []
         bar = progress_bar(call.use_tqdm, len(items))
         try:
