@@ -15,10 +15,45 @@ class Task(StrEnum):
     """What a model can be asked for."""
 
     EMBED = "embed"
+    EMBED_SPARSE = "embed_sparse"  # weights by token id (SPLADE, BGE-M3)
+    EMBED_TOKENS = "embed_tokens"  # one vector a token (ColBERT)
+    EMBED_HYBRID = "embed_hybrid"  # dense, sparse and token vectors from one pass
     CLASSIFY = "classify"
+    CLASSIFY_TOKENS = "classify_tokens"  # one label distribution a token, or labelled spans
     SCORE = "score"
     REWARD = "reward"
     ENCODE = "encode"
+
+
+class Kind(StrEnum):
+    """Which head a model has: decides its graph outputs and what it can be asked for."""
+
+    EMBEDDING = "embedding"
+    CLASSIFIER = "classifier"  # cross-encoders and rerankers made from a language model too
+    TOKEN_CLASSIFIER = "token-classifier"
+    REWARD = "reward"  # one row a token; a reward for the whole text is a classifier's one label
+    SPARSE = "sparse"
+    MULTI_VECTOR = "multi-vector"
+    HYBRID = "hybrid"  # BGE-M3: dense, sparse and multi-vector heads over one trunk
+
+
+class Trunk(StrEnum):
+    """Which class of transformers stands below the head (the Auto class that builds it)."""
+
+    BASE = "base"  # AutoModel
+    SEQUENCE_CLASSIFIER = "sequence-classifier"
+    TOKEN_CLASSIFIER = "token-classifier"
+    MASKED_LM = "masked-lm"
+    CAUSAL_LM = "causal-lm"  # only the rows of its head that spec.lm_head names are computed
+    STATIC = "static"  # no transformer: a table of token vectors
+
+
+class LayerKind(StrEnum):
+    """One step between pooling and the answer (a module of Sentence Transformers)."""
+
+    DENSE = "dense"
+    LAYER_NORM = "layer_norm"
+    NORMALIZE = "normalize"  # in the middle of a chain; the last one is ``ModelSpec.normalize``
 
 
 class PoolingType(StrEnum):
@@ -98,17 +133,26 @@ class Convert(StrEnum):
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
+POOLING_MASK = "pooling_mask"  # of models whose pooling does not count every token: 1 where it does
 
 # Graph outputs, all float32.
 POOLED = "pooled"  # [batch, dim], after Dense, before Normalize
 SENTENCE_EMBEDDING = "sentence_embedding"  # [batch, dim]
 LOGITS = "logits"  # [batch, labels]
 PROBS = "probs"  # [batch, labels]
-TOKEN_EMBEDDINGS = "token_embeddings"  # [batch, seq, hidden]
+TOKEN_EMBEDDINGS = "token_embeddings"  # [batch, seq, hidden], the last hidden states
+TOKEN_VECTORS = "token_vectors"  # [batch, seq, dim], projected and normalised (ColBERT)
+TOKEN_LOGITS = "token_logits"  # [batch, seq, labels]
+SPARSE_EMBEDDING = "sparse_embedding"  # [batch, vocab], one weight a token of the vocabulary
+SPARSE_WEIGHTS = "sparse_weights"  # [batch, seq], one weight a token of the text
+
+# Outputs with one row a token, whose padding the runtime cuts off.
+TOKEN_OUTPUTS = frozenset({TOKEN_EMBEDDINGS, TOKEN_VECTORS, TOKEN_LOGITS, SPARSE_WEIGHTS})
 
 # Output sets: one executable graph each (a graph computes all its outputs whatever is fetched).
 MAIN_SET = "main"
 TOKENS_SET = "tokens"
+HYBRID_SET = "hybrid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +165,72 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseSpec:
-    """One Sentence Transformers ``Dense`` module; ``path`` is its folder in the source model."""
+class LayerSpec:
+    """One module of a head's chain; ``path`` is its folder in the source model.
+
+    Dense is activation(linear(x)), plus x (projected where the sizes differ) with ``residual``.
+    """
 
     path: str
     in_features: int
     out_features: int
-    bias: bool
-    activation: Activation
+    bias: bool = True
+    activation: Activation = Activation.IDENTITY
     residual: bool = False
+    kind: LayerKind = LayerKind.DENSE
+
+
+@dataclass(frozen=True, slots=True)
+class LmHeadSpec:
+    """Which rows of a language model's head are its logits.
+
+    ``difference``: two rows, false then true, of which one logit is made, true minus false (vLLM's
+    ``from_2_way_softmax``: its sigmoid is the two-way softmax probability of true).
+    """
+
+    token_ids: tuple[int, ...]
+    difference: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """Process rewards: the tokens that are rewarded, and the columns that are the reward."""
+
+    tag_id: int | None = None  # only at these tokens; None: at every token
+    columns: tuple[int, ...] = ()  # of the token logits; empty: all
+
+
+@dataclass(frozen=True, slots=True)
+class SparseSpec:
+    """How sparse weights are made and read."""
+
+    pooling: str = "max"  # of token weights: max | sum
+    log1p: int = 1  # how often log(1 + x) is applied to relu(logits)
+    dropped_ids: tuple[int, ...] = ()  # special tokens, which have no weight
+
+
+@dataclass(frozen=True, slots=True)
+class SideSpec:
+    """How one side (query or document) of a multi-vector model is tokenised and masked.
+
+    ``max_length`` counts special tokens, as ``ModelSpec.max_length`` does.
+    """
+
+    max_length: int
+    expand_to: int | None = None  # pad with the mask token to so many tokens: query expansion
+    expand_by: int = 0  # or append so many of them, whatever the length
+    attend_expansion: bool = False  # whether the text's tokens see the expansion
+    skipped_ids: tuple[int, ...] = ()  # tokens that are no part of the result: punctuation
+
+
+@dataclass(frozen=True, slots=True)
+class MultiVectorSpec:
+    """ColBERT-style models: both sides, and the token that queries are expanded with."""
+
+    query: SideSpec
+    document: SideSpec
+    expansion_id: int | None = None
+    mean: bool = False  # scores are divided by the query's tokens (MeanMaxSim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +251,7 @@ class ModelSpec:
 
     architecture: str
     model_type: str
+    kind: Kind
     tasks: tuple[Task, ...]
     hidden_size: int
     max_length: int  # tokens, special tokens included
@@ -158,19 +260,50 @@ class ModelSpec:
     pad_token_id: int = 0
     truncation_side: str = "right"  # which end of a long text is cut off: right | left
     pooling: tuple[PoolingType, ...] = ()  # several are concatenated, as Sentence Transformers does
-    dense: tuple[DenseSpec, ...] = ()
+    layers: tuple[LayerSpec, ...] = ()  # after pooling; of multi-vector models on every token
     normalize: bool = False
+    include_prompt: bool = True  # whether pooling counts the tokens of a prompt
     embedding_size: int | None = None  # of the full vector; None for models that do not embed
     default_dimensions: int | None = None  # Matryoshka size used when a request names none
     labels: tuple[str, ...] = ()  # by label id; empty for models that do not classify
     activation: Activation | None = None  # logits -> probs
     use_activation: bool = True  # whether probs (True) or logits answer when a request does not say
     pairs: bool = False  # trained on text pairs (cross-encoder)
+    trunk: Trunk = Trunk.BASE
+    lm_head: LmHeadSpec | None = None
+    logit_mean: float | None = None  # logits are (x - mean) / sigma before the activation
+    logit_sigma: float | None = None
+    step: StepSpec | None = None
+    sparse: SparseSpec | None = None
+    multi_vector: MultiVectorSpec | None = None
+    template: str | None = None  # file in the artifact that renders a text pair into one prompt
+    instruction: str | None = None  # what the template gets where a request names none
+    chunk: bool = False  # long texts are chunked where a request does not say
+    max_embed_length: int | None = None  # tokens that chunking accepts; None: any number
     similarity: Similarity = Similarity.COSINE
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     matryoshka: MatryoshkaSpec = field(default_factory=MatryoshkaSpec)
     origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def output_sets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """Return the outputs of each executable graph, by output set."""
+    main = {
+        Kind.EMBEDDING: (POOLED, SENTENCE_EMBEDDING),
+        Kind.HYBRID: (POOLED, SENTENCE_EMBEDDING),
+        Kind.CLASSIFIER: (LOGITS, PROBS),
+        Kind.TOKEN_CLASSIFIER: (TOKEN_LOGITS,),
+        Kind.REWARD: (TOKEN_LOGITS,),
+        Kind.SPARSE: (SPARSE_EMBEDDING,),
+        Kind.MULTI_VECTOR: (TOKEN_VECTORS,),
+    }[spec.kind]
+    if spec.kind is Kind.REWARD and not spec.labels:  # no head: hidden states are the answer
+        main = (TOKEN_EMBEDDINGS,)
+    sets = {MAIN_SET: main, TOKENS_SET: (TOKEN_EMBEDDINGS,)}
+    if spec.kind is Kind.HYBRID:
+        sets[HYBRID_SET] = (POOLED, SENTENCE_EMBEDDING, SPARSE_WEIGHTS, TOKEN_VECTORS)
+    return sets
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ table of family names.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,24 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedModel,
 )
 
 from poolc.compiler.json_files import read_json
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
-from poolc.spec import TOKEN_TYPE_IDS
+from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
+_AUTO_CLASSES: Mapping[Trunk, Any] = {
+    Trunk.BASE: AutoModel,
+    Trunk.SEQUENCE_CLASSIFIER: AutoModelForSequenceClassification,
+    Trunk.TOKEN_CLASSIFIER: AutoModelForTokenClassification,
+    Trunk.MASKED_LM: AutoModelForMaskedLM,
+    Trunk.CAUSAL_LM: AutoModelForCausalLM,
+}
 # What transformers raises for a config.json that its classes do not accept.
 _REFUSALS = (
     *(ValueError, TypeError, KeyError, AttributeError, ArithmeticError),
@@ -39,7 +50,7 @@ class Architecture:
 
     name: str  # as config.json names it
     config: Any
-    classifies: bool  # built with its sequence-classification head
+    trunk: Trunk  # which Auto class builds it
     hidden_size: int
     vocab_size: int
     position_limit: int | None
@@ -93,12 +104,12 @@ def _check_native(raw: dict[str, Any]) -> None:
         )
 
 
-def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architecture:
+def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture:
     """Build the model on the meta device and read its facts.
 
     Raises UnsupportedModel where transformers has no such class.
     """
-    auto = AutoModelForSequenceClassification if classifies else AutoModel
+    auto = _AUTO_CLASSES[trunk]
     try:
         with torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=trust_remote_code)
@@ -108,7 +119,7 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
             f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
         ) from error
     # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.
-    if hasattr(model, "encoder") and hasattr(model, "decoder") and not classifies:
+    if hasattr(model, "encoder") and hasattr(model, "decoder") and trunk is Trunk.BASE:
         raise UnsupportedModel(
             f"{architecture_name(config)} is an encoder-decoder model; this poolc compiles only "
             "classifiers of that kind"
@@ -121,7 +132,7 @@ def probe(config: Any, *, classifies: bool, trust_remote_code: bool) -> Architec
     return Architecture(
         name=architecture_name(config),
         config=config,
-        classifies=classifies,
+        trunk=trunk,
         hidden_size=int(hidden),
         vocab_size=embeddings.num_embeddings,
         position_limit=_position_limit(model),
@@ -136,7 +147,7 @@ def load_weights(
 
     Raises CorruptWeights where tensors are missing or have another shape.
     """
-    auto = AutoModelForSequenceClassification if arch.classifies else AutoModel
+    auto = _AUTO_CLASSES[arch.trunk]
     try:
         model, info = auto.from_pretrained(
             folder,

@@ -44,7 +44,7 @@ def export(model: PoolingModel) -> ir.Model:
                     ({0: dynamic, 1: dynamic},) * len(names),
                 ),  # *inputs is one argument
                 input_names=names,
-                output_names=list(model.head.output_names),
+                output_names=model.output_names,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:

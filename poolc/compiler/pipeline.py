@@ -20,7 +20,7 @@ from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
 from poolc.compiler.recognize import Recognized, recognize
-from poolc.compiler.reference import Reference
+from poolc.compiler.reference import Subject, open_reference
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
 from poolc.compiler.targets.base import Lowered, TargetCompiler
@@ -102,9 +102,8 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         with progress.stage("verify"):
             seal(staged, manifest, report)
-            parity = verify(
-                Engine(open_artifact(staged)), Reference(folder, recognized, words, options)
-            )
+            subject = Subject(folder, recognized, words, options)
+            parity = verify(Engine(open_artifact(staged)), open_reference(subject))
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),

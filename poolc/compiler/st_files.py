@@ -13,7 +13,7 @@ from typing import Any
 
 from poolc.compiler.json_files import read_json
 from poolc.errors import UnsupportedModel
-from poolc.spec import Activation, DenseSpec, PoolingType
+from poolc.spec import Activation, LayerSpec, PoolingType
 
 # Configuration of the Transformer module; the name carries the family in old saves.
 _BERT_CONFIGS = (
@@ -60,7 +60,7 @@ class SentenceTransformer:
     model_type: str  # SentenceTransformer | CrossEncoder | ...
     pooling: tuple[PoolingType, ...]
     pooling_file: str
-    dense: tuple[DenseSpec, ...]
+    layers: tuple[LayerSpec, ...]
     normalize: bool
     max_length: int | None
     max_length_file: str
@@ -91,7 +91,7 @@ def read(folder: Path) -> SentenceTransformer | None:
         model_type=str(settings.get("model_type") or "SentenceTransformer"),
         pooling=_pooling(folder / pooling_file, pooling_file) if pooling_path is not None else (),
         pooling_file=pooling_file,
-        dense=tuple(_dense(folder, m.path) for m in heads if m.kind == "Dense"),
+        layers=tuple(_dense(folder, m.path) for m in heads if m.kind == "Dense"),
         normalize=any(module.kind == "Normalize" for module in heads),
         max_length=_length(bert.get("max_seq_length"), bert_path),
         max_length_file=bert_path,
@@ -195,7 +195,7 @@ def _pooling(path: Path, name: str) -> tuple[PoolingType, ...]:
     return known or (PoolingType.MEAN,)
 
 
-def _dense(folder: Path, path: str) -> DenseSpec:
+def _dense(folder: Path, path: str) -> LayerSpec:
     name = f"{path}/config.json"
     config = read_json(folder / path / "config.json")
     weights = folder / path / "model.safetensors"
@@ -208,7 +208,7 @@ def _dense(folder: Path, path: str) -> DenseSpec:
                 f"{name}: {key} is {config[key]!r}; poolc reads sentence_embedding"
             )
     try:
-        return DenseSpec(
+        return LayerSpec(
             path=path,
             in_features=int(config["in_features"]),
             out_features=int(config["out_features"]),

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_pairs, parity_texts
-from poolc.compiler.reference import Reference
+from poolc.compiler.reference import Case, Reference
 from poolc.errors import ParityError, TokenizerError
 from poolc.runtime.engine import Engine
-from poolc.runtime.request import Item, Params, Prepared, Row
-from poolc.spec import MAIN_SET, TOKENS_SET, Task
+from poolc.runtime.request import Item, Prepared, Row
 
 FP32_BOUND = 1e-5  # times max(1, largest reference value), for every output
 _FEW_NUMBERS = 16  # below this a cosine says little
@@ -43,39 +41,35 @@ class Parity:
 
 
 def verify(engine: Engine, reference: Reference) -> Parity:
-    """Compare texts (and pairs, for classifiers) alone and batched.
+    """Compare every case of the reference, alone and batched.
 
     Raises ParityError that names the worst text, and TokenizerError for a tokenizer of another
     model.
     """
-    items = _items(engine)
-    prepared = [_prepare(engine, engine.spec.tasks[0], [item]) for item in items]
-    together = _prepare(engine, engine.spec.tasks[0], items)
-    _check_tokens(items, together, reference)
+    cases = reference.cases()
+    parity = Parity(reference.name, sum(len(case.items) for case in cases), 0, FP32_BOUND)
+    for case in cases:
+        _verify_case(engine, reference, case, parity)
+    return parity
+
+
+def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parity) -> None:
+    items = case.items
+    prepared = [engine.prepare(case.task, [item], case.params) for item in items]
+    together = engine.prepare(case.task, items, case.params)
+    _check_tokens(case, together, reference)
     _check_vocabulary(items, together, engine.spec.vocab_size)
-    expected = reference.rows(items)
-    parity = Parity(reference.name, len(items), max(together.lengths), FP32_BOUND)
-    sets = [name for name in (MAIN_SET, TOKENS_SET) if name in engine.artifact.manifest.graphs]
-    for output_set in sets:
+    parity.longest_tokens = max(parity.longest_tokens, *together.lengths)
+    expected = reference.rows(case)
+    graphs = engine.artifact.manifest.graphs
+    seen = {graphs[output_set].file: output_set for output_set in sorted(graphs, reverse=True)}
+    for output_set in sorted(seen.values()):
         batched = _run(engine, together, output_set)
         alone = [_run(engine, one, output_set)[0] for one in prepared]
         parity.outputs = tuple(sorted({*parity.outputs, *batched[0]}))
         for rows in (batched, alone):
             _compare(parity, items, rows, expected)
         _compare_invariance(parity, items, alone, batched)
-    return parity
-
-
-def _items(engine: Engine) -> list[Item]:
-    longest = min(engine.max_length, PARITY_MAX_LENGTH)
-    texts = parity_texts(longest)
-    return texts + parity_pairs(longest) if engine.spec.labels else texts
-
-
-def _prepare(engine: Engine, task: Task, items: list[Item]) -> Prepared:
-    limit = min(engine.max_length, PARITY_MAX_LENGTH)
-    task = Task.ENCODE if task is Task.REWARD else task
-    return engine.prepare(task, items, Params(prompt="", truncate=True, max_length=limit))
 
 
 def _run(engine: Engine, prepared: Prepared, output_set: str) -> list[Row]:
@@ -83,9 +77,9 @@ def _run(engine: Engine, prepared: Prepared, output_set: str) -> list[Row]:
     return engine.submit(chosen).wait()
 
 
-def _check_tokens(items: Sequence[Item], prepared: Prepared, reference: Reference) -> None:
-    for item, sequence in zip(items, prepared.sequences, strict=True):
-        ids, types = reference.token_ids(item)
+def _check_tokens(case: Case, prepared: Prepared, reference: Reference) -> None:
+    for item, sequence in zip(case.items, prepared.sequences, strict=True):
+        ids, types = reference.token_ids(case, item)
         same = sequence.ids.tolist() == ids
         same = same and (
             types is None or sequence.type_ids is None or sequence.type_ids.tolist() == types

@@ -30,11 +30,14 @@ from poolc.runtime.tokenize import How, Limits, TextTokenizer
 from poolc.runtime.work import Work
 from poolc.spec import (
     ATTENTION_MASK,
+    HYBRID_SET,
     INPUT_IDS,
     MAIN_SET,
-    TOKEN_EMBEDDINGS,
+    POOLING_MASK,
+    TOKEN_OUTPUTS,
     TOKEN_TYPE_IDS,
     TOKENS_SET,
+    Kind,
     MatryoshkaSpec,
     Target,
     Task,
@@ -105,8 +108,8 @@ class Engine(Calls):
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
-            if TOKEN_EMBEDDINGS in row:
-                row[TOKEN_EMBEDDINGS] = row[TOKEN_EMBEDDINGS][: len(sequence)]
+            for name in TOKEN_OUTPUTS & row.keys():
+                row[name] = row[name][: len(sequence)]
             rows.append(row)
         return rows
 
@@ -146,7 +149,7 @@ class Engine(Calls):
         indices: Sequence[int] = range(first_index, first_index + len(items))
         _check_shape(task, items, indices)
         pairs = None
-        if task is Task.SCORE and not self.spec.labels:
+        if task is Task.SCORE and self.spec.kind is not Kind.CLASSIFIER:
             items, pairs = _deduplicated(items)
             # Errors name the first pair that a distinct text occurs in.
             _, first = np.unique(pairs, return_index=True)
@@ -161,8 +164,10 @@ class Engine(Calls):
         return items, pairs, how
 
     def _output_set(self, task: Task) -> str:
-        token_level = task is Task.ENCODE or (task is Task.REWARD and not self.spec.labels)
-        return TOKENS_SET if token_level else MAIN_SET
+        if task is Task.EMBED_HYBRID:
+            return HYBRID_SET
+        headless = self.spec.kind is Kind.REWARD and not self.spec.labels
+        return TOKENS_SET if task is Task.ENCODE or headless else MAIN_SET
 
     def _feeds(self, sequences: Sequence[TokenSequence]) -> dict[str, npt.NDArray[np.int64]]:
         shape = (len(sequences), max(len(sequence) for sequence in sequences))
@@ -173,7 +178,13 @@ class Engine(Calls):
         for i, sequence in enumerate(sequences):
             length = len(sequence)
             feeds[INPUT_IDS][i, :length] = sequence.ids
-            feeds[ATTENTION_MASK][i, :length] = 1
+            feeds[ATTENTION_MASK][i, :length] = (
+                1 if sequence.attended is None else sequence.attended
+            )
+            if POOLING_MASK in feeds:
+                feeds[POOLING_MASK][i, :length] = (
+                    1 if sequence.counted is None else sequence.counted
+                )
             if TOKEN_TYPE_IDS in feeds and sequence.type_ids is not None:
                 feeds[TOKEN_TYPE_IDS][i, :length] = sequence.type_ids
         return feeds

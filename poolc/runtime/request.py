@@ -36,6 +36,16 @@ class Params:
     label: str | int | None = None  # which label a score is, where the model has several
     add_special_tokens: bool = True
     similarity: Similarity | None = None  # of a score that compares vectors
+    truncation_side: str | None = None  # left | right: which end truncation cuts off
+    chunk: bool | None = None  # embed long texts in windows and average them
+    max_query_length: int | None = None  # tokens of the left text of a pair; more are cut off
+    max_document_length: int | None = None  # tokens of the right text of a pair
+    side: str | None = None  # query | document, for models that tell them apart
+    instruction: str | None = None  # what a reranker's template is given
+    template: str | None = None  # Jinja source used instead of the model's own
+    aggregation: str | None = None  # of token labels: none | simple | first | average | max
+    step_tag_id: int | None = None  # token whose positions are rewarded
+    returned_token_ids: tuple[int, ...] | None = None  # columns of token logits that are returned
 
     def truncated_to(self, num_tokens: object, max_length: int) -> Params:
         """Return these with truncation as vLLM's ``truncate_prompt_tokens`` asks for it.
@@ -62,6 +72,10 @@ class TokenSequence:
     ids: npt.NDArray[np.int64]  # [len]
     type_ids: npt.NDArray[np.int64] | None  # [len]; None for a model without segments
     truncated: bool = False
+    attended: npt.NDArray[np.bool_] | None = None  # [len], where the model looks; None: everywhere
+    # [len], which tokens pooling counts and which rows of a token-level result are returned; None:
+    # all of them. Padding never is.
+    counted: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -19,19 +19,20 @@ from poolc.compiler.architecture import (
     read_config,
 )
 from poolc.errors import CorruptWeights
+from poolc.spec import Trunk
 from tests.compiler.folders import classifier, edit_json, encoder
 from tests.models import HIDDEN, bert_config
 
 WEIGHTS = "model.safetensors"
 
 
-def read(folder: Path, *, classifies: bool = False) -> Architecture:
+def read(folder: Path, *, trunk: Trunk = Trunk.BASE) -> Architecture:
     config = read_config(folder, trust_remote_code=False)
-    return probe(config, classifies=classifies, trust_remote_code=False)
+    return probe(config, trunk, trust_remote_code=False)
 
 
-def load(folder: Path, *, classifies: bool = False) -> Any:
-    arch = read(folder, classifies=classifies)
+def load(folder: Path, *, trunk: Trunk = Trunk.BASE) -> Any:
+    arch = read(folder, trunk=trunk)
     return load_weights(folder, arch, trust_remote_code=False, attention="sdpa")
 
 
@@ -60,7 +61,7 @@ def change(folder: Path, **tensors: torch.Tensor | None) -> None:
 )
 def test_probe_positions(config: PretrainedConfig, limit: int | None) -> None:
     config.update({"num_hidden_layers": 1})
-    arch = probe(config, classifies=False, trust_remote_code=False)
+    arch = probe(config, Trunk.BASE, trust_remote_code=False)
     assert (arch.position_limit, arch.vocab_size) == (limit, 100)
     assert arch.name == architecture_name(config) == config.model_type
 
@@ -93,7 +94,7 @@ def test_load_weights_needs_no_pooler(tmp_path: Path) -> None:
 def test_load_weights_of_a_larger_class(tmp_path: Path) -> None:
     folder = classifier(tmp_path / "model", num_labels=3)
     assert not hasattr(load(folder), "classifier")
-    assert load(folder, classifies=True).classifier.out_features == 3
+    assert load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER).classifier.out_features == 3
 
 
 def test_load_weights_missing_tensors(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_load_weights_without_the_head(tmp_path: Path) -> None:
     folder = encoder(tmp_path / "model", architectures=["BertForSequenceClassification"])
     edit_json(folder / "config.json", architectures=["BertForSequenceClassification"])
     with pytest.raises(CorruptWeights, match=r"^2 tensors .* \(classifier.bias, classifier.weight"):
-        load(folder, classifies=True)
+        load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER)
 
 
 def test_load_weights_of_another_model(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_load_weights_of_other_labels(tmp_path: Path) -> None:
     folder = classifier(tmp_path / "model", num_labels=3)
     edit_json(folder / "config.json", id2label={str(i): str(i) for i in range(5)})
     with pytest.raises(CorruptWeights, match=r"classifier.bias is \[3\] in the weights and should"):
-        load(folder, classifies=True)
+        load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER)
 
 
 def test_load_weights_without_any(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import onnxruntime
@@ -70,9 +69,7 @@ class _Branches(nn.Module):
 
     input_names = (INPUT_IDS, ATTENTION_MASK)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = SimpleNamespace(output_names=(POOLED,))
+    output_names: ClassVar = [POOLED]
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return ids.float() if ids.sum().item() > mask.sum().item() else mask.float()

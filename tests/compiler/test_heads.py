@@ -13,18 +13,15 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 from transformers import BertForSequenceClassification, BertModel
 
-from poolc.compiler.heads import (
-    ClassifierHead,
-    Dense,
-    EmbeddingHead,
-    PoolingModel,
-    TokenHead,
-    activation_module,
-    pool,
-)
+from poolc.compiler.heads import PoolingModel, activation_module
+from poolc.compiler.heads.classifier import ClassifierHead
+from poolc.compiler.heads.embedding import EmbeddingHead
+from poolc.compiler.heads.layers import Dense
+from poolc.compiler.heads.pooling import pool
+from poolc.compiler.heads.tokens import HiddenStatesHead
 from poolc.compiler.st_files import read
 from poolc.errors import CorruptWeights
-from poolc.spec import Activation, DenseSpec, ModelSpec, PoolingType, Task
+from poolc.spec import ATTENTION_MASK, Activation, Kind, LayerSpec, ModelSpec, PoolingType, Task
 from tests.compiler.folders import MODES, add_dense, add_modules
 from tests.models import HIDDEN, bert_config, write_pooling
 
@@ -50,17 +47,18 @@ def by_the_library(hidden: torch.Tensor, mask: torch.Tensor, modes: Any) -> torc
 
 def embedder_spec(folder: Path, *kinds: PoolingType, normalize: bool = True) -> ModelSpec:
     found = read(folder)
-    dense = found.dense if found else ()
+    layers = found.layers if found else ()
     return ModelSpec(
         architecture="BertModel",
         model_type="bert",
+        kind=Kind.EMBEDDING,
         tasks=(Task.EMBED,),
         hidden_size=HIDDEN,
         max_length=SEQ,
         inputs=("input_ids", "attention_mask"),
         vocab_size=100,
         pooling=kinds,
-        dense=dense,
+        layers=layers,
         normalize=normalize,
         embedding_size=HIDDEN,
     )
@@ -94,7 +92,7 @@ def test_dense(sizes: tuple[int, int], bias: bool, residual: bool, tmp_path: Pat
         library = add_dense(tmp_path, path, sizes, activation_function=function, **options)
         add_modules(tmp_path, ("Dense", path))
         write_pooling(tmp_path, "mean_tokens")
-        (spec,) = embedder_spec(tmp_path).dense
+        (spec,) = embedder_spec(tmp_path).layers
         x = torch.randn(BATCH, HIDDEN)
         expected = library({"sentence_embedding": x})["sentence_embedding"]
         torch.testing.assert_close(Dense(spec, tmp_path)(x), expected)
@@ -109,7 +107,7 @@ def test_embedding_head(normalize: bool, tmp_path: Path) -> None:
     kinds = (PoolingType.MAX, PoolingType.LAST)
     head = EmbeddingHead(embedder_spec(tmp_path, *kinds, normalize=normalize), tmp_path)
     hidden, mask = padded_batch(11)
-    pooled, unit, tokens = head(_Outputs(hidden), mask)
+    pooled, unit, tokens = head(_Outputs(hidden), {ATTENTION_MASK: mask})
     expected = by_the_library(hidden, mask, [MODES[kind] for kind in kinds])
     for dense in chain:
         expected = dense({"sentence_embedding": expected})["sentence_embedding"]
@@ -134,7 +132,7 @@ def test_activation_module_is_torchs(kind: Activation) -> None:
 
 
 def test_dense_that_does_not_fit(tmp_path: Path) -> None:
-    spec = DenseSpec("2_Dense", HIDDEN, 8, bias=True, activation=Activation.TANH)
+    spec = LayerSpec("2_Dense", HIDDEN, 8, bias=True, activation=Activation.TANH)
     (tmp_path / "2_Dense").mkdir()
     weights = {"linear.weight": torch.zeros(9, HIDDEN)}
     save_file(weights, tmp_path / "2_Dense" / "model.safetensors")
@@ -145,7 +143,7 @@ def test_dense_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_dense_reads_half_precision_as_float(tmp_path: Path) -> None:
-    spec = DenseSpec("2_Dense", HIDDEN, 8, bias=False, activation=Activation.IDENTITY)
+    spec = LayerSpec("2_Dense", HIDDEN, 8, bias=False, activation=Activation.IDENTITY)
     (tmp_path / "2_Dense").mkdir()
     weight = torch.randn(8, HIDDEN).half()
     save_file({"linear.weight": weight}, tmp_path / "2_Dense" / "model.safetensors")
@@ -157,9 +155,11 @@ def test_pooling_model_chooses_its_head(tmp_path: Path) -> None:
     embedder = embedder_spec(tmp_path, PoolingType.MEAN)
     backbone = BertModel(bert_config(100)).eval()
     assert isinstance(PoolingModel(backbone, embedder, tmp_path).head, EmbeddingHead)
-    rewarder = replace(embedder, embedding_size=None)
-    assert isinstance(PoolingModel(backbone, rewarder, tmp_path).head, TokenHead)
-    classifier = replace(embedder, labels=("a", "b"), activation=Activation.SOFTMAX)
+    rewarder = replace(embedder, kind=Kind.REWARD, embedding_size=None)
+    assert isinstance(PoolingModel(backbone, rewarder, tmp_path).head, HiddenStatesHead)
+    classifier = replace(
+        embedder, kind=Kind.CLASSIFIER, labels=("a", "b"), activation=Activation.SOFTMAX
+    )
     model = BertForSequenceClassification(bert_config(100)).eval()
     whole = PoolingModel(model, classifier, tmp_path).eval()
     assert isinstance(whole.head, ClassifierHead)

@@ -58,10 +58,11 @@ def test_recognize_files_of_sentence_transformers(
     spec = known.spec
     assert (spec.architecture, spec.model_type, spec.tasks) == ("BertModel", "bert", EMBEDS)
     assert (spec.hidden_size, spec.embedding_size, spec.max_length) == (HIDDEN, HIDDEN, MAX_LENGTH)
-    assert (spec.pooling, spec.normalize, spec.dense) == ((PoolingType.MEAN,), True, ())
+    assert (spec.pooling, spec.normalize, spec.layers) == ((PoolingType.MEAN,), True, ())
     assert spec.inputs == ("input_ids", "attention_mask", "token_type_ids")
     assert (spec.pad_token_id, spec.vocab_size) == (0, len(known.tokenizer))
     assert spec.origins == {
+        "kind": "modules.json: a Pooling module",
         "tasks": "modules.json: a Pooling module",
         "max_length": "sentence_bert_config.json: max_seq_length",
         "pooling": "1_Pooling/config.json",

@@ -16,7 +16,7 @@ from torch import nn
 from poolc.compiler import st_files
 from poolc.compiler.st_files import transformer_path
 from poolc.errors import UnsupportedModel
-from poolc.spec import Activation, DenseSpec, PoolingType
+from poolc.spec import Activation, LayerSpec, PoolingType
 from tests.compiler.conftest import Recognise, plain_spec
 from tests.compiler.folders import (
     MODES,
@@ -133,7 +133,7 @@ def test_read_dense(function: nn.Module, name: Activation, tmp_path: Path) -> No
     add_dense(tmp_path, "2_Dense", (HIDDEN, 8), activation_function=function, bias=False)
     read = st_files.read(tmp_path)
     assert read is not None
-    assert read.dense == (DenseSpec("2_Dense", HIDDEN, 8, bias=False, activation=name),)
+    assert read.layers == (LayerSpec("2_Dense", HIDDEN, 8, bias=False, activation=name),)
     assert read.normalize is False
 
 
@@ -143,7 +143,7 @@ def test_read_dense_chain_with_residual(tmp_path: Path) -> None:
     add_dense(tmp_path, "3_D", (16, 8))
     read = st_files.read(tmp_path)
     assert read is not None
-    assert [(d.path, d.residual, d.out_features) for d in read.dense] == [
+    assert [(d.path, d.residual, d.out_features) for d in read.layers] == [
         ("2_D", True, 16),
         ("3_D", False, 8),
     ]

@@ -12,11 +12,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from poolc.compiler import heads, pipeline, tokenizer
-from poolc.compiler.heads import PoolingModel
+from poolc.compiler import pipeline, tokenizer
+from poolc.compiler.heads import PoolingModel, embedding, pooling
 from poolc.compiler.parity_texts import parity_pairs, parity_texts
 from poolc.compiler.recognize import recognize
-from poolc.compiler.reference import Reference
+from poolc.compiler.reference import Reference, Subject, open_reference
 from poolc.compiler.verify import FP32_BOUND, verify
 from poolc.errors import CompileError, ParityError, TokenizerError
 from poolc.model_cache.artifact import open_artifact
@@ -48,13 +48,13 @@ def nothing_left(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_gate_refuses_another_pooling(
     plain_bert: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = heads.pool
+    right = pooling.pool
 
     def wrong(hidden: torch.Tensor, mask: torch.Tensor, kind: PoolingType) -> torch.Tensor:
         # Padding counts: right alone, wrong in a batch of several lengths.
         return right(hidden, torch.ones_like(mask), kind)
 
-    monkeypatch.setattr(heads, "pool", wrong)
+    monkeypatch.setattr(embedding, "pool", wrong)
     monkeypatch.setattr(pipeline, "export", _export)  # not the graph that was traced before
     with pytest.raises(ParityError) as caught:
         compile_here(plain_bert)
@@ -128,7 +128,7 @@ def test_parity_error_is_a_compile_error() -> None:
 def reference(folder: Path) -> Reference:
     options = CompileOptions()
     recognized, words = recognize(folder, options, lambda message: None)
-    return Reference(folder, recognized, words, options)
+    return open_reference(Subject(folder, recognized, words, options))
 
 
 class Noisy(Engine):
@@ -196,8 +196,9 @@ def test_verify_refuses_another_shape(
     tiny_embedder: Path, tiny_embedder_source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = reference(tiny_embedder_source)
-    rows = [{**row, "pooled": row["pooled"][:8]} for row in expected.rows(parity_texts(MAX_LENGTH))]
-    monkeypatch.setattr(expected, "rows", lambda items: rows)
+    (case,) = expected.cases()
+    rows = [{**row, "pooled": row["pooled"][:8]} for row in expected.rows(case)]
+    monkeypatch.setattr(expected, "rows", lambda case: rows)
     with pytest.raises(ParityError, match=r"pooled of 'a': \(32,\) instead of \(8,\)"):
         verify(Engine(open_artifact(tiny_embedder)), expected)
 

@@ -23,7 +23,7 @@ from poolc.model_cache.manifest import (
     space_id,
 )
 from poolc.model_cache.publish import publish, staging
-from poolc.spec import ModelSpec, PoolingType, Precision, Target, Task
+from poolc.spec import Kind, ModelSpec, PoolingType, Precision, Target, Task
 
 GRAPH = "model.onnx"
 DATA = "model.onnx.data"
@@ -34,6 +34,7 @@ def fake_spec(**changes: Any) -> ModelSpec:
     spec = ModelSpec(
         architecture="BertModel",
         model_type="bert",
+        kind=Kind.EMBEDDING,
         tasks=(Task.EMBED,),
         hidden_size=8,
         max_length=16,

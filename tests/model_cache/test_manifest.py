@@ -25,7 +25,8 @@ from poolc.model_cache.manifest import (
 )
 from poolc.spec import (
     Activation,
-    DenseSpec,
+    Kind,
+    LayerSpec,
     MatryoshkaSpec,
     ModelSpec,
     PoolingType,
@@ -67,8 +68,9 @@ specs = st.builds(
     inputs=tuples(names),
     vocab_size=sizes,
     pooling=tuples(st.sampled_from(PoolingType)),
-    dense=tuples(
-        st.builds(DenseSpec, names, sizes, sizes, st.booleans(), st.sampled_from(Activation))
+    kind=st.sampled_from(Kind),
+    layers=tuples(
+        st.builds(LayerSpec, names, sizes, sizes, st.booleans(), st.sampled_from(Activation))
     ),
     normalize=st.booleans(),
     embedding_size=st.none() | sizes,
@@ -218,7 +220,7 @@ WEIGHTS = {"model.safetensors": "1" * 64, "tokenizer.json": "2" * 64}
         {"normalize": True},
         {"max_length": 32},
         {"prompts": {"query": "other: "}},
-        {"dense": (DenseSpec("2_Dense", 8, 4, True, Activation.TANH),)},
+        {"layers": (LayerSpec("2_Dense", 8, 4, True, Activation.TANH),)},
     ],
 )
 def test_space_id_changes_with_the_heads(changes: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from poolc.runtime import calls
+from poolc.runtime.calls import base
 from poolc.runtime.engine import Engine
-from poolc.spec import Task
+from poolc.spec import Kind, Task
 
 Variant = Callable[..., Engine]
 
@@ -56,10 +56,12 @@ def variant() -> Variant:
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of eight texts, so that a few texts are many windows."""
-    monkeypatch.setattr(calls, "WINDOW", 8)
+    monkeypatch.setattr(base, "WINDOW", 8)
 
 
 @pytest.fixture
 def token_rewarder(embedder: Engine, variant: Variant) -> Engine:
     """A reward model of one row a token."""
-    return variant(embedder, tasks=(Task.REWARD, Task.ENCODE), embedding_size=None)
+    return variant(
+        embedder, kind=Kind.REWARD, tasks=(Task.REWARD, Task.ENCODE), embedding_size=None
+    )

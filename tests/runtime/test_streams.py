@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from poolc.errors import InvalidText
-from poolc.runtime import calls
-from poolc.runtime.calls import Calls
+from poolc.runtime.calls import Calls, base
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
@@ -87,7 +86,7 @@ def test_stream_reads_ahead_three_windows(embedder: Engine) -> None:
     assert texts.read == 0
     for taken in range(1, 50):
         next(stream)
-        assert taken <= texts.read <= taken + 3 * calls.WINDOW
+        assert taken <= texts.read <= taken + 3 * base.WINDOW
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -16,11 +16,12 @@ from poolc.runtime.engine import Engine
 from poolc.runtime.items import check_items
 from poolc.runtime.outputs import Float32
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
-from poolc.spec import MAIN_SET, POOLED, TOKEN_EMBEDDINGS, TOKENS_SET, ModelSpec, Task
+from poolc.spec import MAIN_SET, POOLED, TOKEN_EMBEDDINGS, TOKENS_SET, Kind, ModelSpec, Task
 
 SPEC = ModelSpec(
     architecture="Fake",
     model_type="fake",
+    kind=Kind.EMBEDDING,
     tasks=(Task.EMBED, Task.ENCODE),
     hidden_size=4,
     max_length=1000,

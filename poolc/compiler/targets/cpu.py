@@ -16,7 +16,7 @@ from poolc.compiler.targets.base import Lowered
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import InvalidOption
 from poolc.model_cache.manifest import GraphInfo, Requires, TensorInfo
-from poolc.spec import MAIN_SET, TOKEN_EMBEDDINGS, TOKENS_SET, CompileOptions, ModelSpec, Precision
+from poolc.spec import MAIN_SET, TOKENS_SET, CompileOptions, ModelSpec, Precision, output_sets
 
 # The oldest ONNX Runtime that the suite runs artifacts on; its CPU provider has Attention-23.
 _REQUIRES = Requires(onnxruntime=">=1.24")
@@ -36,10 +36,10 @@ class CpuCompiler:
 
     def lower(self, canonical: ir.Model, spec: ModelSpec, folder: Path) -> Lowered:
         """See ``TargetCompiler.lower``."""
-        names = [str(output.name) for output in canonical.graph.outputs]
-        sets = {MAIN_SET: [name for name in names if name != TOKEN_EMBEDDINGS] or names}
-        if TOKEN_EMBEDDINGS in names and names != [TOKEN_EMBEDDINGS]:
-            sets[TOKENS_SET] = [TOKEN_EMBEDDINGS]
+        sets = output_sets(spec)
+        tokens = sets.pop(TOKENS_SET)
+        if tokens != sets[MAIN_SET]:
+            sets[TOKENS_SET] = tokens
         models = {}
         for output_set, outputs in sets.items():
             file = "model.onnx" if output_set == MAIN_SET else f"model.{output_set}.onnx"
@@ -49,7 +49,7 @@ class CpuCompiler:
             output_set: _graph_info(file, model)
             for output_set, (file, model) in zip(sets, models.items(), strict=True)
         }
-        if names == [TOKEN_EMBEDDINGS]:
+        if TOKENS_SET not in infos:
             infos[TOKENS_SET] = infos[MAIN_SET]
         return Lowered(infos, _REQUIRES, _TUNING)
 

@@ -1,0 +1,25 @@
+"""Activation names -> torch modules."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from poolc.spec import Activation
+
+_MODULES: dict[Activation, type[nn.Module]] = {
+    Activation.IDENTITY: nn.Identity,
+    Activation.SIGMOID: nn.Sigmoid,
+    Activation.TANH: nn.Tanh,
+    Activation.RELU: nn.ReLU,
+    Activation.GELU: nn.GELU,
+    Activation.SILU: nn.SiLU,
+    Activation.ELU: nn.ELU,
+    Activation.LEAKY_RELU: nn.LeakyReLU,
+    Activation.MISH: nn.Mish,
+    Activation.SOFTPLUS: nn.Softplus,
+}
+
+
+def activation_module(kind: Activation) -> nn.Module:
+    """Return the torch module of an activation; softmax is over the last axis."""
+    return nn.Softmax(dim=-1) if kind is Activation.SOFTMAX else _MODULES[kind]()

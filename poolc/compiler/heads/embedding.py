@@ -1,0 +1,35 @@
+"""The head of embedding models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poolc.compiler.heads.layers import layer_modules
+from poolc.compiler.heads.pooling import pool
+from poolc.spec import ATTENTION_MASK, POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModelSpec
+
+
+class EmbeddingHead(nn.Module):
+    """Pooling, layers, Normalize."""
+
+    output_names = (POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS)
+    wants_hidden_states = False
+
+    def __init__(self, spec: ModelSpec, folder: Path) -> None:
+        super().__init__()
+        self.kinds = spec.pooling
+        self.layers = layer_modules(spec.layers, folder)
+        self.normalize = spec.normalize
+
+    def forward(self, outputs: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        hidden = outputs.last_hidden_state.float()
+        mask = inputs[ATTENTION_MASK]
+        pooled = torch.cat([pool(hidden, mask, kind) for kind in self.kinds], dim=-1)
+        for layer in self.layers:
+            pooled = layer(pooled)
+        unit = nn.functional.normalize(pooled, p=2.0, dim=-1) if self.normalize else pooled.clone()
+        return pooled, unit, hidden

@@ -1,0 +1,56 @@
+"""Trunk and head as the one module that is exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from poolc.compiler.heads.classifier import ClassifierHead
+from poolc.compiler.heads.embedding import EmbeddingHead
+from poolc.compiler.heads.tokens import HiddenStatesHead
+from poolc.spec import Kind, ModelSpec
+
+
+class Head(Protocol):
+    """What every head is: a module over the trunk's outputs."""
+
+    output_names: tuple[str, ...]  # of the graph, in the order in which ``forward`` returns them
+    wants_hidden_states: bool  # whether the trunk has to return all of them
+
+    def __init__(self, spec: ModelSpec, folder: Path) -> None: ...
+
+
+_HEADS: dict[Kind, type[nn.Module]] = {
+    Kind.EMBEDDING: EmbeddingHead,
+    Kind.CLASSIFIER: ClassifierHead,
+    Kind.REWARD: HiddenStatesHead,
+}
+
+
+class PoolingModel(nn.Module):
+    """Trunk and head over the inputs that ``spec.inputs`` names, each int64 (batch, seq).
+
+    ``folder`` is the source model's: heads read their own weights there.
+    """
+
+    def __init__(self, backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.input_names = spec.inputs
+        self.head = _HEADS[spec.kind](spec, folder)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The graph's outputs, in the order in which ``forward`` returns them."""
+        names: tuple[str, ...] = self.head.output_names  # type: ignore[assignment]
+        return list(names)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(self.input_names, inputs, strict=True))
+        outputs = self.backbone(
+            **named, output_hidden_states=self.head.wants_hidden_states, return_dict=True
+        )
+        result: tuple[Tensor, ...] = self.head(outputs, named)
+        return result

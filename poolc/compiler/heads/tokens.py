@@ -1,0 +1,23 @@
+"""Heads that answer with one row a token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from poolc.spec import TOKEN_EMBEDDINGS, ModelSpec
+
+
+class HiddenStatesHead(nn.Module):
+    """Hidden states as they are, for reward models without a head of their own."""
+
+    output_names = (TOKEN_EMBEDDINGS,)
+    wants_hidden_states = False
+
+    def __init__(self, spec: ModelSpec, folder: Path) -> None:
+        super().__init__()
+
+    def forward(self, outputs: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return (outputs.last_hidden_state.float(),)

@@ -1,0 +1,130 @@
+"""Embedding models: pooling, layers behind it, prompts, similarity and Matryoshka sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poolc.compiler.architecture import Architecture
+from poolc.compiler.choices import Choices
+from poolc.compiler.recognize.context import Context
+from poolc.errors import InvalidOption, UnsupportedModel
+from poolc.runtime.matryoshka import KEYS, parse_matryoshka
+from poolc.spec import Defaults, PoolingType, Similarity, Task
+
+
+def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> None:
+    """Fill in the fields of Kind.EMBEDDING. Raises UnsupportedModel or InvalidOption."""
+    choices.set("tasks", (Task.EMBED, Task.SCORE, Task.ENCODE), choices.origins["tasks"])
+    _default_pooling(context, arch, choices)
+    st, pooler = context.st, context.pooler
+    if st and st.pooling:
+        choices.set("pooling", st.pooling, st.pooling_file)
+        choices.set("normalize", st.normalize, "modules.json")
+        if st.layers:
+            choices.set("layers", st.layers, "modules.json")
+    if pooler.pooling is not None:
+        choices.set("pooling", (pooler.pooling,), "--pooler-config pooling_type")
+    if pooler.pooling is PoolingType.ALL:
+        raise InvalidOption(
+            "pooler_config: pooling_type ALL keeps every token, which is not an embedding: "
+            "use --convert reward, or encode on any model",
+            param="pooler_config",
+        )
+    # vLLM 0.32 calls an embedding model's normalisation its activation.
+    for name, value in (("use_activation", pooler.use_activation), ("normalize", pooler.normalize)):
+        if value is not None:
+            choices.set("normalize", value, f"--pooler-config {name}")
+    layers = choices.get("layers", ())
+    width = arch.hidden_size * len(choices.values["pooling"])
+    before = "pooling"
+    for head in layers:
+        if head.in_features != width:
+            raise UnsupportedModel(
+                f"{head.path}/config.json: in_features is {head.in_features}, "
+                f"but {before} gives {width}"
+            )
+        before, width = head.path, head.out_features
+    choices.set("embedding_size", width, "the last head's width")
+    choose_prompts(context, choices)
+    choose_matryoshka(context, choices)
+
+
+def _default_pooling(context: Context, arch: Architecture, choices: Choices) -> None:
+    if context.options.defaults is Defaults.VLLM:
+        # vLLM pools BERT-type classes at CLS and whatever it converts at the last token.
+        generates = arch.name.endswith(("ForCausalLM", "LMHeadModel"))
+        last = generates or is_causal(context.config)
+        pooling = PoolingType.LAST if last else PoolingType.CLS
+        origin = "default of vLLM (--defaults vllm)"
+    else:
+        # A causal class may be used both ways (is_causal false): its last token is then no summary.
+        last = arch.name.endswith("ForCausalLM") and getattr(context.config, "is_causal", True)
+        pooling = PoolingType.LAST if last else PoolingType.MEAN
+        origin = "default of Sentence Transformers"
+    choices.set("pooling", (pooling,), origin)
+    choices.set("normalize", True, origin)
+    configured = (context.st and context.st.pooling) or context.pooler.pooling
+    if not configured:
+        context.warn(
+            f"{arch.name} configures no pooling: {pooling} of the tokens, normalised ({origin}); "
+            "choose with --pooler-config '{\"pooling_type\": ...}'"
+        )
+
+
+def is_causal(config: Any) -> bool:
+    if getattr(config, "is_causal", None) is not None:
+        return bool(config.is_causal)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    # A family with a masked-language-model head is an encoder; vLLM registers those natively.
+    return config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def choose_prompts(context: Context, choices: Choices) -> None:
+    settings = context.st.settings if context.st else {}
+    file = "config_sentence_transformers.json"
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(
+        isinstance(prompt, str | None) for prompt in prompts.values()
+    ):
+        raise UnsupportedModel(f"{file}: prompts must map names to strings")
+    prompts = {name: prompt or "" for name, prompt in prompts.items()}
+    if prompts:
+        choices.set("prompts", prompts, f"{file}: prompts")
+    default = settings.get("default_prompt_name")
+    if default is not None:
+        if default not in prompts and default not in ("query", "document"):
+            raise UnsupportedModel(
+                f"{file}: default_prompt_name {default!r} is not among the prompts"
+            )
+        choices.set("default_prompt_name", default, f"{file}: default_prompt_name")
+    similarity = settings.get("similarity_fn_name")
+    if similarity is not None:
+        if similarity not in set(Similarity):
+            raise UnsupportedModel(f"{file}: similarity_fn_name {similarity!r}")
+        choices.set("similarity", Similarity(similarity), f"{file}: similarity_fn_name")
+
+
+def choose_matryoshka(context: Context, choices: Choices) -> None:
+    size = choices.values["embedding_size"]
+    declared = {key: getattr(context.config, key, None) for key in KEYS}
+    matryoshka = parse_matryoshka(declared, size)
+    if matryoshka.enabled:
+        key = "matryoshka_dimensions" if matryoshka.dimensions else "is_matryoshka"
+        overridden = key in context.options.hf_overrides
+        origin = "--hf-overrides" if overridden else "config.json"
+        choices.set("matryoshka", matryoshka, f"{origin}: {key}")
+    cut = context.st.settings.get("truncate_dim") if context.st else None
+    if cut is not None:
+        file = "config_sentence_transformers.json"
+        if not isinstance(cut, int) or not 1 <= cut <= size:
+            raise UnsupportedModel(f"{file}: truncate_dim is {cut!r}; this model has 1 to {size}")
+        choices.set("default_dimensions", cut, f"{file}: truncate_dim")
+    if context.pooler.dimensions is not None:
+        if not matryoshka.enabled or context.pooler.dimensions > size:
+            raise InvalidOption(
+                f"pooler_config: dimensions is {context.pooler.dimensions}, but this model "
+                + (f"has {size}" if matryoshka.enabled else "does not declare Matryoshka sizes"),
+                param="pooler_config",
+            )
+        choices.set("default_dimensions", context.pooler.dimensions, "--pooler-config dimensions")

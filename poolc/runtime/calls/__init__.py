@@ -1,0 +1,17 @@
+"""The public methods of an engine: lists in and arrays out, their streaming and their async twins.
+
+Everything here is written over the seam (``prepare``, ``submit``, ``finish``); nothing here knows
+how a model runs. One file a kind of result.
+"""
+
+from poolc.runtime.calls.arguments import as_pairs
+from poolc.runtime.calls.base import WINDOW
+from poolc.runtime.calls.classes import ClassCalls
+from poolc.runtime.calls.embedding import EmbeddingCalls
+from poolc.runtime.calls.tokens import TokenCalls
+
+__all__ = ["WINDOW", "Calls", "as_pairs"]
+
+
+class Calls(EmbeddingCalls, ClassCalls, TokenCalls):
+    """embed, classify, score, reward and encode over the seam that a subclass provides."""

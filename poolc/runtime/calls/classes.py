@@ -1,0 +1,110 @@
+"""classify, score and reward, and their streaming and async twins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypedDict, Unpack, cast
+
+import numpy as np
+
+from poolc.runtime.calls.arguments import Texts, as_items, as_pairs
+from poolc.runtime.calls.base import Seam, joined, on_thread
+from poolc.runtime.outputs import Classification, Float32, Ragged
+from poolc.runtime.request import Item, Params
+from poolc.spec import Task
+
+
+class ClassifyOptions(TypedDict, total=False):
+    """Keywords of ``classify``, ``reward`` and their twins."""
+
+    use_activation: bool | None
+    truncate: bool
+
+
+class ScoreOptions(TypedDict, total=False):
+    """Keywords of ``score`` and its twins."""
+
+    label: str | int | None
+    use_activation: bool | None
+    truncate: bool
+    dimensions: int | None
+
+
+class ClassCalls(Seam):
+    """Labels, scores and rewards."""
+
+    def classify(
+        self, texts: Texts, *, use_activation: bool | None = None, truncate: bool = False
+    ) -> Classification:
+        """Return the best label and the probabilities of each text or pair of texts.
+
+        ``use_activation=False`` gives raw logits. Raises as ``embed`` does.
+        """
+        params = Params(use_activation=use_activation, truncate=truncate)
+        parts = cast("list[Classification]", self.run(Task.CLASSIFY, as_items(texts), params))
+        labels = [label for part in parts for label in part.labels]
+        return Classification(labels, np.concatenate([p.probs for p in parts]), parts[0].names)
+
+    def score(
+        self,
+        left: Texts,
+        right: Texts,
+        *,
+        label: str | int | None = None,
+        use_activation: bool | None = None,
+        truncate: bool = False,
+        dimensions: int | None = None,
+    ) -> Float32:
+        """Return one score a pair, float32 [n]: 1-1, 1-N or N-N texts.
+
+        A cross-encoder reads both texts; an embedding model compares their vectors. ``label`` says
+        which one a score is where the model has several. Raises as ``embed`` does.
+        """
+        params = Params(
+            dimensions=dimensions, truncate=truncate, use_activation=use_activation, label=label
+        )
+        return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params))
+
+    def reward(
+        self, texts: Texts, *, use_activation: bool | None = None, truncate: bool = False
+    ) -> Float32 | Ragged:
+        """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``),
+        else one row a token as Ragged. Raises as ``embed`` does."""
+        params = Params(use_activation=use_activation, truncate=truncate)
+        parts = self.run(Task.REWARD, as_items(texts), params)
+        if isinstance(parts[0], Ragged):
+            return joined(parts)
+        return cast("Float32", np.concatenate(parts))
+
+    def classify_iter(
+        self, texts: Iterable[Item], **options: Unpack[ClassifyOptions]
+    ) -> Iterator[tuple[str | None, Float32]]:
+        """Yield (label, probabilities [labels]) a text, in order."""
+        for part in self.stream(Task.CLASSIFY, texts, Params(**options)):
+            yield from zip(part.labels, part.probs, strict=True)
+
+    def score_iter(
+        self, pairs: Iterable[tuple[str, str]], **options: Unpack[ScoreOptions]
+    ) -> Iterator[float]:
+        """Yield one score a (left, right) pair, in order."""
+        for part in self.stream(Task.SCORE, pairs, Params(**options)):
+            yield from (float(value) for value in part)
+
+    def reward_iter(
+        self, texts: Iterable[Item], **options: Unpack[ClassifyOptions]
+    ) -> Iterator[float | Float32]:
+        """Yield one reward (or one array of token rewards) a text, in order."""
+        for part in self.stream(Task.REWARD, texts, Params(**options)):
+            yield from (part if isinstance(part, Ragged) else (float(value) for value in part))
+
+    async def aclassify(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Classification:
+        """Async twin of ``classify``."""
+        return await on_thread(self.classify, texts, **options)
+
+    async def ascore(self, left: Texts, right: Texts, **options: Unpack[ScoreOptions]) -> Float32:
+        """Async twin of ``score``."""
+        return await on_thread(self.score, left, right, **options)
+
+    async def areward(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Float32 | Ragged:
+        """Async twin of ``reward``."""
+        return await on_thread(self.reward, texts, **options)
