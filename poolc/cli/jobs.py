@@ -31,12 +31,32 @@ TextColumn = Annotated[str, typer.Option(help="Column of JSON lines that holds t
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
 ]
+TruncationSide = Annotated[
+    str | None,
+    typer.Option(help="Which end --truncate cuts off: left or right; the model's if not given."),
+]
 UseActivation = Annotated[
     bool | None,
     typer.Option(
         help="Probabilities or raw logits; as the model says if not given.", show_default=False
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthArguments:
+    """What happens to texts that are too long."""
+
+    truncate: Truncate = False
+    truncation_side: TruncationSide = None
+    chunk: Annotated[
+        bool | None,
+        typer.Option(
+            help="Embed texts that are too long in windows and average them; as the model says "
+            "if not given.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +99,7 @@ def embed(
     output: Output,
     *,
     text_column: TextColumn = "text",
-    truncate: Truncate = False,
+    lengths: LengthArguments,
     vectors: EmbedArguments,
     compiling: CompileArguments,
 ) -> None:
@@ -93,7 +113,9 @@ def embed(
         normalize=False if vectors.no_normalize else None,
         prompt_name=vectors.prompt_name,
         prompt=vectors.prompt,
-        truncate=truncate,
+        truncate=lengths.truncate,
+        truncation_side=lengths.truncation_side,
+        chunk=lengths.chunk,
         output_dtype=vectors.output_dtype,
     )
     job = BulkJob(Task.EMBED, tuple(inputs), output, Columns(text_column), params)
@@ -108,6 +130,7 @@ def classify(
     *,
     text_column: TextColumn = "text",
     truncate: Truncate = False,
+    truncation_side: TruncationSide = None,
     use_activation: UseActivation = None,
     compiling: CompileArguments,
 ) -> None:
@@ -116,7 +139,9 @@ def classify(
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
-    params = Params(truncate=truncate, use_activation=use_activation)
+    params = Params(
+        truncate=truncate, truncation_side=truncation_side, use_activation=use_activation
+    )
     job = BulkJob(Task.CLASSIFY, tuple(inputs), output, Columns(text_column), params)
     _run(model, compiling, job)
 
@@ -131,7 +156,7 @@ def score(
     label: Annotated[
         str | None, typer.Option(help="Which label a score is, where the model has several.")
     ] = None,
-    truncate: Truncate = False,
+    lengths: LengthArguments,
     use_activation: UseActivation = None,
     compiling: CompileArguments,
 ) -> None:
@@ -140,7 +165,13 @@ def score(
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
-    params = Params(label=label, truncate=truncate, use_activation=use_activation)
+    params = Params(
+        label=label,
+        truncate=lengths.truncate,
+        truncation_side=lengths.truncation_side,
+        chunk=lengths.chunk,
+        use_activation=use_activation,
+    )
     where = Columns(left=columns.left_column, right=columns.right_column)
     _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params))
 
@@ -158,8 +189,10 @@ def _run(model: str, compiling: CompileArguments, job: BulkJob) -> None:
         result = bulk.run(engine, job, on_progress)
     took = time.perf_counter() - start
     where = "standard output" if result.output == "-" else result.output
+    cut = result.meta.get("rows_truncated", 0)
+    shortened = f", {cut} of them truncated," if cut else ""
     typer.echo(
-        f"{result.num_rows} rows to {where} in {took:.2f} s (artifact "
+        f"{result.num_rows} rows{shortened} to {where} in {took:.2f} s (artifact "
         f"{engine.artifact.artifact_id[:12]}, space {engine.artifact.space_id[:12]})",
         err=True,
     )

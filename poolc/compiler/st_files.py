@@ -60,6 +60,7 @@ class SentenceTransformer:
     model_type: str  # SentenceTransformer | CrossEncoder | ...
     pooling: tuple[PoolingType, ...]
     pooling_file: str
+    include_prompt: bool  # whether pooling counts the tokens of a prompt
     layers: tuple[LayerSpec, ...]
     normalize: bool
     max_length: int | None
@@ -91,6 +92,7 @@ def read(folder: Path) -> SentenceTransformer | None:
         model_type=str(settings.get("model_type") or "SentenceTransformer"),
         pooling=_pooling(folder / pooling_file, pooling_file) if pooling_path is not None else (),
         pooling_file=pooling_file,
+        include_prompt=_include_prompt(folder / pooling_file, pooling_file),
         layers=tuple(_dense(folder, m.path) for m in heads if m.kind == "Dense"),
         normalize=any(module.kind == "Normalize" for module in heads),
         max_length=_length(bert.get("max_seq_length"), bert_path),
@@ -171,10 +173,6 @@ def _pooling(path: Path, name: str) -> tuple[PoolingType, ...]:
     config = read_json(path)
     if not config:
         raise UnsupportedModel(f"{name} is missing, which modules.json names")
-    if config.get("include_prompt") is False:
-        raise UnsupportedModel(
-            f"{name} excludes the prompt from pooling (include_prompt): poolc does not compile that"
-        )
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         names = [modes] if isinstance(modes, str) else list(modes)
@@ -193,6 +191,13 @@ def _pooling(path: Path, name: str) -> tuple[PoolingType, ...]:
     if unknown:
         raise UnsupportedModel(f"{name}: {', '.join(unknown)}; known: {', '.join(_POOLING_FLAGS)}")
     return known or (PoolingType.MEAN,)
+
+
+def _include_prompt(path: Path, name: str) -> bool:
+    value = read_json(path).get("include_prompt", True)
+    if not isinstance(value, bool):
+        raise UnsupportedModel(f"{name}: include_prompt is {value!r}; allowed: true, false")
+    return value
 
 
 def _dense(folder: Path, path: str) -> LayerSpec:

@@ -39,7 +39,7 @@ from poolc.llm.params import (
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
 from poolc.model_cache.artifact import is_artifact
-from poolc.runtime.calls import WINDOW, as_pairs
+from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
 from poolc.runtime.items import check_items
@@ -69,6 +69,7 @@ class _Answer:
     """One prompt's (or pair's) result: an array, or one number."""
 
     token_ids: list[int]
+    truncated: bool
     value: Any
 
 
@@ -136,7 +137,10 @@ class LLM:
         )
         return [
             EmbeddingRequestOutput(
-                self._next_id(), EmbeddingOutput(answer.value.tolist()), answer.token_ids
+                self._next_id(),
+                EmbeddingOutput(answer.value.tolist()),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in self._run(Task.EMBED, as_items(prompts), call)
         ]
@@ -157,7 +161,10 @@ class LLM:
         )
         return [
             ClassificationRequestOutput(
-                self._next_id(), ClassificationOutput(answer.value.tolist()), answer.token_ids
+                self._next_id(),
+                ClassificationOutput(answer.value.tolist()),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in self._run(Task.CLASSIFY, as_items(prompts), call)
         ]
@@ -185,7 +192,10 @@ class LLM:
         pairs = as_pairs(as_texts(data_1, "data_1"), as_texts(data_2, "data_2"))
         return [
             ScoringRequestOutput(
-                self._next_id(), ScoringOutput(float(answer.value)), answer.token_ids
+                self._next_id(),
+                ScoringOutput(float(answer.value)),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in self._run(Task.SCORE, pairs, call)
         ]
@@ -239,7 +249,10 @@ class LLM:
     def _pooled(self, answers: Sequence[_Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
         return [
             PoolingRequestOutput(
-                self._next_id(), PoolingOutput(np.atleast_1d(answer.value)), answer.token_ids
+                self._next_id(),
+                PoolingOutput(np.atleast_1d(answer.value)),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in answers
         ]
@@ -275,7 +288,7 @@ class LLM:
         self.engine.require(task)
         check_items(items)
         params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
-        if len(items) > WINDOW and len({*params}) == 1:
+        if len(next(windows(items), [])) < len(items) and len({*params}) == 1:
             # One text that is too long must not cost the work of the windows before it.
             self.engine.check(task, items, params[0])
         answers: list[_Answer] = []
@@ -304,12 +317,14 @@ class LLM:
         """Yield answers window by window; the next window is tokenised while one runs."""
         pending: deque[tuple[list[Prepared], Work]] = deque()
         try:
-            for start in range(0, len(items), WINDOW):
-                window = slice(start, start + WINDOW)
-                parts = self._prepare(task, items[window], params[window], start)
+            start = 0
+            for window in windows(items):
+                stop = start + len(window)
+                parts = self._prepare(task, window, params[start:stop], start)
+                start = stop
                 # Requests that differ in parameters still share micro-batches.
                 sequences = [sequence for part in parts for sequence in part.sequences]
-                merged = replace(parts[0], sequences=sequences, pairs=None)
+                merged = replace(parts[0], sequences=sequences, pairs=None, windows=None)
                 pending.append((parts, self.engine.submit(merged)))
                 if len(pending) > _WINDOWS_IN_FLIGHT:
                     yield self._answers(*pending.popleft())
@@ -337,7 +352,8 @@ class LLM:
         for part in parts:
             result = self.engine.finish(part, list(itertools.islice(rows, len(part.sequences))))
             ids = _token_ids(part, self.engine.spec.pad_token_id)
-            answers += [_Answer(*pair) for pair in zip(ids, _values(result), strict=True)]
+            cut = part.truncated.tolist()
+            answers += [_Answer(*one) for one in zip(ids, cut, _values(result), strict=True)]
         return answers
 
 
@@ -352,7 +368,8 @@ def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:
 
 
 def _token_ids(part: Prepared, pad_token_id: int) -> list[list[int]]:
-    ids: list[list[int]] = [sequence.ids.tolist() for sequence in part.sequences]
+    # Of a chunked text, the ids of its windows one after the other.
+    ids: list[list[int]] = [np.concatenate([s.ids for s in item]).tolist() for item in part.items]
     if part.pairs is None:
         return ids
     return [[*ids[left], pad_token_id, *ids[right]] for left, right in part.pairs.tolist()]

@@ -142,6 +142,8 @@ def request_params(
         )
     if given.truncate_prompt_tokens is not None and not base.truncate:
         base = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
+    if not base.truncate:  # a side of nothing: transformers takes it too
+        base = replace(base, truncation_side=None)
     field, value = _switch(task, given, index)
     last_step: dict[str, Any] = {field: value}
     # vLLM compares vectors by their cosine, whatever the model's files say.
@@ -169,7 +171,7 @@ def shared_params(
     for name in kwargs:
         if name not in _TOKENIZATION:
             raise unknown_option("tokenization_kwargs", name, _TOKENIZATION)
-    _allow(kwargs, "truncation_side", (None, "right"))
+    _allow(kwargs, "truncation_side", (None, "left", "right"))
     _allow(kwargs, "padding", (None, False, "do_not_pad"))
     _allow(kwargs, "add_special_tokens", (None, True, False))
     _allow(kwargs, "truncation", (None, False, "do_not_truncate", True, "longest_first"))
@@ -177,6 +179,7 @@ def shared_params(
         prompt="",
         max_length=whole_number("max_length", kwargs.get("max_length", max_length)),
         truncate=kwargs.get("truncation") in (True, "longest_first"),
+        truncation_side=kwargs.get("truncation_side"),
         add_special_tokens=kwargs.get("add_special_tokens") is not False,
     )
     if truncate_prompt_tokens is None:

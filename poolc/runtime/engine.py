@@ -23,6 +23,7 @@ from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
+from poolc.runtime.chunking import Chunker, chunks
 from poolc.runtime.cores import allowed_cores, shared_executor
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
@@ -65,6 +66,7 @@ class Engine(Calls):
             spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs, spec.truncation_side
         )
         self._tokenizer = TextTokenizer(artifact.file(TOKENIZER_FILE), limits)
+        self._chunker = Chunker(self._tokenizer, spec.max_embed_length)
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -80,7 +82,9 @@ class Engine(Calls):
         """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
         asked, _, how = self._asked(task, items, params, 0)
         self._tokenizer.check(asked)
-        if not params.truncate:
+        if chunks(self.spec, task, params):
+            self._chunker.check_lengths(asked, **how)
+        elif not params.truncate:
             self._tokenizer.check_lengths(asked, **how)
 
     def prepare(
@@ -92,8 +96,12 @@ class Engine(Calls):
         the index of the item counted from ``first_index``.
         """
         asked, pairs, how = self._asked(task, items, params, first_index)
+        output_set = self._output_set(task)
+        if chunks(self.spec, task, params):
+            found = self._chunker.encode(asked, **how)
+            return Prepared(task, params, found.sequences, output_set, pairs, found.edges)
         sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        return Prepared(task, params, sequences, self._output_set(task), pairs)
+        return Prepared(task, params, sequences, output_set, pairs)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -146,6 +154,7 @@ class Engine(Calls):
         """Return what to tokenise, which of it a score compares, and how to tokenise it."""
         self.require(task)
         heads.check_params(self.spec, task, params)
+        chunks(self.spec, task, params)  # refuses policies that contradict each other
         indices: Sequence[int] = range(first_index, first_index + len(items))
         _check_shape(task, items, indices)
         pairs = None
@@ -159,6 +168,8 @@ class Engine(Calls):
             "prefix": resolve_prompt(self.spec, params) if embeds else "",
             "max_length": params.max_length,
             "add_special_tokens": params.add_special_tokens is not False,
+            "truncation_side": params.truncation_side,
+            "count_prefix": self.spec.include_prompt,
             "indices": indices,
         }
         return items, pairs, how

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -80,16 +81,40 @@ class TokenSequence:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def num_counted(self) -> int:
+        """Tokens that pooling counts."""
+        return len(self) if self.counted is None else int(self.counted.sum())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A validated, tokenised request. ``pairs`` [n, 2]: which ``sequences`` a score compares."""
+    """A validated, tokenised request.
+
+    An item is one of ``sequences``, or with ``windows`` [items + 1] those from ``windows[i]`` to
+    ``windows[i + 1]``. ``pairs`` [n, 2]: which items a score compares.
+    """
 
     task: Task
     params: Params
     sequences: list[TokenSequence]
     output_set: str
     pairs: npt.NDArray[np.int64] | None = field(default=None)
+    windows: npt.NDArray[np.int64] | None = field(default=None)
+
+    @property
+    def items(self) -> list[list[TokenSequence]]:
+        """The sequences of each item."""
+        if self.windows is None:
+            return [[sequence] for sequence in self.sequences]
+        edges = self.windows.tolist()
+        return [self.sequences[a:b] for a, b in pairwise(edges)]
+
+    @property
+    def truncated(self) -> npt.NDArray[np.bool_]:
+        """Whether tokens of a result's text (of either text, for a pair) were cut off: [n]."""
+        cut = np.array([any(s.truncated for s in item) for item in self.items], np.bool_)
+        return cut if self.pairs is None else np.asarray(cut[self.pairs].any(axis=1))
 
     @property
     def lengths(self) -> list[int]:

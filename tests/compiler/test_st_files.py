@@ -192,8 +192,8 @@ def test_read_refuses_modules(entries: Any, message: str, tmp_path: Path) -> Non
         ({"pooling_mode": []}, r"pooling_mode \[\]; known"),
         ({"pooling_mode_median": True}, "pooling_mode_median; known: pooling_mode_cls_token"),
         (
-            {"pooling_mode": "mean", "include_prompt": False},
-            r"1_Pooling/config.json excludes the prompt from pooling \(include_prompt\)",
+            {"pooling_mode": "mean", "include_prompt": "no"},
+            "1_Pooling/config.json: include_prompt is 'no'; allowed: true, false",
         ),
     ],
 )

@@ -50,9 +50,11 @@ def test_gate_refuses_another_pooling(
 ) -> None:
     right = pooling.pool
 
-    def wrong(hidden: torch.Tensor, mask: torch.Tensor, kind: PoolingType) -> torch.Tensor:
+    def wrong(
+        hidden: torch.Tensor, mask: torch.Tensor, kind: PoolingType, counted: torch.Tensor | None
+    ) -> torch.Tensor:
         # Padding counts: right alone, wrong in a batch of several lengths.
-        return right(hidden, torch.ones_like(mask), kind)
+        return right(hidden, torch.ones_like(mask), kind, counted)
 
     monkeypatch.setattr(embedding, "pool", wrong)
     monkeypatch.setattr(pipeline, "export", _export)  # not the graph that was traced before

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from poolc.compiler.heads.layers import layer_modules
 from poolc.compiler.heads.pooling import pool
-from poolc.spec import ATTENTION_MASK, POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModelSpec
+from poolc.spec import (
+    ATTENTION_MASK,
+    POOLED,
+    POOLING_MASK,
+    SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    ModelSpec,
+)
 
 
 class EmbeddingHead(nn.Module):
@@ -27,8 +34,8 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, outputs: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         hidden = outputs.last_hidden_state.float()
-        mask = inputs[ATTENTION_MASK]
-        pooled = torch.cat([pool(hidden, mask, kind) for kind in self.kinds], dim=-1)
+        mask, counted = inputs[ATTENTION_MASK], inputs.get(POOLING_MASK)
+        pooled = torch.cat([pool(hidden, mask, kind, counted) for kind in self.kinds], dim=-1)
         for layer in self.layers:
             pooled = layer(pooled)
         unit = nn.functional.normalize(pooled, p=2.0, dim=-1) if self.normalize else pooled.clone()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from poolc.compiler.heads.classifier import ClassifierHead
 from poolc.compiler.heads.embedding import EmbeddingHead
 from poolc.compiler.heads.tokens import HiddenStatesHead
-from poolc.spec import Kind, ModelSpec
+from poolc.spec import POOLING_MASK, Kind, ModelSpec
 
 
 class Head(Protocol):
@@ -49,8 +49,9 @@ class PoolingModel(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(self.input_names, inputs, strict=True))
+        of_backbone = {name: value for name, value in named.items() if name != POOLING_MASK}
         outputs = self.backbone(
-            **named, output_hidden_states=self.head.wants_hidden_states, return_dict=True
+            **of_backbone, output_hidden_states=self.head.wants_hidden_states, return_dict=True
         )
         result: tuple[Tensor, ...] = self.head(outputs, named)
         return result

@@ -23,7 +23,15 @@ from poolc.compiler.recognize.length import choose_length
 from poolc.compiler.recognize.reward import choose_reward
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
-from poolc.spec import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, CompileOptions, Kind, ModelSpec
+from poolc.spec import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    POOLING_MASK,
+    TOKEN_TYPE_IDS,
+    CompileOptions,
+    Kind,
+    ModelSpec,
+)
 
 __all__ = ["Context", "Recognized", "recognize"]
 
@@ -62,7 +70,7 @@ def recognize(
         model_type=str(config.model_type),
         hidden_size=arch.hidden_size,
         vocab_size=arch.vocab_size,
-        inputs=_inputs(arch, tokenizer),
+        inputs=_inputs(arch, tokenizer, choices),
         pad_token_id=_pad_token(config, tokenizer),
         truncation_side=tokenizer.truncation_side,
         origins=choices.origins,
@@ -71,9 +79,13 @@ def recognize(
     return Recognized(spec, arch, st.transformer if st else "", st), tokenizer
 
 
-def _inputs(arch: Architecture, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def _inputs(
+    arch: Architecture, tokenizer: PreTrainedTokenizerBase, choices: Choices
+) -> tuple[str, ...]:
     segments = arch.takes_token_types and TOKEN_TYPE_IDS in tokenizer.model_input_names
-    return (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if segments else []))
+    masked = not choices.get("include_prompt", True)
+    more = ([TOKEN_TYPE_IDS] if segments else []) + ([POOLING_MASK] if masked else [])
+    return (INPUT_IDS, ATTENTION_MASK, *more)
 
 
 def _pad_token(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -20,6 +20,8 @@ def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> 
     if st and st.pooling:
         choices.set("pooling", st.pooling, st.pooling_file)
         choices.set("normalize", st.normalize, "modules.json")
+        if not st.include_prompt:
+            choices.set("include_prompt", False, f"{st.pooling_file}: include_prompt")
         if st.layers:
             choices.set("layers", st.layers, "modules.json")
     if pooler.pooling is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _POOLING_MODES = {
 }
 
 
+_PROMPT = "Represent the sentence: "  # of models that have no prompt of their own
+
+
 class EmbeddingReference(Reference):
     """Runs the modules of the folder's SentenceTransformer one after the other."""
 
@@ -37,8 +41,22 @@ class EmbeddingReference(Reference):
             subject.folder, subject.recognized, subject.options
         )
 
+    def cases(self) -> list[Case]:
+        plain = super().cases()
+        if self.spec.include_prompt:
+            return plain
+        prompt = next(filter(None, self.spec.prompts.values()), _PROMPT)
+        params = replace(self.params(), prompt=prompt)
+        return [*plain, *(Case(case.task, case.items, params) for case in plain)]
+
+    def token_ids(self, case: Case, item: Item) -> tuple[list[int], list[int] | None]:
+        return super().token_ids(case, _prompted(case, item))
+
     def outputs(self, case: Case, item: Item) -> dict[str, torch.Tensor]:
-        state: dict[str, Any] = dict(self.encode(item))
+        state: dict[str, Any] = dict(self.encode(_prompted(case, item)))
+        if case.params.prompt:
+            # As its ``preprocess`` does.
+            state["prompt_length"] = self._modules[0]._get_prompt_length(case.params.prompt)
         outputs = {}
         for module in self._modules:
             if type(module).__name__ == "Normalize":
@@ -50,6 +68,10 @@ class EmbeddingReference(Reference):
             SENTENCE_EMBEDDING: state["sentence_embedding"],
             TOKEN_EMBEDDINGS: state["token_embeddings"],
         }
+
+
+def _prompted(case: Case, item: Item) -> Item:
+    return f"{case.params.prompt or ''}{item}"
 
 
 def _sentence_transformer(
@@ -92,7 +114,8 @@ def _assembled(
         config_kwargs=dict(trust),
     )
     modes = [_POOLING_MODES[kind] for kind in spec.pooling]
-    modules: list[Any] = [transformer, Pooling(spec.hidden_size, pooling_mode=modes)]
+    pooling = Pooling(spec.hidden_size, pooling_mode=modes, include_prompt=spec.include_prompt)
+    modules: list[Any] = [transformer, pooling]
     modules += [Dense.load(str(folder), subfolder=dense.path) for dense in spec.layers]
     modules += [Normalize()] if spec.normalize else []
     return [module.eval() for module in modules]

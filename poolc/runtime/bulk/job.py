@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from poolc.model_cache.serde import to_plain
 from poolc.runtime.bulk.records import Columns, Record, check_inputs, read_records
 from poolc.runtime.bulk.sinks import check_output, open_sink
 from poolc.runtime.engine import Engine
-from poolc.runtime.outputs import OutputDtype
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Params
 from poolc.spec import Task
@@ -85,9 +84,10 @@ def run(
     engine.require(job.task)
     meta: dict[str, Any] = {}
     with open_sink(job.output) as sink:
-        done_bytes = 0
+        done_bytes = num_truncated = 0
         for record, row in _answers(engine, job):
             sink.write(row.values, _fields(sink.num_rows, record, row.fields))
+            num_truncated += row.fields.get("truncated", False)
             done_bytes += record.num_bytes
             if on_progress is not None:
                 on_progress(BulkProgress(sink.num_rows, done_bytes, total_bytes))
@@ -96,6 +96,8 @@ def run(
         if sink.num_rows == 0:
             raise InvalidText(f"no texts in {', '.join(map(str, job.inputs))}", param="inputs")
         meta["rows"] = sink.num_rows
+        if job.params.truncate:
+            meta["rows_truncated"] = num_truncated
         sink.publish(meta)
         return BulkResult(sink.num_rows, job.output, meta)
 
@@ -109,9 +111,14 @@ def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
             yield record.item
 
     num_done = 0
+    truncated: list[bool] = []  # of the rows that are finished and not yet taken
+    parts = engine.stream(job.task, items(), job.params, truncated)
     try:
-        for row in _ROWS[job.task](engine, job.params, items()):
+        for row in _ROWS[job.task](engine, job.params, parts):
             num_done += 1
+            was_cut = truncated.pop(0)
+            if job.params.truncate:
+                row.fields["truncated"] = was_cut
             yield pending.popleft(), row
     except InputError as error:
         position = -1 if error.index is None else error.index - num_done
@@ -121,41 +128,26 @@ def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
         raise type(error)(message, index=error.index, param=error.param) from error
 
 
-def _embeddings(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_Row]:
-    vectors = engine.embed_iter(
-        items,
-        dimensions=params.dimensions,
-        normalize=params.normalize,
-        prompt_name=params.prompt_name,
-        prompt=params.prompt,
-        truncate=params.truncate,
-        output_dtype=cast("OutputDtype", params.output_dtype),
-    )
-    return (_Row(vector, {"embedding": vector}) for vector in vectors)
+def _embeddings(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    for vectors in parts:
+        for vector in vectors:
+            yield _Row(vector, {"embedding": vector})
 
 
-def _classes(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_Row]:
+def _classes(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
     names, kind = engine.spec.labels, _class_values(engine, params)
     named = len(set(names)) == len(names)
-    answers = engine.classify_iter(
-        items, use_activation=params.use_activation, truncate=params.truncate
-    )
-    for label, values in answers:
-        shown = dict(zip(names, values, strict=True)) if named else values
-        yield _Row(values, {"label": label, kind: shown})
+    for part in parts:
+        for label, values in zip(part.labels, part.probs, strict=True):
+            shown = dict(zip(names, values, strict=True)) if named else values
+            yield _Row(values, {"label": label, kind: shown})
 
 
-def _scores(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_Row]:
-    scores = engine.score_iter(
-        items,
-        label=params.label,
-        use_activation=params.use_activation,
-        truncate=params.truncate,
-        dimensions=params.dimensions,
-    )
-    for score in scores:
-        value = np.asarray(score, np.float32)
-        yield _Row(value, {"score": value[()]})
+def _scores(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    for scores in parts:
+        for score in scores:
+            value = np.asarray(score, np.float32)
+            yield _Row(value, {"score": value[()]})
 
 
 _ROWS: Mapping[Task, Callable[[Engine, Params, Iterable[Any]], Iterator[_Row]]] = {

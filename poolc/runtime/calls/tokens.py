@@ -12,27 +12,46 @@ from poolc.runtime.request import Item, Params
 from poolc.spec import Task
 
 
-class EncodeOptions(TypedDict, total=False):
-    """Keywords of ``encode`` and its twins."""
+class EncodeParams(TypedDict, total=False):
+    """Keywords of ``encode`` that are fields of ``Params``."""
 
     truncate: bool
+    truncation_side: str | None
+
+
+class EncodeOptions(EncodeParams, total=False):
+    """Keywords of ``encode`` and its twins."""
+
+    truncated: list[bool] | None
 
 
 class TokenCalls(Seam):
     """Results with one row a token."""
 
-    def encode(self, texts: Texts, *, truncate: bool = False) -> Ragged:
+    def encode(
+        self,
+        texts: Texts,
+        *,
+        truncate: bool = False,
+        truncation_side: str | None = None,
+        truncated: list[bool] | None = None,
+    ) -> Ragged:
         """Return the last hidden states, one row a token: Ragged of float32 [len, hidden].
 
-        Raises as ``embed`` does.
+        Truncates and raises as ``embed`` does.
         """
-        return joined(self.run(Task.ENCODE, as_items(texts), Params(truncate=truncate)))
+        params = Params(truncate=truncate, truncation_side=truncation_side)
+        return joined(self.run(Task.ENCODE, as_items(texts), params, truncated))
 
     def encode_iter(
-        self, texts: Iterable[Item], **options: Unpack[EncodeOptions]
+        self,
+        texts: Iterable[Item],
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[EncodeParams],
     ) -> Iterator[Float32]:
         """Yield the hidden states [len, hidden] of each text, in order."""
-        for part in self.stream(Task.ENCODE, texts, Params(**options)):
+        for part in self.stream(Task.ENCODE, texts, Params(**options), truncated):
             yield from part
 
     async def aencode(self, texts: Texts, **options: Unpack[EncodeOptions]) -> Ragged:

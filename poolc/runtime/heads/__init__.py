@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from poolc.errors import InvalidOption
 from poolc.runtime.heads.classes import classification, label_index, label_scores, rewards
-from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, similarities
+from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, merged, similarities
 from poolc.runtime.outputs import Classification, Ragged, check_dtype
 from poolc.runtime.request import Params, Prepared, Row
 from poolc.spec import TOKEN_EMBEDDINGS, Kind, ModelSpec, Similarity, Task
@@ -58,6 +58,8 @@ def _check_types(params: Params) -> None:
 def finish(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
     """Turn the rows of a request's sequences, in order, into the task's result."""
     task, params = prepared.task, prepared.params
+    if prepared.windows is not None:
+        rows = merged(spec, prepared, rows)
     if task is Task.EMBED:
         return embeddings(spec, params, rows)
     if task is Task.CLASSIFY:

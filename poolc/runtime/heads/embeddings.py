@@ -35,6 +35,27 @@ def embeddings(spec: ModelSpec, params: Params, rows: Sequence[Row]) -> npt.NDAr
     return convert_dtype(vectors, params.output_dtype)
 
 
+def merged(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> list[Row]:
+    """Return one row an item: the mean of its windows' vectors, weighted by counted tokens.
+
+    It is taken after Dense and before Normalize, so that for mean pooling it is what pooling the
+    tokens of all windows at once gives.
+    """
+    remaining = iter(rows)
+    items: list[Row] = []
+    for sequences in prepared.items:
+        own = [next(remaining) for _ in sequences]
+        if len(own) == 1:
+            items += own
+            continue
+        vectors = np.stack([row[POOLED] for row in own])  # [windows, dim]
+        weights = np.array([sequence.num_counted for sequence in sequences], np.float64)
+        pooled = (weights @ vectors / weights.sum()).astype(np.float32)
+        unit = l2_normalize(pooled) if spec.normalize else pooled
+        items.append({POOLED: pooled, SENTENCE_EMBEDDING: unit})
+    return items
+
+
 def similarities(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Float32:
     """Return one score a pair [n]: the similarity of its two vectors."""
     params = prepared.params
