@@ -22,6 +22,9 @@ class TokenProjection(nn.Module):
         self.layers = token_layers(spec.multi_vector.layers, folder)
         self.normalize = spec.multi_vector.normalize
 
+    def extra_repr(self) -> str:
+        return f"normalize={self.normalize}"
+
     def forward(self, vectors: Tensor) -> Tensor:
         for layer in self.layers:
             vectors = layer(vectors)

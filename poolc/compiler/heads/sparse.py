@@ -25,6 +25,9 @@ class SpladeHead(nn.Module):
         self.pooling = spec.sparse.pooling
         self.log1p = spec.sparse.log1p
 
+    def extra_repr(self) -> str:
+        return f"{self.pooling}, log1p={self.log1p}"
+
     def forward(self, outputs: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         logits = outputs.logits.float()  # (batch, seq, vocab)
         mask = inputs[ATTENTION_MASK]

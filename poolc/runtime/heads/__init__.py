@@ -15,7 +15,13 @@ from poolc.errors import InvalidOption
 from poolc.runtime.heads.classes import classification, label_index, label_scores, rewards
 from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, similarities
 from poolc.runtime.heads.hybrid import HybridVectors, hybrid_vectors
-from poolc.runtime.heads.sparse import check_top_k, compact, expand, sparse_scores, sparse_vectors
+from poolc.runtime.heads.sparse import (
+    check_sparse_params,
+    compact,
+    expand,
+    sparse_scores,
+    sparse_vectors,
+)
 from poolc.runtime.heads.token_vectors import late_interaction_scores, token_vectors
 from poolc.runtime.outputs import Classification, Ragged, check_dtype
 from poolc.runtime.prompts import SIDES
@@ -41,7 +47,9 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
     size = params.dimensions or spec.default_dimensions or spec.embedding_size
     sized = task in (Task.EMBED, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
     check_dtype(params.output_dtype, size if sized else None)
-    check_top_k(spec, params.top_k)
+    if spec.kind is Kind.HYBRID and spec.multi_vector and task is not Task.EMBED:
+        check_dtype(params.output_dtype, spec.multi_vector.dim if sized else None)
+    check_sparse_params(spec, task, params)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
     elif task is Task.SCORE and params.label is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from poolc.errors import InvalidOption
 from poolc.runtime.outputs import Float32
-from poolc.runtime.request import Prepared, Row, TokenSequence
+from poolc.runtime.request import Params, Prepared, Row, TokenSequence
 from poolc.runtime.sparse import SparseVector, SparseVectors, TokenName, distance, dot
 from poolc.spec import (
     SPARSE_EMBEDDING,
@@ -18,16 +18,27 @@ from poolc.spec import (
     ModelSpec,
     Similarity,
     SparseSpec,
+    Task,
 )
 
 
-def check_top_k(spec: ModelSpec, top_k: object) -> None:
-    """Raise InvalidOption unless ``top_k`` is a count of weights, of a model that has them."""
+def check_sparse_params(spec: ModelSpec, task: Task, params: Params) -> None:
+    """Refuse ``top_k`` where there are no weights, and of weights what only vectors have.
+
+    Raises InvalidOption.
+    """
+    if task is Task.EMBED_SPARSE:
+        for name in ("normalize", "output_dtype"):
+            if getattr(params, name) not in (None, "float32"):
+                raise InvalidOption(
+                    f"{name} does not apply to sparse embeddings: leave it out", param=name
+                )
+    top_k: object = params.top_k
     if top_k is None:
         return
-    if spec.sparse is None:
+    if spec.sparse is None or task is Task.EMBED:
         raise InvalidOption(
-            "top_k applies to sparse embeddings, which this model does not have", param="top_k"
+            f"top_k applies to sparse embeddings, not to {task} of this model", param="top_k"
         )
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
         raise InvalidOption(f"top_k is {top_k!r}; allowed: a whole number from 1", param="top_k")
