@@ -241,6 +241,7 @@ class MultiVectorSpec:
     """One vector a token (ColBERT): its layers, both sides, the token that queries grow by."""
 
     dim: int  # of each vector
+    max_length: int  # of texts of neither side
     query: SideSpec
     document: SideSpec
     layers: tuple[LayerSpec, ...] = ()

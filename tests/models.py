@@ -242,7 +242,8 @@ def tiny_splade(folder: Path) -> None:
     write_json(folder / "1_SpladePooling" / "config.json", {"pooling_strategy": "max"})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": MAX_LENGTH})
     prompts = {"query": "query: ", "document": "passage: "}
-    write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
+    settings = {"model_type": "SparseEncoder", "prompts": prompts}
+    write_json(folder / "config_sentence_transformers.json", settings)
 
 
 def tiny_colbert(folder: Path) -> None:

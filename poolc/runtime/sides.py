@@ -101,10 +101,12 @@ class SideTokenizer:
         }
 
     def _side(self, name: str | None) -> SideSpec:
+        sides = self._sides
         if name == PLAIN:
-            return SideSpec(self._spec.max_length)
-        # Without a side a text is a document, only without a document's prompt.
-        return self._sides.query if name == _QUERY else self._sides.document
+            return SideSpec(sides.max_length)
+        if name is None:  # masked as a document, without its prompt and length
+            return replace(sides.document, max_length=sides.max_length)
+        return sides.query if name == _QUERY else sides.document
 
     def _masked(self, sequence: TokenSequence, side: SideSpec) -> TokenSequence:
         sequence = self._expanded(sequence, side)

@@ -30,11 +30,13 @@ def choose_hybrid(context: Context, arch: Architecture, choices: Choices) -> Non
         )
     found = {getattr(context.tokenizer, name) for name in _DROPPED} - {None}
     choices.set("sparse", SparseSpec(layer=sparse, dropped_ids=tuple(sorted(found))), sparse.path)
-    side = SideSpec(choices.values["max_length"])
+    longest = choices.values["max_length"]
+    side = SideSpec(longest)
     choices.set(
         "multi_vector",
         MultiVectorSpec(
             dim=tokens.out_features,
+            max_length=longest,
             query=side,
             document=side,
             layers=(tokens,),

@@ -34,6 +34,7 @@ def choose_multi_vector(context: Context, arch: Architecture, choices: Choices) 
     grown = found.expansion
     spec = MultiVectorSpec(
         dim=dim,
+        max_length=choices.values["max_length"],
         query=query,
         document=document,
         layers=found.layers,
@@ -43,7 +44,7 @@ def choose_multi_vector(context: Context, arch: Architecture, choices: Choices) 
     )
     choices.set("multi_vector", spec, found.file)
     choices.set("embedding_size", dim, "the last layer's width")
-    longest = max(query.max_length, document.max_length)
+    longest = max(spec.max_length, query.max_length, document.max_length)
     if longest != choices.values["max_length"]:
         choices.set("max_length", longest, f"{found.file}: the longer side")
     if st is None:
