@@ -36,7 +36,7 @@ def check_sparse_params(spec: ModelSpec, task: Task, params: Params) -> None:
     top_k: object = params.top_k
     if top_k is None:
         return
-    if spec.sparse is None or task is Task.EMBED:
+    if spec.sparse is None or task not in (Task.EMBED_SPARSE, Task.EMBED_HYBRID):
         raise InvalidOption(
             f"top_k applies to sparse embeddings, not to {task} of this model", param="top_k"
         )
