@@ -263,7 +263,7 @@ def tiny_colbert(folder: Path) -> None:
     (folder / "1_Dense").mkdir()
     weight = torch.randn((TOKEN_DIM, HIDDEN), generator=generator)
     save_file({"linear.weight": weight}, folder / "1_Dense" / "model.safetensors")
-    dense = {"in_features": HIDDEN, "out_features": TOKEN_DIM, "bias": False}
+    dense: dict[str, Any] = {"in_features": HIDDEN, "out_features": TOKEN_DIM, "bias": False}
     dense["activation_function"] = "torch.nn.modules.linear.Identity"
     write_json(folder / "1_Dense" / "config.json", dense)
     write_typed_modules(

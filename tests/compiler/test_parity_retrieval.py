@@ -16,6 +16,7 @@ from torch.nn.functional import linear, normalize
 from transformers import AutoTokenizer, XLMRobertaModel
 
 import poolc
+from poolc.runtime.calls.retrieval import Side
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS
@@ -75,11 +76,12 @@ def test_splade_of_version_5(artifact: Callable[[str], Path], source: Any) -> No
 
 def assert_tokens_like(engine: Engine, model: Any) -> None:
     """Compare all sides and their scores."""
-    for side, encode in (
+    sides: list[tuple[Side | None, Any]] = [
         ("query", model.encode_query),
         ("document", model.encode_document),
         (None, model.encode),
-    ):
+    ]
+    for side, encode in sides:
         found = engine.embed_tokens(TEXTS, side=side, truncate=True)
         for one, expected in zip(found, encode(TEXTS, convert_to_numpy=True), strict=True):
             assert_close(one, expected)

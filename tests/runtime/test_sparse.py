@@ -25,8 +25,8 @@ def test_sparse_is_compressed_rows(vectors: SparseVectors) -> None:
     assert vectors.indices.tolist() == [1, 3, 0, 2, 3]
     assert vectors.values.tolist() == [2, 3, 5, 1, 1]
     assert vectors.shape == (3, 4)
-    dtypes = (vectors.indptr.dtype, vectors.indices.dtype, vectors.values.dtype)
-    assert dtypes == (np.int64, np.int32, np.float32)
+    arrays = (vectors.indptr, vectors.indices, vectors.values)
+    assert [str(array.dtype) for array in arrays] == ["int64", "int32", "float32"]
     np.testing.assert_array_equal(vectors.to_dense(), DENSE)
 
 
