@@ -15,6 +15,7 @@ from poolc.cli.reporting import Reporter, progress_of_rows
 
 if TYPE_CHECKING:
     from poolc.runtime.bulk import BulkJob
+    from poolc.spec import Task
 
 Inputs = Annotated[
     list[Path],
@@ -79,6 +80,36 @@ class EmbedArguments:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadArguments:
+    """Which head answers, of models that have several, and for which side."""
+
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Weights by token id (SPLADE, BGE-M3).")
+    ] = False
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="One vector a token (ColBERT, BGE-M3).")
+    ] = False
+    side: Annotated[
+        str | None,
+        typer.Option(help="query or document, for sparse and token vectors; plain: neither."),
+    ] = None
+    top_k: Annotated[
+        int | None, typer.Option(help="How many weights of a sparse vector are kept.")
+    ] = None
+
+    def task(self) -> Task:
+        """Return what was asked for. Raises InvalidOption for both."""
+        from poolc.errors import InvalidOption
+        from poolc.spec import Task
+
+        if self.sparse and self.tokens:
+            raise InvalidOption("--sparse and --tokens are two outputs: give one", param="tokens")
+        if self.sparse:
+            return Task.EMBED_SPARSE
+        return Task.EMBED_TOKENS if self.tokens else Task.EMBED
+
+
+@dataclass(frozen=True, slots=True)
 class PairColumns:
     """Where the two texts of a pair are."""
 
@@ -101,12 +132,12 @@ def embed(
     text_column: TextColumn = "text",
     lengths: LengthArguments,
     vectors: EmbedArguments,
+    heads: HeadArguments,
     compiling: CompileArguments,
 ) -> None:
-    """Embed every text of the inputs."""
+    """Embed every text of the inputs, to whatever the model embeds to."""
     from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
-    from poolc.spec import Task
 
     params = Params(
         dimensions=vectors.dimensions,
@@ -117,8 +148,10 @@ def embed(
         truncation_side=lengths.truncation_side,
         chunk=lengths.chunk,
         output_dtype=vectors.output_dtype,
+        side=heads.side,
+        top_k=heads.top_k,
     )
-    job = BulkJob(Task.EMBED, tuple(inputs), output, Columns(text_column), params)
+    job = BulkJob(heads.task(), tuple(inputs), output, Columns(text_column), params)
     _run(model, compiling, job)
 
 
@@ -184,6 +217,7 @@ def _run(model: str, compiling: CompileArguments, job: BulkJob) -> None:
     options = compiling.given()
     with Reporter() as on_event:
         engine = api.load(model, on_event=on_event, **options)
+    job = bulk.embedding_job(engine, job)
     start = time.perf_counter()
     with progress_of_rows() as on_progress:
         result = bulk.run(engine, job, on_progress)

@@ -13,11 +13,16 @@ from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
+from poolc.model_cache.source_files import HEAD_PICKLES
 
 # Names of a repository's files -> those to fetch.
 Select = Callable[[Iterable[str]], list[str]]
 
-_WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors")
+_WANTED = (
+    *("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"),
+    *HEAD_PICKLES,
+    "artifact.metadata",  # of Stanford's ColBERT
+)
 _PICKLED = ("*.bin", "*.pt")
 _UNWANTED = (
     "onnx/*",
@@ -77,7 +82,8 @@ def wanted(names: Iterable[str], *, trust_remote_code: bool) -> list[str]:
     kept += [
         name
         for name in names
-        if _matches(name, _PICKLED)
+        if name not in kept
+        and _matches(name, _PICKLED)
         and not _matches(name, _UNWANTED)
         and _parent(name) not in folders_with_safetensors
     ]

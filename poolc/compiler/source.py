@@ -25,7 +25,7 @@ from poolc.compiler.pickles import load_pickles
 from poolc.compiler.st_files import module_paths, transformer_path
 from poolc.errors import CorruptWeights, InvalidOption, TokenizerError
 from poolc.model_cache.requests import Identity, folder_identity, hub_identity
-from poolc.model_cache.source_files import local_folder
+from poolc.model_cache.source_files import HEAD_PICKLES, local_folder
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
 
@@ -152,7 +152,8 @@ def materialize(
     for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         _check_safetensors(path, source.folder)
     pickles = [path for folder in folders for path in _weight_pickles(folder)]
-    if not pickles and not options.hf_overrides and tokenizer is None:
+    heads = [path for folder in folders for path in _head_pickles(folder)]
+    if not (pickles or heads) and not options.hf_overrides and tokenizer is None:
         return source.folder
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
@@ -161,6 +162,10 @@ def materialize(
             [path for path in pickles if path.parent == folder], options, progress
         )
         target = mirror / folder.relative_to(source.folder) / "model.safetensors"
+        save_file(tensors, target, metadata={"format": "pt"})
+    for path in heads:
+        tensors = load_pickles([path], options, progress)
+        target = mirror / path.relative_to(source.folder).with_suffix(".safetensors")
         save_file(tensors, target, metadata={"format": "pt"})
     if options.hf_overrides:
         _override_config(mirror, options.hf_overrides)
@@ -184,6 +189,12 @@ def _weight_pickles(folder: Path) -> list[Path]:
     if any(folder.glob("*.safetensors")):
         return []
     return sorted(path for path in folder.glob("*.bin") if _PICKLE.match(path.name))
+
+
+def _head_pickles(folder: Path) -> list[Path]:
+    """Return pickled heads that lie beside the weights, unless safetensors stand in for them."""
+    paths = [folder / name for name in HEAD_PICKLES]
+    return [p for p in paths if p.is_file() and not p.with_suffix(".safetensors").exists()]
 
 
 def _check_safetensors(path: Path, folder: Path) -> None:

@@ -7,7 +7,7 @@ out would change the vectors.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,6 +42,11 @@ _POOLING_NAMES = {
     "weightedmean": PoolingType.WEIGHTED_MEAN,
     "lasttoken": PoolingType.LAST,
 }
+# PyLate's own Dense is a copy of Sentence Transformers'.
+_COPIES = {"pylate.models.Dense.Dense": "sentence_transformers.models.Dense"}
+# Heads that recognition reads by itself (``recognize/sparse.py``, ``recognize/multi_vector.py``).
+SPLADE, MULTI_VECTOR_MASK = "SpladePooling", "MultiVectorMask"
+_MULTI_VECTOR_TYPES = ("ColBERT", "MultiVectorEncoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,22 @@ class SentenceTransformer:
     max_length_file: str
     lower_case: bool
     settings: dict[str, Any]  # config_sentence_transformers.json
+    transformer_settings: dict[str, Any]  # ``max_length_file``
+    heads: tuple[Module, ...]  # the modules behind the transformer
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the heads are SPLADE's."""
+        return any(module.kind == SPLADE for module in self.heads)
+
+    @property
+    def multi_vector(self) -> bool:
+        """Whether the heads give one vector a token: of Sentence Transformers or of PyLate."""
+        return (
+            self.model_type in _MULTI_VECTOR_TYPES
+            or any(module.kind == MULTI_VECTOR_MASK for module in self.heads)
+            or "query_prefix" in self.settings  # PyLate before it named its model type
+        )
 
 
 def read(folder: Path) -> SentenceTransformer | None:
@@ -78,27 +99,41 @@ def read(folder: Path) -> SentenceTransformer | None:
         return None
     modules = _modules(folder / "modules.json")
     settings = read_json(folder / "config_sentence_transformers.json")
-    if modules[0].kind != "Transformer":
+    if modules[0].kind not in ("Transformer", "MLMTransformer"):
         raise UnsupportedModel(
             f"modules.json starts with {modules[0].kind}; poolc reads Transformer"
         )
     bert_path, bert = _transformer_config(folder, modules[0].path)
-    heads = modules[1:]
-    _check_order([module.kind for module in heads])
-    pooling_path = next((m.path for m in heads if m.kind == "Pooling"), None)
-    pooling_file = f"{pooling_path}/config.json"
-    return SentenceTransformer(
+    st = SentenceTransformer(
         transformer=modules[0].path,
         model_type=str(settings.get("model_type") or "SentenceTransformer"),
-        pooling=_pooling(folder / pooling_file, pooling_file) if pooling_path is not None else (),
-        pooling_file=pooling_file,
-        include_prompt=_include_prompt(folder / pooling_file, pooling_file),
-        layers=tuple(_dense(folder, m.path) for m in heads if m.kind == "Dense"),
-        normalize=any(module.kind == "Normalize" for module in heads),
+        pooling=(),
+        pooling_file="",
+        include_prompt=True,
+        layers=(),
+        normalize=False,
         max_length=_length(bert.get("max_seq_length"), bert_path),
         max_length_file=bert_path,
         lower_case=bool(bert.get("do_lower_case", False)),
         settings=settings,
+        transformer_settings=bert,
+        heads=tuple(modules[1:]),
+    )
+    return st if st.sparse or st.multi_vector else _with_embedding_heads(folder, st)
+
+
+def _with_embedding_heads(folder: Path, st: SentenceTransformer) -> SentenceTransformer:
+    heads = st.heads
+    _check_order([module.kind for module in heads])
+    pooling_path = next((m.path for m in heads if m.kind == "Pooling"), None)
+    pooling_file = f"{pooling_path}/config.json"
+    return replace(
+        st,
+        pooling=_pooling(folder / pooling_file, pooling_file) if pooling_path is not None else (),
+        pooling_file=pooling_file,
+        include_prompt=_include_prompt(folder / pooling_file, pooling_file),
+        layers=tuple(dense(folder, m.path) for m in heads if m.kind == "Dense"),
+        normalize=any(module.kind == "Normalize" for module in heads),
     )
 
 
@@ -129,6 +164,7 @@ def _modules(path: Path) -> list[Module]:
 
 def _kind(dotted: str) -> str:
     """Return a module's class name; refuse classes that the model brings itself."""
+    dotted = _COPIES.get(dotted, dotted)
     if not dotted.startswith("sentence_transformers."):
         raise UnsupportedModel(
             f"modules.json names {dotted}, code that the model brings itself; poolc reads modules "
@@ -200,7 +236,12 @@ def _include_prompt(path: Path, name: str) -> bool:
     return value
 
 
-def _dense(folder: Path, path: str) -> LayerSpec:
+def dense(folder: Path, path: str, *, of_tokens: bool = False) -> LayerSpec:
+    """Read a Dense module, over the pooled vector or over every token's.
+
+    Raises UnsupportedModel that names the file and the key.
+    """
+    allowed = "token_embeddings" if of_tokens else "sentence_embedding"
     name = f"{path}/config.json"
     config = read_json(folder / path / "config.json")
     weights = folder / path / "model.safetensors"
@@ -208,10 +249,8 @@ def _dense(folder: Path, path: str) -> LayerSpec:
         missing = weights.name if config else "config.json"
         raise UnsupportedModel(f"{path}/{missing} is missing, which modules.json needs")
     for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise UnsupportedModel(
-                f"{name}: {key} is {config[key]!r}; poolc reads sentence_embedding"
-            )
+        if config.get(key) not in (None, allowed):
+            raise UnsupportedModel(f"{name}: {key} is {config[key]!r}; poolc reads {allowed} here")
     try:
         return LayerSpec(
             path=path,

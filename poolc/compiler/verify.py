@@ -13,8 +13,10 @@ import numpy as np
 
 from poolc.compiler.reference import Case, Reference
 from poolc.errors import ParityError, TokenizerError
+from poolc.runtime import heads
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Prepared, Row
+from poolc.spec import SPARSE_VALUES
 
 FP32_BOUND = 1e-5  # times max(1, largest reference value), for every output
 _FEW_NUMBERS = 16  # below this a cosine says little
@@ -74,7 +76,9 @@ def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parit
 
 def _run(engine: Engine, prepared: Prepared, output_set: str) -> list[Row]:
     chosen = Prepared(prepared.task, prepared.params, prepared.sequences, output_set)
-    return engine.submit(chosen).wait()
+    rows = engine.submit(chosen).wait()
+    size = engine.spec.vocab_size
+    return [heads.expand(row, size) if SPARSE_VALUES in row else row for row in rows]
 
 
 def _check_tokens(case: Case, prepared: Prepared, reference: Reference) -> None:

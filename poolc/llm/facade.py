@@ -42,11 +42,14 @@ from poolc.model_cache.artifact import is_artifact
 from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
+from poolc.runtime.heads.hybrid import HybridVectors
 from poolc.runtime.items import check_items
 from poolc.runtime.outputs import Classification
+from poolc.runtime.prompts import PLAIN
 from poolc.runtime.request import Item, Params, Prepared
+from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.work import Work
-from poolc.spec import Task
+from poolc.spec import Kind, Task
 
 _WINDOWS_IN_FLIGHT = 2
 
@@ -131,7 +134,7 @@ class LLM:
         lora_request: object = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[EmbeddingRequestOutput]:
-        """Return one embedding vector a prompt."""
+        """Return one embedding vector a prompt; of a sparse model one weight a vocabulary token."""
         call = _Call(
             pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
         )
@@ -142,7 +145,7 @@ class LLM:
                 answer.token_ids,
                 truncated=answer.truncated,
             )
-            for answer in self._run(Task.EMBED, as_items(prompts), call)
+            for answer in self._run(self._pooling_task("embed"), as_items(prompts), call)
         ]
 
     def classify(
@@ -229,7 +232,10 @@ class LLM:
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[PoolingRequestOutput[PoolingOutput]]:
         """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward, or
-        token_embed and encode (the default), which give one row of hidden states a token."""
+        token_embed and encode (the default), which give one row of hidden states a token.
+
+        Of multi-vector models token_embed gives every token's vector, without marker or expansion.
+        """
         call = _Call(
             pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
         )
@@ -259,12 +265,13 @@ class LLM:
 
     def _pooling_task(self, name: str) -> Task:
         spec = self.engine.spec
+        of_tokens = Task.EMBED_TOKENS in spec.tasks
         tasks = {
-            "embed": Task.EMBED,
+            "embed": Task.EMBED_SPARSE if spec.kind is Kind.SPARSE else Task.EMBED,
             "classify": Task.CLASSIFY,
             "score": Task.CLASSIFY,
             "reward": Task.REWARD,
-            "token_embed": Task.ENCODE,
+            "token_embed": Task.EMBED_TOKENS if of_tokens else Task.ENCODE,
             "encode": Task.ENCODE,
         }
         if name not in tasks:
@@ -305,6 +312,10 @@ class LLM:
         base = shared_params(
             call.truncate_prompt_tokens, call.tokenization_kwargs, self._model.max_length
         )
+        if task is Task.EMBED_TOKENS:
+            base = replace(base, side=PLAIN)
+        if task is Task.SCORE and self.engine.spec.kind is Kind.MULTI_VECTOR:
+            base = replace(base, prompt=None)  # its markers belong to the model, as its weights do
         made: dict[PoolingParams, Params] = {}  # one object often stands for all prompts
         for index, params in enumerate(given):
             if params not in made:
@@ -376,4 +387,8 @@ def _token_ids(part: Prepared, pad_token_id: int) -> list[list[int]]:
 
 
 def _values(result: Result) -> list[Any]:
+    if isinstance(result, HybridVectors):
+        raise TypeError("no method of LLM answers with several kinds of vectors")
+    if isinstance(result, SparseVectors):
+        return list(result.to_dense())
     return list(result.probs if isinstance(result, Classification) else result)

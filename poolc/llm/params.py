@@ -19,6 +19,8 @@ from poolc.spec import Similarity, Task
 # Which field of Params the switches of each task set, and which spellings it has.
 _SWITCHES: Mapping[Task, tuple[str, tuple[str, ...]]] = {
     Task.EMBED: ("normalize", ("use_activation", "normalize")),
+    Task.EMBED_TOKENS: ("normalize", ("use_activation", "normalize")),
+    Task.EMBED_SPARSE: ("normalize", ()),
     Task.CLASSIFY: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.SCORE: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.REWARD: ("use_activation", ("use_activation", "activation", "softmax")),
@@ -27,6 +29,8 @@ _SWITCHES: Mapping[Task, tuple[str, tuple[str, ...]]] = {
 # Names that PoolingParams.task may have in a call of each task.
 _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
     Task.EMBED: ("embed",),
+    Task.EMBED_TOKENS: ("token_embed", "encode"),
+    Task.EMBED_SPARSE: ("embed",),
     Task.CLASSIFY: ("classify", "score"),
     Task.SCORE: ("score", "classify", "embed"),
     Task.REWARD: ("reward", "encode"),

@@ -28,6 +28,8 @@ _SKIPPED_SUFFIXES = frozenset(
     | {".h5", ".msgpack", ".ot", ".gguf", ".onnx"}
 )
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth"})
+# BGE-M3's heads lie beside the weights as pickles, whatever the format of the weights.
+HEAD_PICKLES = ("colbert_linear.pt", "sparse_linear.pt")
 
 
 def local_folder(model: str) -> Path | None:
@@ -99,5 +101,5 @@ def _matters(name: str, has_safetensors: bool) -> bool:
         return False
     suffix = Path(name).suffix.lower()
     if suffix in _PICKLE_SUFFIXES:
-        return not has_safetensors
+        return name in HEAD_PICKLES or not has_safetensors
     return suffix not in _SKIPPED_SUFFIXES

@@ -41,7 +41,8 @@ class Params:
     chunk: bool | None = None  # embed long texts in windows and average them
     max_query_length: int | None = None  # tokens of the left text of a pair; more are cut off
     max_document_length: int | None = None  # tokens of the right text of a pair
-    side: str | None = None  # query | document, for models that tell them apart
+    side: str | None = None  # query | document | plain, for models that tell them apart
+    top_k: int | None = None  # weights of a sparse vector that are kept, the largest
     instruction: str | None = None  # what a reranker's template is given
     template: str | None = None  # Jinja source used instead of the model's own
     aggregation: str | None = None  # of token labels: none | simple | first | average | max

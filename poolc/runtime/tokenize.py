@@ -89,6 +89,11 @@ class TextTokenizer:
             sequences += self._encode_run(items[run], cut, how)
         return sequences
 
+    def token(self, token_id: int) -> str:
+        """Return what the vocabulary calls a token; "" for an id that it has no token for."""
+        name: str | None = self._tokenizer.id_to_token(token_id)
+        return name or ""
+
     def check(self, items: Sequence[Any]) -> None:
         """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
         check_items(items, self.limits.vocab_size)

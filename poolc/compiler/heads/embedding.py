@@ -23,7 +23,7 @@ from poolc.spec import (
 class EmbeddingHead(nn.Module):
     """Pooling, layers, Normalize."""
 
-    output_names = (POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS)
+    output_names: tuple[str, ...] = (POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS)
     wants_hidden_states = False
 
     def __init__(self, spec: ModelSpec, folder: Path) -> None:

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from poolc.compiler.heads.classifier import ClassifierHead
 from poolc.compiler.heads.embedding import EmbeddingHead
+from poolc.compiler.heads.hybrid import HybridHead
+from poolc.compiler.heads.multi_vector import MultiVectorHead
+from poolc.compiler.heads.sparse import SpladeHead
 from poolc.compiler.heads.tokens import HiddenStatesHead
 from poolc.spec import POOLING_MASK, Kind, ModelSpec
 
@@ -26,6 +29,9 @@ _HEADS: dict[Kind, type[nn.Module]] = {
     Kind.EMBEDDING: EmbeddingHead,
     Kind.CLASSIFIER: ClassifierHead,
     Kind.REWARD: HiddenStatesHead,
+    Kind.SPARSE: SpladeHead,
+    Kind.MULTI_VECTOR: MultiVectorHead,
+    Kind.HYBRID: HybridHead,
 }
 
 

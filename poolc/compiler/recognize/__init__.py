@@ -18,9 +18,12 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.classifier import choose_classifier
 from poolc.compiler.recognize.context import Context, Recognized, Warn
 from poolc.compiler.recognize.embedding import choose_embedding
+from poolc.compiler.recognize.hybrid import choose_hybrid
 from poolc.compiler.recognize.kind import choose_kind
 from poolc.compiler.recognize.length import choose_length
+from poolc.compiler.recognize.multi_vector import choose_multi_vector
 from poolc.compiler.recognize.reward import choose_reward
+from poolc.compiler.recognize.sparse import choose_sparse
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
 from poolc.spec import (
@@ -39,6 +42,9 @@ _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
     Kind.EMBEDDING: choose_embedding,
     Kind.CLASSIFIER: choose_classifier,
     Kind.REWARD: choose_reward,
+    Kind.SPARSE: choose_sparse,
+    Kind.MULTI_VECTOR: choose_multi_vector,
+    Kind.HYBRID: choose_hybrid,
 }
 
 

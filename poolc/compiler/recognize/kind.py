@@ -6,6 +6,7 @@ from poolc.compiler.architecture import architecture_name
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import is_causal
+from poolc.compiler.recognize.retrieval import retrieval_kind
 from poolc.errors import UnsupportedModel
 from poolc.spec import Convert, Kind, Trunk
 
@@ -26,6 +27,13 @@ _KINDS = {
 
 def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
     """Choose ``kind`` and ``trunk``. Raises UnsupportedModel."""
+    retrieval = retrieval_kind(context)
+    if retrieval is not None:
+        kind, trunk, origin = retrieval
+        choices.set("tasks", (), origin)
+        choices.set("kind", kind, origin)
+        choices.values["trunk"] = trunk
+        return kind, trunk
     convert = _convert(context, choices)
     kind, trunk = _KINDS[convert]
     origin = choices.origins["tasks"]

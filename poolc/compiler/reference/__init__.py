@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from poolc.compiler.reference.base import Case, Reference, Subject
 from poolc.compiler.reference.embedding import EmbeddingReference
+from poolc.compiler.reference.hybrid import HybridReference
+from poolc.compiler.reference.multi_vector import MultiVectorReference
+from poolc.compiler.reference.sparse import SparseReference
 from poolc.compiler.reference.transformer import ClassifierReference, HiddenStatesReference
 from poolc.spec import Kind
 
@@ -13,6 +16,9 @@ _REFERENCES: Mapping[Kind, type[Reference]] = {
     Kind.EMBEDDING: EmbeddingReference,
     Kind.CLASSIFIER: ClassifierReference,
     Kind.REWARD: HiddenStatesReference,
+    Kind.SPARSE: SparseReference,
+    Kind.MULTI_VECTOR: MultiVectorReference,
+    Kind.HYBRID: HybridReference,
 }
 
 

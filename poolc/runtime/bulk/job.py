@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy.typing as npt
 from poolc.errors import InputError, InvalidOption, InvalidText
 from poolc.model_cache.serde import to_plain
 from poolc.runtime.bulk.records import Columns, Record, check_inputs, read_records
-from poolc.runtime.bulk.sinks import check_output, open_sink
+from poolc.runtime.bulk.sinks import NPY_SUFFIX, check_output, open_sink
 from poolc.runtime.engine import Engine
+from poolc.runtime.heads import check_params
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Params
 from poolc.spec import Task
@@ -69,6 +70,12 @@ def check(job: BulkJob) -> int:
     if job.task not in _ROWS:
         raise InvalidOption(f"there are no jobs of {job.task}; allowed: {', '.join(_ROWS)}")
     check_output(job.output, job.inputs)
+    if job.task in _RAGGED and Path(job.output).suffix.lower() == NPY_SUFFIX:
+        raise InvalidOption(
+            f"the output {job.output} holds one array, but rows of {job.task} differ in length: "
+            "write JSON lines (.jsonl)",
+            param="output",
+        )
     return check_inputs(job.inputs, job.columns, pairs=job.task is Task.SCORE)
 
 
@@ -82,6 +89,7 @@ def run(
     """
     total_bytes = check(job)
     engine.require(job.task)
+    check_params(engine.spec, job.task, job.params)
     meta: dict[str, Any] = {}
     with open_sink(job.output) as sink:
         done_bytes = num_truncated = 0
@@ -100,6 +108,14 @@ def run(
             meta["rows_truncated"] = num_truncated
         sink.publish(meta)
         return BulkResult(sink.num_rows, job.output, meta)
+
+
+def embedding_job(engine: Engine, job: BulkJob) -> BulkJob:
+    """Return a job of Task.EMBED as one of what the model embeds to, where that is another task."""
+    tasks = engine.spec.tasks
+    if job.task is not Task.EMBED or Task.EMBED in tasks:
+        return job
+    return replace(job, task=next((task for task in _RAGGED if task in tasks), job.task))
 
 
 def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
@@ -134,6 +150,14 @@ def _embeddings(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterato
             yield _Row(vector, {"embedding": vector})
 
 
+def _sparse_vectors(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    for vectors in parts:
+        for vector in vectors:
+            tokens = vector.tokens()
+            shown = {"indices": vector.indices, "values": vector.values, "tokens": tokens}
+            yield _Row(vector.values, {"embedding": shown})
+
+
 def _classes(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
     names, kind = engine.spec.labels, _class_values(engine, params)
     named = len(set(names)) == len(names)
@@ -150,8 +174,12 @@ def _scores(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_R
             yield _Row(value, {"score": value[()]})
 
 
+# Rows of different length.
+_RAGGED = (Task.EMBED_SPARSE, Task.EMBED_TOKENS)
 _ROWS: Mapping[Task, Callable[[Engine, Params, Iterable[Any]], Iterator[_Row]]] = {
     Task.EMBED: _embeddings,
+    Task.EMBED_SPARSE: _sparse_vectors,
+    Task.EMBED_TOKENS: _embeddings,
     Task.CLASSIFY: _classes,
     Task.SCORE: _scores,
 }
@@ -184,7 +212,9 @@ def _describe(engine: Engine, job: BulkJob, values: npt.NDArray[Any]) -> dict[st
         "params": asked,
         "inputs": [str(path) for path in job.inputs],
     }
-    if job.task is Task.EMBED:
+    if job.task in _RAGGED:
+        meta |= {"row_shape": [None, *values.shape[1:]]}  # rows differ in length
+    if job.task in (Task.EMBED, *_RAGGED):
         meta["prompt"] = resolve_prompt(engine.spec, job.params)
     if job.task is Task.CLASSIFY:
         meta |= {"labels": list(engine.spec.labels), "values": _class_values(engine, job.params)}

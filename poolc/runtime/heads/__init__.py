@@ -14,13 +14,26 @@ import numpy.typing as npt
 from poolc.errors import InvalidOption
 from poolc.runtime.heads.classes import classification, label_index, label_scores, rewards
 from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, merged, similarities
+from poolc.runtime.heads.hybrid import HybridVectors, hybrid_vectors
+from poolc.runtime.heads.sparse import (
+    check_sparse_params,
+    compact,
+    expand,
+    sparse_scores,
+    sparse_vectors,
+)
+from poolc.runtime.heads.token_vectors import late_interaction_scores, token_vectors
 from poolc.runtime.outputs import Classification, Ragged, check_dtype
+from poolc.runtime.prompts import SIDES
 from poolc.runtime.request import Params, Prepared, Row
+from poolc.runtime.sparse import SparseVectors, TokenName
 from poolc.spec import TOKEN_EMBEDDINGS, Kind, ModelSpec, Similarity, Task
+
+__all__ = ["Result", "check_params", "compact", "expand", "finish"]
 
 _SWITCHES = ("normalize", "truncate", "use_activation", "add_special_tokens", "chunk")
 
-Result = npt.NDArray[Any] | Classification | Ragged
+Result = npt.NDArray[Any] | Classification | Ragged | SparseVectors | HybridVectors
 
 
 def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
@@ -32,7 +45,11 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
     if params.dimensions is not None:
         check_embedding_size(spec, task, params.dimensions)
     size = params.dimensions or spec.default_dimensions or spec.embedding_size
-    check_dtype(params.output_dtype, size if task is Task.EMBED else None)
+    sized = task in (Task.EMBED, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
+    check_dtype(params.output_dtype, size if sized else None)
+    if spec.kind is Kind.HYBRID and spec.multi_vector and task is not Task.EMBED:
+        check_dtype(params.output_dtype, spec.multi_vector.dim if sized else None)
+    check_sparse_params(spec, task, params)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
     elif task is Task.SCORE and params.label is not None:
@@ -48,6 +65,10 @@ def _check_types(params: Params) -> None:
         value = getattr(params, name)
         if not isinstance(value, bool | None):
             raise InvalidOption(f"{name} is {value!r}; allowed: True, False, None", param=name)
+    if params.side not in (None, *SIDES):
+        raise InvalidOption(
+            f"side is {params.side!r}; allowed: {', '.join(SIDES)}, or None", param="side"
+        )
     if not isinstance(params.similarity, Similarity | None):
         raise InvalidOption(
             f"similarity is {params.similarity!r}; allowed: a poolc.spec.Similarity or None",
@@ -55,8 +76,17 @@ def _check_types(params: Params) -> None:
         )
 
 
-def finish(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
-    """Turn the rows of a request's sequences, in order, into the task's result."""
+def finish(
+    spec: ModelSpec, prepared: Prepared, rows: Sequence[Row], token_name: TokenName = str
+) -> Result:
+    """Turn the rows of a request's sequences, in order, into the task's result.
+
+    ``token_name`` says what the tokens of sparse vectors are called.
+    """
+    if spec.kind in _RETRIEVAL:
+        found = _finish_retrieval(spec, prepared, rows, token_name)
+        if found is not None:
+            return found
     task, params = prepared.task, prepared.params
     if prepared.windows is not None:
         rows = merged(spec, prepared, rows)
@@ -71,3 +101,24 @@ def finish(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
     if task is Task.REWARD and spec.kind is Kind.CLASSIFIER:
         return rewards(params, rows)
     return Ragged.from_rows([row[TOKEN_EMBEDDINGS] for row in rows])
+
+
+_RETRIEVAL = (Kind.SPARSE, Kind.MULTI_VECTOR, Kind.HYBRID)
+
+
+def _finish_retrieval(
+    spec: ModelSpec, prepared: Prepared, rows: Sequence[Row], token_name: TokenName
+) -> Result | None:
+    """Return the result of a task that only these kinds have; None for the others."""
+    task = prepared.task
+    if task is Task.EMBED_SPARSE:
+        return sparse_vectors(spec, prepared, rows, token_name)
+    if task is Task.EMBED_TOKENS:
+        return token_vectors(spec, prepared.params, rows)
+    if task is Task.EMBED_HYBRID:
+        return hybrid_vectors(spec, prepared, rows, token_name)
+    if task is Task.SCORE and spec.kind is Kind.SPARSE:
+        return sparse_scores(spec, prepared, rows)
+    if task is Task.SCORE and spec.kind is Kind.MULTI_VECTOR:
+        return late_interaction_scores(spec, prepared, rows)
+    return None

@@ -12,11 +12,16 @@ from poolc.errors import InvalidDimensions
 from poolc.runtime.matryoshka import check_dimensions
 from poolc.runtime.outputs import Float32, convert_dtype, l2_normalize, similarity
 from poolc.runtime.request import Params, Prepared, Row
-from poolc.spec import POOLED, SENTENCE_EMBEDDING, ModelSpec, Task
+from poolc.spec import POOLED, SENTENCE_EMBEDDING, Kind, ModelSpec, Task
 
 
 def check_embedding_size(spec: ModelSpec, task: Task, dimensions: object) -> None:
-    if task not in (Task.EMBED, Task.SCORE) or spec.embedding_size is None:
+    tasks = {
+        Kind.EMBEDDING: (Task.EMBED, Task.SCORE),
+        Kind.HYBRID: (Task.EMBED, Task.SCORE, Task.EMBED_HYBRID),
+        Kind.MULTI_VECTOR: (Task.EMBED_TOKENS, Task.SCORE),
+    }.get(spec.kind, ())
+    if task not in tasks or spec.embedding_size is None:
         raise InvalidDimensions(f"dimensions applies to embed, not to {task}", param="dimensions")
     check_dimensions(spec.matryoshka, spec.embedding_size, dimensions)
 
