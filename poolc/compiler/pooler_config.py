@@ -5,6 +5,7 @@ The fields are those of vLLM's page of 2025-09 and of its 0.32 spellings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ _FIELDS = (
     "use_activation",
     "activation",
     "dimensions",
+    "logit_mean",
+    "logit_sigma",
+    "logit_bias",
 )
 
 
@@ -41,6 +45,8 @@ class PoolerConfig:
     use_activation: bool | None = None
     activation: Activation | None = None
     dimensions: int | None = None
+    logit_mean: float | None = None  # logit_bias is the older spelling
+    logit_sigma: float | None = None
 
 
 def parse(raw: Mapping[str, Any]) -> PoolerConfig:
@@ -62,6 +68,8 @@ def parse(raw: Mapping[str, Any]) -> PoolerConfig:
         use_activation=_flag("use_activation", activate[0] if activate else None),
         activation=_activation(raw.get("activation")),
         dimensions=_dimensions(raw.get("dimensions")),
+        logit_mean=_logit_mean(raw),
+        logit_sigma=_logit_sigma(raw),
     )
 
 
@@ -92,6 +100,30 @@ def _dimensions(value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     raise _error(f"dimensions is {value!r}; allowed: a positive integer")
+
+
+def _logit_mean(raw: Mapping[str, Any]) -> float | None:
+    values = {name: _number(name, raw.get(name)) for name in ("logit_mean", "logit_bias")}
+    given = {value for value in values.values() if value is not None}
+    if len(given) > 1:
+        raise _error("logit_mean and logit_bias contradict each other: give one")
+    return next(iter(given), None)
+
+
+def _logit_sigma(raw: Mapping[str, Any]) -> float | None:
+    sigma = _number("logit_sigma", raw.get("logit_sigma"))
+    if sigma == 0:
+        raise _error("logit_sigma is 0, which logits cannot be divided by; allowed: other numbers")
+    return sigma
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise _error(f"{name} is {value!r}; allowed: a finite number")
+    return float(value)
 
 
 def _error(message: str) -> InvalidOption:

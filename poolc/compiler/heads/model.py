@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from poolc.compiler.heads.classifier import ClassifierHead
 from poolc.compiler.heads.embedding import EmbeddingHead
 from poolc.compiler.heads.hybrid import HybridHead
+from poolc.compiler.heads.lm_rows import LmRows
 from poolc.compiler.heads.multi_vector import MultiVectorHead
 from poolc.compiler.heads.sparse import SpladeHead
 from poolc.compiler.heads.tokens import HiddenStatesHead
@@ -43,7 +44,7 @@ class PoolingModel(nn.Module):
 
     def __init__(self, backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = LmRows(backbone, spec.lm_head) if spec.lm_head else backbone
         self.input_names = spec.inputs
         self.head = _HEADS[spec.kind](spec, folder)
 

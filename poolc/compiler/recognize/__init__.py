@@ -68,6 +68,13 @@ def recognize(
     context = Context(folder, options, pooler, st, config, tokenizer, warn)
     choices = Choices()
     kind, trunk = choose_kind(context, choices)
+    affine = (pooler.logit_mean, pooler.logit_sigma) != (None, None)
+    if affine and kind is not Kind.CLASSIFIER:
+        raise InvalidOption(
+            "pooler_config: logit_mean, logit_sigma and logit_bias belong to classifiers; this is "
+            f"a model of kind {kind}",
+            param="pooler_config",
+        )
     arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
     choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)

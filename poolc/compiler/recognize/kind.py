@@ -36,6 +36,8 @@ def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
         return kind, trunk
     convert = _convert(context, choices)
     kind, trunk = _KINDS[convert]
+    if kind is Kind.CLASSIFIER and _reads_lm_head(context):
+        trunk = Trunk.CAUSAL_LM
     origin = choices.origins["tasks"]
     choices.set("kind", kind, origin)
     choices.values["trunk"] = trunk
@@ -79,9 +81,15 @@ def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
         return Convert.EMBED, "modules.json: a Pooling module"
     if st and st.model_type == "CrossEncoder":
         return Convert.CLASSIFY, "config_sentence_transformers.json: model_type CrossEncoder"
+    if _reads_lm_head(context):
+        return Convert.CLASSIFY, "config.json: classifier_from_token"
     for suffix, kind in _SUFFIXES:
         if name.endswith(suffix):
             return kind, f"config.json: architectures {name}"
     if name.endswith(_TOKEN_LEVEL):
         return Convert.NONE, f"config.json: architectures {name}"
     return Convert.EMBED, f"config.json: architectures {name}"
+
+
+def _reads_lm_head(context: Context) -> bool:
+    return getattr(context.config, "classifier_from_token", None) is not None
