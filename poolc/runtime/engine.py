@@ -93,7 +93,8 @@ class Engine(Calls):
         """
         asked, pairs, how = self._asked(task, items, params, first_index)
         sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        return Prepared(task, params, sequences, self._output_set(task), pairs)
+        spelling = self._tokenizer.spelling if how.get("sources") else None
+        return Prepared(task, params, sequences, self._output_set(task), pairs, spelling)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -160,6 +161,7 @@ class Engine(Calls):
             "max_length": params.max_length,
             "add_special_tokens": params.add_special_tokens is not False,
             "indices": indices,
+            "sources": params.aggregation not in (None, "none"),
         }
         return items, pairs, how
 

@@ -7,7 +7,7 @@ nothing about tasks or graphs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -18,7 +18,8 @@ from tokenizers import Encoding, Tokenizer
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
 from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, most_chars
 from poolc.runtime.items import check_item, check_items, is_text
-from poolc.runtime.request import Item, TokenSequence
+from poolc.runtime.request import Item, TokenSequence, TokenSource
+from poolc.runtime.spelling import TokenSpelling
 
 # Items and characters that are in the library's hands at once: its results are many times the size
 # of ours. Enough of them for all its threads.
@@ -45,6 +46,7 @@ class How(TypedDict, total=False):
     max_length: int | None  # tokens; lowers the model's maximum
     add_special_tokens: bool
     indices: Sequence[int]  # what errors call the items, instead of their position
+    sources: bool  # whether sequences keep their text and where in it each token is
 
 
 class TextTokenizer:
@@ -53,6 +55,7 @@ class TextTokenizer:
     def __init__(self, path: Path, limits: Limits) -> None:
         self.limits = limits
         self._tokenizer = _load(path)
+        self.spelling = TokenSpelling(self._tokenizer)
 
     def encode(
         self, items: Sequence[Item], *, truncate: bool = False, **how: Unpack[How]
@@ -142,11 +145,20 @@ class TextTokenizer:
         special = how.get("add_special_tokens", True)
         if special and truncate:
             _check_room(self._tokenizer, texts, limit)
-        encodings = iter(self._batch(texts, special=special))
+        encodings = iter(zip(self._batch(texts, special=special), texts, strict=True))
         sequences = []
         for item, index in zip(items, indices, strict=True):
             if is_text(item):
-                sequence = self._from_encoding(next(encodings), limit if truncate else None)
+                encoding, read = next(encodings)
+                sequence = self._from_encoding(encoding, limit if truncate else None)
+                if how.get("sources"):
+                    sequence = self._with_source(sequence, encoding, (item, read), index)
+            elif how.get("sources"):
+                raise InvalidText(
+                    f"item {index} is token ids; spans are found in texts: pass the text, or "
+                    "aggregation='none'",
+                    index=index,
+                )
             else:
                 sequence = self._from_ids(item, limit)
             if len(sequence) > limit:
@@ -222,6 +234,25 @@ class TextTokenizer:
             return TokenSequence(ids, types)
         kept = self._kept(encoding, limit)
         return TokenSequence(ids[kept], None if types is None else types[kept], truncated=True)
+
+    def _with_source(
+        self, sequence: TokenSequence, encoding: Encoding, texts: tuple[Text, Text], index: int
+    ) -> TokenSequence:
+        item, read = texts  # as the caller wrote it, and what was read of it
+        if not isinstance(item, str):
+            raise InvalidText(
+                f"item {index} is a pair; spans are found in single texts: pass one, or "
+                "aggregation='none'",
+                index=index,
+            )
+        kept = np.arange(len(encoding.ids))
+        if sequence.truncated:
+            kept = self._kept(encoding, len(sequence))
+        special = np.array(encoding.special_tokens_mask, np.bool_)[kept]
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)[kept]
+        if self.limits.truncation_side == "left":  # an excerpt is then the end of the text
+            offsets[~special] += len(item) - len(read)
+        return replace(sequence, source=TokenSource(item, offsets, special))
 
     def _kept(self, encoding: Encoding, limit: int) -> npt.NDArray[np.int64]:
         """Return which tokens truncation keeps, as the library's ``longest_first`` does.

@@ -20,16 +20,27 @@ from poolc.compiler.recognize.context import Context, Recognized, Warn
 from poolc.compiler.recognize.embedding import choose_embedding
 from poolc.compiler.recognize.kind import choose_kind
 from poolc.compiler.recognize.length import choose_length
+from poolc.compiler.recognize.pooler import choose_pooler
 from poolc.compiler.recognize.reward import choose_reward
+from poolc.compiler.recognize.token_classifier import choose_token_classifier
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
-from poolc.spec import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, CompileOptions, Kind, ModelSpec
+from poolc.spec import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    TOKEN_TYPE_IDS,
+    CompileOptions,
+    Kind,
+    ModelSpec,
+    Trunk,
+)
 
 __all__ = ["Context", "Recognized", "recognize"]
 
 _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
     Kind.EMBEDDING: choose_embedding,
     Kind.CLASSIFIER: choose_classifier,
+    Kind.TOKEN_CLASSIFIER: choose_token_classifier,
     Kind.REWARD: choose_reward,
 }
 
@@ -57,13 +68,14 @@ def recognize(
     arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
     choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
+    choose_pooler(context, choices)
     spec = ModelSpec(
         architecture=arch.name,
         model_type=str(config.model_type),
         hidden_size=arch.hidden_size,
         vocab_size=arch.vocab_size,
         inputs=_inputs(arch, tokenizer),
-        pad_token_id=_pad_token(config, tokenizer),
+        pad_token_id=_pad_token(arch, tokenizer),
         truncation_side=tokenizer.truncation_side,
         origins=choices.origins,
         **choices.values,
@@ -76,8 +88,11 @@ def _inputs(arch: Architecture, tokenizer: PreTrainedTokenizerBase) -> tuple[str
     return (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if segments else []))
 
 
-def _pad_token(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    for value in (tokenizer.pad_token_id, getattr(config, "pad_token_id", None)):
-        if isinstance(value, int):
+def _pad_token(arch: Architecture, tokenizer: PreTrainedTokenizerBase) -> int:
+    own = getattr(arch.config.get_text_config(), "pad_token_id", None)
+    ids = (tokenizer.pad_token_id, own)
+    # A classifier over a decoder takes the last token that is not its own padding id.
+    for value in reversed(ids) if arch.trunk is Trunk.SEQUENCE_CLASSIFIER else ids:
+        if isinstance(value, int) and 0 <= value < arch.vocab_size:
             return value
     return 0

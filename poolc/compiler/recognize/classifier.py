@@ -32,7 +32,7 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
         if cross_encoder
         else f"{len(labels)} label(s) in config.json",
     )
-    _choose_activation(context, labels, choices)
+    choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
     if context.pooler.use_activation is not None:
         choices.set(
@@ -46,7 +46,7 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
         )
 
 
-def _choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
+def choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
     """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
     choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")

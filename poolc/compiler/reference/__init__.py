@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from poolc.compiler.reference.base import Case, Reference, Subject
 from poolc.compiler.reference.embedding import EmbeddingReference
-from poolc.compiler.reference.transformer import ClassifierReference, HiddenStatesReference
+from poolc.compiler.reference.tokens import RewardReference, TokenLogitsReference
+from poolc.compiler.reference.transformer import ClassifierReference
 from poolc.spec import Kind
 
 __all__ = ["Case", "Reference", "Subject", "open_reference"]
@@ -12,7 +13,8 @@ __all__ = ["Case", "Reference", "Subject", "open_reference"]
 _REFERENCES: Mapping[Kind, type[Reference]] = {
     Kind.EMBEDDING: EmbeddingReference,
     Kind.CLASSIFIER: ClassifierReference,
-    Kind.REWARD: HiddenStatesReference,
+    Kind.TOKEN_CLASSIFIER: TokenLogitsReference,
+    Kind.REWARD: RewardReference,
 }
 
 

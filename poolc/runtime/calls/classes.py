@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict, Unpack, cast
 
 import numpy as np
@@ -15,10 +15,17 @@ from poolc.spec import Task
 
 
 class ClassifyOptions(TypedDict, total=False):
-    """Keywords of ``classify``, ``reward`` and their twins."""
+    """Keywords of ``classify`` and its twins."""
 
     use_activation: bool | None
     truncate: bool
+
+
+class RewardOptions(ClassifyOptions, total=False):
+    """Keywords of ``reward`` and its twins."""
+
+    step_tag_id: int | None
+    returned_token_ids: tuple[int, ...] | None
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -66,11 +73,26 @@ class ClassCalls(Seam):
         return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params))
 
     def reward(
-        self, texts: Texts, *, use_activation: bool | None = None, truncate: bool = False
+        self,
+        texts: Texts,
+        *,
+        use_activation: bool | None = None,
+        truncate: bool = False,
+        step_tag_id: int | None = None,
+        returned_token_ids: Sequence[int] | None = None,
     ) -> Float32 | Ragged:
         """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``),
-        else one row a token as Ragged. Raises as ``embed`` does."""
-        params = Params(use_activation=use_activation, truncate=truncate)
+        else one row a token, or a step, as Ragged.
+
+        ``step_tag_id``: only at tokens with this id. ``returned_token_ids``: which columns of the
+        logits are the reward, of a language model by token id. Raises as ``embed`` does.
+        """
+        params = Params(
+            use_activation=use_activation,
+            truncate=truncate,
+            step_tag_id=step_tag_id,
+            returned_token_ids=None if returned_token_ids is None else tuple(returned_token_ids),
+        )
         parts = self.run(Task.REWARD, as_items(texts), params)
         if isinstance(parts[0], Ragged):
             return joined(parts)
@@ -91,7 +113,7 @@ class ClassCalls(Seam):
             yield from (float(value) for value in part)
 
     def reward_iter(
-        self, texts: Iterable[Item], **options: Unpack[ClassifyOptions]
+        self, texts: Iterable[Item], **options: Unpack[RewardOptions]
     ) -> Iterator[float | Float32]:
         """Yield one reward (or one array of token rewards) a text, in order."""
         for part in self.stream(Task.REWARD, texts, Params(**options)):
@@ -105,6 +127,6 @@ class ClassCalls(Seam):
         """Async twin of ``score``."""
         return await on_thread(self.score, left, right, **options)
 
-    async def areward(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Float32 | Ragged:
+    async def areward(self, texts: Texts, **options: Unpack[RewardOptions]) -> Float32 | Ragged:
         """Async twin of ``reward``."""
         return await on_thread(self.reward, texts, **options)

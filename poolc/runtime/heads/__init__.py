@@ -14,13 +14,14 @@ import numpy.typing as npt
 from poolc.errors import InvalidOption
 from poolc.runtime.heads.classes import classification, label_index, label_scores, rewards
 from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, similarities
-from poolc.runtime.outputs import Classification, Ragged, check_dtype
+from poolc.runtime.heads.tokens import check_token_params, token_classes, token_rewards
+from poolc.runtime.outputs import Classification, Ragged, Span, check_dtype
 from poolc.runtime.request import Params, Prepared, Row
 from poolc.spec import TOKEN_EMBEDDINGS, Kind, ModelSpec, Similarity, Task
 
 _SWITCHES = ("normalize", "truncate", "use_activation", "add_special_tokens", "chunk")
 
-Result = npt.NDArray[Any] | Classification | Ragged
+Result = npt.NDArray[Any] | Classification | Ragged | list[list[Span]]
 
 
 def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
@@ -33,6 +34,7 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
         check_embedding_size(spec, task, params.dimensions)
     size = params.dimensions or spec.default_dimensions or spec.embedding_size
     check_dtype(params.output_dtype, size if task is Task.EMBED else None)
+    check_token_params(spec, task, params)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
     elif task is Task.SCORE and params.label is not None:
@@ -68,4 +70,15 @@ def finish(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
         return similarities(spec, prepared, rows)
     if task is Task.REWARD and spec.kind is Kind.CLASSIFIER:
         return rewards(params, rows)
+    if task is Task.CLASSIFY_TOKENS:
+        return token_classes(spec, prepared, rows)
+    if task is Task.REWARD and spec.labels:
+        return token_rewards(spec, prepared, rows)
+    if task is Task.REWARD and prepared.params.step_tag_id is not None:
+        return Ragged.from_rows(
+            [
+                row[TOKEN_EMBEDDINGS][sequence.ids == prepared.params.step_tag_id]
+                for row, sequence in zip(rows, prepared.sequences, strict=True)
+            ]
+        )
     return Ragged.from_rows([row[TOKEN_EMBEDDINGS] for row in rows])
