@@ -36,7 +36,8 @@ def remote_reward(folder: Path, architecture: str) -> Path:
     words.save_pretrained(folder)
     internlm = architecture.startswith("InternLM2")
     file = "modeling_internlm2" if internlm else "modeling_qwen2_rm"
-    spec = util.spec_from_file_location(f"remote_{file}", _CODE / f"{file}.py")
+    code = Path(shutil.copy(_CODE / f"{file}.py.txt", folder / f"{file}.py"))
+    spec = util.spec_from_file_location(f"remote_{file}", code)
     assert spec is not None
     assert spec.loader is not None
     module = util.module_from_spec(spec)
@@ -49,7 +50,6 @@ def remote_reward(folder: Path, architecture: str) -> Path:
 
         config = Qwen2Config(vocab_size=len(words), **SIZES)
     save_model(getattr(module, architecture)(config), folder, seed=8)
-    shutil.copy(_CODE / f"{file}.py", folder)
     path = folder / "config.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
     raw["architectures"] = [architecture]

@@ -56,8 +56,10 @@ def test_process_rewards(tmp_path: Path, compile_here: CompileHere) -> None:
         assert np.allclose(row, softmax(numpy_rewards(folder, ids)[ids == tag]), atol=1e-5)
     raw = engine.reward(TEXTS[0], step_tag_id=2, returned_token_ids=[1], use_activation=False)
     ids = np.array(engine.tokenize(TEXTS[0]))
-    assert np.allclose(list(raw)[0], numpy_rewards(folder, ids)[:1, 1:], atol=2e-5)
-    with pytest.raises(InvalidOption, match="step_tag_id is 100000, which this model's vocabulary"):
+    assert np.allclose(next(iter(raw)), numpy_rewards(folder, ids)[:1, 1:], atol=2e-5)
+    with pytest.raises(
+        InvalidOption, match=r"step_tag_id is 100000, which this model's vocabulary"
+    ):
         engine.reward(TEXTS, step_tag_id=100_000)
     with pytest.raises(InvalidOption, match=r"returned_token_ids is \[7\]; this artifact computes"):
         engine.reward(TEXTS, returned_token_ids=[7])
@@ -105,9 +107,7 @@ def test_sequence_rewards(pad: int | None, tmp_path: Path, compile_here: Compile
         ({"pooling_type": "ALL"}, "ALL contradict each other|ALL keeps every token"),
     ],
 )
-def test_step_refuses(
-    changes: Any, message: str, tmp_path: Path, recognise: Recognise
-) -> None:
+def test_step_refuses(changes: Any, message: str, tmp_path: Path, recognise: Recognise) -> None:
     folder = llama(tmp_path / "model", LlamaForCausalLM)
     with pytest.raises(InvalidOption, match=message):
         recognise(folder, pooler_config={**STEP, **changes})
@@ -115,5 +115,5 @@ def test_step_refuses(
 
 def test_own_code_needs_trust(tmp_path: Path, recognise: Recognise) -> None:
     folder = remote_reward(tmp_path / "model", "Qwen2ForRewardModel")
-    with pytest.raises(RemoteCodeRefused, match="Qwen2ForRewardModel of config.json"):
+    with pytest.raises(RemoteCodeRefused, match=r"Qwen2ForRewardModel of config\.json"):
         recognise(folder)
