@@ -276,6 +276,7 @@ class ModelSpec:
     inputs: tuple[str, ...]  # graph inputs, in order
     vocab_size: int  # rows of the token embedding: ids beyond are refused
     pad_token_id: int = 0
+    unk_token_id: int | None = None  # of token classifiers, whose words it stands for
     truncation_side: str = "right"  # which end of a long text is cut off: right | left
     pooling: tuple[PoolingType, ...] = ()  # several are concatenated, as Sentence Transformers does
     layers: tuple[LayerSpec, ...] = ()  # after pooling

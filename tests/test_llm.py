@@ -287,7 +287,8 @@ def test_params_of_another_length(embed_llm: LLM, count: int) -> None:
     ("params", "message"),
     [
         ({"dimension": 8}, r"did you mean dimensions\?"),
-        ({"step_tag_id": 3}, "PoolingParams has no 'step_tag_id'; known: dimensions"),
+        ({"step_tag_id": "3"}, "step_tag_id is '3'; allowed: a whole number"),
+        ({"returned_token_ids": 3}, "returned_token_ids is 3; allowed: a list"),
         ({"dimensions": [8]}, r"dimensions is \[8\]; allowed: a whole number"),
         ({"dimensions": "8"}, "dimensions is '8'"),
         ({"dimensions": 8.0}, "dimensions is 8.0"),

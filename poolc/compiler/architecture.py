@@ -45,6 +45,14 @@ _REFUSALS = (
 
 
 @dataclass(frozen=True, slots=True)
+class TokenHead:
+    """A module of a class of its own that turns hidden states into logits."""
+
+    name: str  # attribute of the model: score, v_head
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """Facts of a model class. ``position_limit`` is in tokens, None where there is none."""
 
@@ -55,6 +63,7 @@ class Architecture:
     vocab_size: int
     position_limit: int | None
     takes_token_types: bool
+    token_head: TokenHead | None = None  # of reward models that bring their own class
 
 
 def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -137,6 +146,7 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
         vocab_size=embeddings.num_embeddings,
         position_limit=_position_limit(model),
         takes_token_types=TOKEN_TYPE_IDS in inspect.signature(model.forward).parameters,
+        token_head=token_head(model) if trunk is Trunk.BASE else None,
     )
 
 
@@ -193,6 +203,25 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str) -> No
             f"{len(info['mismatched_keys'])} tensors have another shape than config.json gives "
             f"{name}: {key} is {list(found)} in the weights and should be {list(wanted)}"
         )
+
+
+def token_head(model: PreTrainedModel) -> TokenHead | None:
+    """Return the one module beside the base model, which reads its hidden states.
+
+    Its own ``forward`` is no guide to rewards of tokens: InternLM2's and Qwen2.5-Math-RM's keep the
+    last token only.
+    """
+    if model.base_model is model:
+        return None
+    heads = [
+        (name, module)
+        for name, module in model.named_children()
+        if module is not model.base_model and any(True for _ in module.parameters())
+    ]
+    linear = [m for _, head in heads for m in head.modules() if isinstance(m, torch.nn.Linear)]
+    if len(heads) != 1 or not linear:
+        return None
+    return TokenHead(heads[0][0], linear[-1].out_features)
 
 
 def _position_limit(model: PreTrainedModel) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from poolc import api
-from poolc.errors import InvalidOption, UnsupportedTask
+from poolc.errors import InvalidOption
 from poolc.llm.knobs import check_dtype, check_knobs, plain_overrides, plain_pooler_config
 from poolc.llm.outputs import (
     ClassificationOutput,
@@ -38,6 +38,7 @@ from poolc.llm.params import (
 )
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
+from poolc.llm.tasks import require, task_named
 from poolc.model_cache.artifact import is_artifact
 from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
@@ -145,7 +146,7 @@ class LLM:
                 answer.token_ids,
                 truncated=answer.truncated,
             )
-            for answer in self._run(self._pooling_task("embed"), as_items(prompts), call)
+            for answer in self._run(task_named("embed", self.engine.spec), as_items(prompts), call)
         ]
 
     def classify(
@@ -231,8 +232,9 @@ class LLM:
         pooling_task: str | None = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[PoolingRequestOutput[PoolingOutput]]:
-        """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward, or
-        token_embed and encode (the default), which give one row of hidden states a token.
+        """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward,
+        token_classify (one row of probabilities a token), or token_embed and encode (the default),
+        which give one row of hidden states a token.
 
         Of multi-vector models token_embed gives every token's vector, without marker or expansion.
         """
@@ -242,7 +244,9 @@ class LLM:
         if pooling_task is None and isinstance(pooling_params, PoolingParams):
             pooling_task = pooling_params.task
         return self._pooled(
-            self._run(self._pooling_task(pooling_task or "encode"), as_items(prompts), call)
+            self._run(
+                task_named(pooling_task or "encode", self.engine.spec), as_items(prompts), call
+            )
         )
 
     def close(self) -> None:
@@ -263,36 +267,13 @@ class LLM:
             for answer in answers
         ]
 
-    def _pooling_task(self, name: str) -> Task:
-        spec = self.engine.spec
-        of_tokens = Task.EMBED_TOKENS in spec.tasks
-        tasks = {
-            "embed": Task.EMBED_SPARSE if spec.kind is Kind.SPARSE else Task.EMBED,
-            "classify": Task.CLASSIFY,
-            "score": Task.CLASSIFY,
-            "reward": Task.REWARD,
-            "token_embed": Task.EMBED_TOKENS if of_tokens else Task.ENCODE,
-            "encode": Task.ENCODE,
-        }
-        if name not in tasks:
-            raise InvalidOption(
-                f"pooling_task is {name!r}; allowed: {', '.join(tasks)}", param="pooling_task"
-            )
-        if name == "score" and len(spec.labels) != 1:
-            raise UnsupportedTask(
-                "a single prompt has a score only where the model has one label; this one has "
-                f"{len(spec.labels)}: use LLM.score(...)",
-                param="pooling_task",
-            )
-        return tasks[name]
-
     def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[_Answer]:
         if call.lora_request is not None:
             raise InvalidOption(
                 "lora_request is not supported: merge the adapter into the model first",
                 param="lora_request",
             )
-        self.engine.require(task)
+        require(task, self.engine.spec)
         check_items(items)
         params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
         if len(next(windows(items), [])) < len(items) and len({*params}) == 1:

@@ -25,6 +25,7 @@ _SWITCHES: Mapping[Task, tuple[str, tuple[str, ...]]] = {
     Task.SCORE: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.REWARD: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.ENCODE: ("normalize", ()),
+    Task.CLASSIFY_TOKENS: ("use_activation", ("use_activation", "activation", "softmax")),
 }
 # Names that PoolingParams.task may have in a call of each task.
 _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
@@ -33,11 +34,12 @@ _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
     Task.EMBED_SPARSE: ("embed",),
     Task.CLASSIFY: ("classify", "score"),
     Task.SCORE: ("score", "classify", "embed"),
-    Task.REWARD: ("reward", "encode"),
+    Task.REWARD: ("reward", "encode", "token_classify", "classify"),
+    Task.CLASSIFY_TOKENS: ("token_classify",),
     Task.ENCODE: ("encode", "token_embed"),
 }
 _SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
-_NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens")
+_NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens", "step_tag_id")
 _TOKENIZATION = (
     "truncate_prompt_tokens",
     "truncation",
@@ -63,6 +65,8 @@ class PoolingParams:
     softmax: bool | None
     truncate_prompt_tokens: int | None  # -1: to the model's maximum
     task: str | None
+    step_tag_id: int | None  # rewards only at tokens with this id
+    returned_token_ids: tuple[int, ...] | None  # columns of a reward, by token id
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class PoolingParams:
         softmax: bool | None = None,
         truncate_prompt_tokens: int | None = None,
         task: str | None = None,
+        step_tag_id: int | None = None,
+        returned_token_ids: Sequence[int] | None = None,
         **unknown: object,
     ) -> None:
         """Take the fields by name. Raises InvalidOption for another name or a wrong type."""
@@ -88,6 +94,8 @@ class PoolingParams:
             softmax,
             truncate_prompt_tokens,
             task,
+            step_tag_id,
+            returned_token_ids,
         )
         for name, value in zip(names, values, strict=True):
             object.__setattr__(self, name, _checked(name, value))
@@ -152,7 +160,14 @@ def request_params(
     last_step: dict[str, Any] = {field: value}
     # vLLM compares vectors by their cosine, whatever the model's files say.
     similarity = Similarity.COSINE if task is Task.SCORE else None
-    return replace(base, dimensions=given.dimensions, similarity=similarity, **last_step)
+    return replace(
+        base,
+        dimensions=given.dimensions,
+        similarity=similarity,
+        step_tag_id=given.step_tag_id,
+        returned_token_ids=given.returned_token_ids,
+        **last_step,
+    )
 
 
 def shared_params(
@@ -211,6 +226,12 @@ def _checked(name: str, value: object) -> object:
     """Return a field of PoolingParams as its type says. Raises InvalidOption for another type."""
     if name in _NUMBER_NAMES:
         return whole_number(name, value)
+    if name == "returned_token_ids" and value is not None:
+        if not isinstance(value, list | tuple):
+            raise InvalidOption(
+                f"PoolingParams: {name} is {value!r}; allowed: a list of token ids", param=name
+            )
+        return tuple(whole_number(name, item) for item in value)
     if name in _SWITCH_NAMES and not isinstance(value, bool | None):
         raise InvalidOption(
             f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name

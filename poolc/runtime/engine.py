@@ -116,7 +116,8 @@ class Engine(Calls):
             found = self._chunker.encode(asked, **how)
             return Prepared(task, params, found.sequences, output_set, pairs, found.edges)
         sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        return Prepared(task, params, sequences, output_set, pairs)
+        spelling = self._tokenizer.spelling if how.get("sources") else None
+        return Prepared(task, params, sequences, output_set, pairs, spelling=spelling)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -193,6 +194,7 @@ class Engine(Calls):
             "truncation_side": params.truncation_side,
             "count_prefix": self.spec.include_prompt,
             "indices": indices,
+            "sources": params.aggregation not in (None, "none"),
         }
         return items, pairs, how
 

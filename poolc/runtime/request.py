@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,7 @@ class Params:
     template: str | None = None  # Jinja source used instead of the model's own
     aggregation: str | None = None  # of token labels: none | simple | first | average | max
     step_tag_id: int | None = None  # token whose positions are rewarded
-    returned_token_ids: tuple[int, ...] | None = None  # columns of token logits that are returned
+    returned_token_ids: Sequence[int] | None = None  # columns of token logits that are returned
 
     def truncated_to(self, num_tokens: object, max_length: int) -> Params:
         """Return these with truncation as vLLM's ``truncate_prompt_tokens`` asks for it.
@@ -68,6 +69,27 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TokenSource:
+    """The text behind a sequence's tokens, for results that point into it."""
+
+    text: str  # as the caller wrote it
+    offsets: npt.NDArray[np.int64]  # [len, 2], characters of ``text``
+    special: npt.NDArray[np.bool_]  # [len], which tokens the tokenizer added
+
+
+class Spelling(Protocol):
+    """How a tokenizer writes tokens."""
+
+    marks_subwords: bool  # whether a piece shows that it continues a word (WordPiece's ##)
+
+    def piece(self, token: int) -> str:
+        """Return the token as the vocabulary spells it."""
+
+    def join(self, pieces: Sequence[str]) -> str:
+        """Return the text that pieces make."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
     """One sequence as the graph sees it; ``len`` is its number of tokens."""
 
@@ -78,6 +100,7 @@ class TokenSequence:
     # [len], which tokens pooling counts and which rows of a token-level result are returned; None:
     # all of them. Padding never is.
     counted: npt.NDArray[np.bool_] | None = None
+    source: TokenSource | None = None  # where a request asks for spans
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,6 +125,7 @@ class Prepared:
     output_set: str
     pairs: npt.NDArray[np.int64] | None = field(default=None)
     windows: npt.NDArray[np.int64] | None = field(default=None)
+    spelling: Spelling | None = None  # where a request asks for spans
 
     @property
     def items(self) -> list[list[TokenSequence]]:

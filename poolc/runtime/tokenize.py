@@ -20,7 +20,8 @@ from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, most_chars
 from poolc.runtime.frames import Frame
 from poolc.runtime.items import check_item, check_items, is_text
 from poolc.runtime.pieces import Tokens
-from poolc.runtime.request import Item, TokenSequence
+from poolc.runtime.request import Item, TokenSequence, TokenSource
+from poolc.runtime.spelling import TokenSpelling
 
 # Items and characters that are in the library's hands at once: its results are many times the size
 # of ours. Enough of them for all its threads.
@@ -49,6 +50,7 @@ class How(TypedDict, total=False):
     indices: Sequence[int]  # what errors call the items, instead of their position
     truncation_side: str | None  # instead of the model's
     count_prefix: bool  # False: pooling does not count the tokens of ``prefix``
+    sources: bool  # whether sequences keep their text and where in it each token is
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class TextTokenizer:
     def __init__(self, path: Path, limits: Limits) -> None:
         self.limits = limits
         self._tokenizer = _load(path)
+        self.spelling = TokenSpelling(self._tokenizer)
         added = self._tokenizer.get_added_tokens_decoder()
         self._special_ids = frozenset(i for i, token in added.items() if token.special)
 
@@ -196,12 +199,22 @@ class TextTokenizer:
         special = how.get("add_special_tokens", True)
         if special and cut.truncate:
             _check_room(self._tokenizer, texts, cut.limit)
-        encodings = iter(self._batch(texts, special=special))
+        encodings = iter(zip(self._batch(texts, special=special), texts, strict=True))
         sequences = []
         for item, index in zip(items, indices, strict=True):
             if is_text(item):
-                sequence = self._from_encoding(next(encodings), cut)
+                encoding, read = next(encodings)
+                sequence = self._from_encoding(encoding, cut)
                 sequence = self.without_prompt(sequence, cut.limit, how)
+                if how.get("sources"):
+                    source = _source(encoding, cut, (item, read), index)
+                    sequence = replace(sequence, source=source)
+            elif how.get("sources"):
+                raise InvalidText(
+                    f"item {index} is token ids; spans are found in texts: pass the text, or "
+                    "aggregation='none'",
+                    index=index,
+                )
             else:
                 sequence = self._from_ids(item, cut)
             if len(sequence) > cut.limit:
@@ -281,6 +294,23 @@ class TextTokenizer:
         ids = np.array(item, np.int64)
         types = np.zeros_like(ids) if self.limits.has_type_ids else None
         return TokenSequence(ids, types, too_many)
+
+
+def _source(encoding: Encoding, cut: _Cut, texts: tuple[Text, Text], index: int) -> TokenSource:
+    item, read = texts  # as the caller wrote it, and what was read of it
+    if not isinstance(item, str):
+        raise InvalidText(
+            f"item {index} is a pair; spans are found in single texts: pass one, or "
+            "aggregation='none'",
+            index=index,
+        )
+    too_long = cut.truncate and len(encoding.ids) > cut.limit
+    kept = _kept(encoding, cut) if too_long else np.arange(len(encoding.ids))
+    special = np.array(encoding.special_tokens_mask, np.bool_)[kept]
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)[kept]
+    if cut.keep_end:  # an excerpt is then the end of the text
+        offsets[~special] += len(item) - len(read)
+    return TokenSource(item, offsets, special)
 
 
 def _kept(encoding: Encoding, cut: _Cut) -> npt.NDArray[np.int64]:

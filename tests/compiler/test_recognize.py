@@ -198,6 +198,7 @@ def test_recognize_runner_generate(tiny_embedder_source: Path, recognise: Recogn
 ONE_LABEL = {"num_labels": 1}
 CLASSIFIES = (Task.CLASSIFY, Task.SCORE, Task.ENCODE)
 REWARDS = (Task.REWARD, Task.ENCODE)
+LABELS_TOKENS = (Task.CLASSIFY_TOKENS, Task.ENCODE)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,8 @@ REWARDS = (Task.REWARD, Task.ENCODE)
         ("BertForSequenceClassification", {}, "embed", EMBEDS),
         ("BertForSequenceClassification", {}, "reward", "has 2 labels; a reward model has one"),
         ("BertForSequenceClassification", ONE_LABEL, "reward", (*CLASSIFIES, Task.REWARD)),
-        ("BertForTokenClassification", {}, "auto", "BertForTokenClassification labels tokens"),
+        ("BertForTokenClassification", {}, "auto", LABELS_TOKENS),
+        ("BertForTokenClassification", {}, "classify", LABELS_TOKENS),
         ("BertForTokenClassification", {}, "embed", EMBEDS),
         ("BertForQuestionAnswering", {}, "auto", "--convert embed makes an embedding model of it"),
     ],
@@ -238,8 +240,8 @@ def test_recognize_convert(
     assert spec.origins["tasks"] == (
         f"--convert {convert}" if decided else f"config.json: architectures {name}"
     )
-    assert bool(spec.labels) is (Task.CLASSIFY in expected)
-    assert (spec.pooling == (PoolingType.ALL,)) is (expected == REWARDS)
+    assert bool(spec.labels) is bool({Task.CLASSIFY, Task.CLASSIFY_TOKENS} & {*expected})
+    assert (spec.pooling == (PoolingType.ALL,)) is (expected in (REWARDS, LABELS_TOKENS))
 
 
 def test_recognize_convert_none_of_a_generator(tmp_path: Path, recognise: Recognise) -> None:

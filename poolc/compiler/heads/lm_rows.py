@@ -1,4 +1,4 @@
-"""A causal language model as a classifier's trunk: a few rows of its head at the last token."""
+"""A causal language model as a trunk: a few rows of its head, at the last token or at every one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from poolc.spec import ATTENTION_MASK, LmHeadSpec, PoolingType
 class LmRows(nn.Module):
     """The base model and copies of the rows of ``spec``, so that the whole head is not exported."""
 
-    def __init__(self, model: Any, spec: LmHeadSpec) -> None:
+    def __init__(self, model: Any, spec: LmHeadSpec, *, every_token: bool) -> None:
         super().__init__()
+        self.every_token = every_token
         self.base = model.base_model
         self.difference = spec.difference
         head, rows = model.get_output_embeddings(), list(spec.token_ids)
@@ -29,14 +30,16 @@ class LmRows(nn.Module):
         self.cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
 
     def extra_repr(self) -> str:
-        return f"difference={self.difference}, cap={self.cap}"
+        return f"difference={self.difference}, cap={self.cap}, every_token={self.every_token}"
 
     def forward(self, **inputs: Any) -> SimpleNamespace:
-        hidden: Tensor = self.base(**inputs).last_hidden_state
-        last = pool(hidden, inputs[ATTENTION_MASK], PoolingType.LAST)
-        logits = self.rows(last.float())  # (batch, tokens)
+        hidden: Tensor = self.base(**{**inputs, "output_hidden_states": False}).last_hidden_state
+        read = hidden
+        if not self.every_token:
+            read = pool(hidden, inputs[ATTENTION_MASK], PoolingType.LAST)
+        logits = self.rows(read.float())  # (batch[, seq], tokens)
         if self.cap is not None:
             logits = torch.tanh(logits / self.cap) * self.cap
         if self.difference:
-            logits = logits[:, 1:] - logits[:, :1]
+            logits = logits[..., 1:] - logits[..., :1]
         return SimpleNamespace(logits=logits, hidden_states=(hidden,))

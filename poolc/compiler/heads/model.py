@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from poolc.compiler.heads.classifier import ClassifierHead
 from poolc.compiler.heads.embedding import EmbeddingHead
 from poolc.compiler.heads.hybrid import HybridHead
-from poolc.compiler.heads.lm_rows import LmRows
 from poolc.compiler.heads.multi_vector import MultiVectorHead
 from poolc.compiler.heads.sparse import SpladeHead
-from poolc.compiler.heads.tokens import HiddenStatesHead
+from poolc.compiler.heads.tokens import HiddenStatesHead, TokenLogitsHead
+from poolc.compiler.heads.trunks import adapted
 from poolc.spec import POOLING_MASK, Kind, ModelSpec
 
 
@@ -29,11 +29,17 @@ class Head(Protocol):
 _HEADS: dict[Kind, type[nn.Module]] = {
     Kind.EMBEDDING: EmbeddingHead,
     Kind.CLASSIFIER: ClassifierHead,
-    Kind.REWARD: HiddenStatesHead,
+    Kind.TOKEN_CLASSIFIER: TokenLogitsHead,
     Kind.SPARSE: SpladeHead,
     Kind.MULTI_VECTOR: MultiVectorHead,
     Kind.HYBRID: HybridHead,
 }
+
+
+def _head(spec: ModelSpec) -> type[nn.Module]:
+    if spec.kind is Kind.REWARD:
+        return TokenLogitsHead if spec.labels else HiddenStatesHead
+    return _HEADS[spec.kind]
 
 
 class PoolingModel(nn.Module):
@@ -44,9 +50,9 @@ class PoolingModel(nn.Module):
 
     def __init__(self, backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
         super().__init__()
-        self.backbone = LmRows(backbone, spec.lm_head) if spec.lm_head else backbone
+        self.backbone = adapted(backbone, spec)
         self.input_names = spec.inputs
-        self.head = _HEADS[spec.kind](spec, folder)
+        self.head = _head(spec)(spec, folder)
 
     @property
     def output_names(self) -> list[str]:

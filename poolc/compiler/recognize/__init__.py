@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,8 +21,10 @@ from poolc.compiler.recognize.hybrid import choose_hybrid
 from poolc.compiler.recognize.kind import choose_kind
 from poolc.compiler.recognize.length import choose_length
 from poolc.compiler.recognize.multi_vector import choose_multi_vector
+from poolc.compiler.recognize.pooler import choose_pooler
 from poolc.compiler.recognize.reward import choose_reward
 from poolc.compiler.recognize.sparse import choose_sparse
+from poolc.compiler.recognize.token_classifier import choose_token_classifier
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
 from poolc.spec import (
@@ -34,6 +35,7 @@ from poolc.spec import (
     CompileOptions,
     Kind,
     ModelSpec,
+    Trunk,
 )
 
 __all__ = ["Context", "Recognized", "recognize"]
@@ -41,6 +43,7 @@ __all__ = ["Context", "Recognized", "recognize"]
 _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
     Kind.EMBEDDING: choose_embedding,
     Kind.CLASSIFIER: choose_classifier,
+    Kind.TOKEN_CLASSIFIER: choose_token_classifier,
     Kind.REWARD: choose_reward,
     Kind.SPARSE: choose_sparse,
     Kind.MULTI_VECTOR: choose_multi_vector,
@@ -68,23 +71,17 @@ def recognize(
     context = Context(folder, options, pooler, st, config, tokenizer, warn)
     choices = Choices()
     kind, trunk = choose_kind(context, choices)
-    affine = (pooler.logit_mean, pooler.logit_sigma) != (None, None)
-    if affine and kind is not Kind.CLASSIFIER:
-        raise InvalidOption(
-            "pooler_config: logit_mean, logit_sigma and logit_bias belong to classifiers; this is "
-            f"a model of kind {kind}",
-            param="pooler_config",
-        )
     arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
     choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
+    choose_pooler(context, choices)
     spec = ModelSpec(
         architecture=arch.name,
         model_type=str(config.model_type),
         hidden_size=arch.hidden_size,
         vocab_size=arch.vocab_size,
         inputs=_inputs(arch, tokenizer, choices),
-        pad_token_id=_pad_token(config, tokenizer),
+        pad_token_id=_pad_token(arch, tokenizer),
         truncation_side=tokenizer.truncation_side,
         origins=choices.origins,
         **choices.values,
@@ -101,8 +98,11 @@ def _inputs(
     return (INPUT_IDS, ATTENTION_MASK, *more)
 
 
-def _pad_token(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    for value in (tokenizer.pad_token_id, getattr(config, "pad_token_id", None)):
-        if isinstance(value, int):
+def _pad_token(arch: Architecture, tokenizer: PreTrainedTokenizerBase) -> int:
+    own = getattr(arch.config.get_text_config(), "pad_token_id", None)
+    ids = (tokenizer.pad_token_id, own)
+    # A classifier over a decoder takes the last token that is not its own padding id.
+    for value in reversed(ids) if arch.trunk is Trunk.SEQUENCE_CLASSIFIER else ids:
+        if isinstance(value, int) and 0 <= value < arch.vocab_size:
             return value
     return 0

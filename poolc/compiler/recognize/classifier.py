@@ -41,7 +41,7 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
         if cross_encoder
         else f"{len(labels)} label(s) in config.json",
     )
-    _choose_activation(context, labels, choices)
+    choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
     for name in ("logit_mean", "logit_sigma"):
         if getattr(context.pooler, name) is not None:
@@ -89,7 +89,7 @@ def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
     return (tokens[1],) if method == _TWO_WAY else tuple(tokens)
 
 
-def _choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
+def choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
     """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
     choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")

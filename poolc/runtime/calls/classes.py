@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict, Unpack, cast
 
 import numpy as np
@@ -23,7 +23,20 @@ class ClassifyParams(TypedDict, total=False):
 
 
 class ClassifyOptions(ClassifyParams, total=False):
-    """Keywords of ``classify``, ``reward`` and their twins."""
+    """Keywords of ``classify`` and its twins."""
+
+    truncated: list[bool] | None
+
+
+class RewardParams(ClassifyParams, total=False):
+    """Keywords of ``reward`` that are fields of ``Params``."""
+
+    step_tag_id: int | None
+    returned_token_ids: Sequence[int] | None
+
+
+class RewardOptions(RewardParams, total=False):
+    """Keywords of ``reward`` and its twins."""
 
     truncated: list[bool] | None
 
@@ -98,10 +111,15 @@ class ClassCalls(Seam):
         texts: Texts,
         *,
         truncated: list[bool] | None = None,
-        **options: Unpack[ClassifyParams],
+        **options: Unpack[RewardParams],
     ) -> Float32 | Ragged:
         """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``),
-        else one row a token as Ragged. Truncates and raises as ``embed`` does."""
+        else one row a token, or a step, as Ragged.
+
+        ``step_tag_id``: only at tokens with this id. ``returned_token_ids``: which columns of the
+        logits are the reward, of a language model by token id. Truncates and raises as ``embed``
+        does.
+        """
         parts = self.run(Task.REWARD, as_items(texts), Params(**options), truncated)
         if isinstance(parts[0], Ragged):
             return joined(parts)
@@ -134,7 +152,7 @@ class ClassCalls(Seam):
         texts: Iterable[Item],
         *,
         truncated: list[bool] | None = None,
-        **options: Unpack[ClassifyParams],
+        **options: Unpack[RewardParams],
     ) -> Iterator[float | Float32]:
         """Yield one reward (or one array of token rewards) a text, in order."""
         for part in self.stream(Task.REWARD, texts, Params(**options), truncated):
@@ -148,6 +166,6 @@ class ClassCalls(Seam):
         """Async twin of ``score``."""
         return await on_thread(self.score, left, right, **options)
 
-    async def areward(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Float32 | Ragged:
+    async def areward(self, texts: Texts, **options: Unpack[RewardOptions]) -> Float32 | Ragged:
         """Async twin of ``reward``."""
         return await on_thread(self.reward, texts, **options)

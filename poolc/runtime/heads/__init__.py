@@ -23,7 +23,8 @@ from poolc.runtime.heads.sparse import (
     sparse_vectors,
 )
 from poolc.runtime.heads.token_vectors import late_interaction_scores, token_vectors
-from poolc.runtime.outputs import Classification, Ragged, check_dtype
+from poolc.runtime.heads.tokens import check_token_params, token_classes, token_rewards
+from poolc.runtime.outputs import Classification, Ragged, Span, check_dtype
 from poolc.runtime.prompts import SIDES
 from poolc.runtime.request import Params, Prepared, Row
 from poolc.runtime.sparse import SparseVectors, TokenName
@@ -33,7 +34,9 @@ __all__ = ["Result", "check_params", "compact", "expand", "finish"]
 
 _SWITCHES = ("normalize", "truncate", "use_activation", "add_special_tokens", "chunk")
 
-Result = npt.NDArray[Any] | Classification | Ragged | SparseVectors | HybridVectors
+Result = (
+    npt.NDArray[Any] | Classification | Ragged | list[list[Span]] | SparseVectors | HybridVectors
+)
 
 
 def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
@@ -50,6 +53,7 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
     if spec.kind is Kind.HYBRID and spec.multi_vector and task is not Task.EMBED:
         check_dtype(params.output_dtype, spec.multi_vector.dim if sized else None)
     check_sparse_params(spec, task, params)
+    check_token_params(spec, task, params)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
     elif task is Task.SCORE and params.label is not None:
@@ -100,7 +104,21 @@ def finish(
         return similarities(spec, prepared, rows)
     if task is Task.REWARD and spec.kind is Kind.CLASSIFIER:
         return rewards(params, rows)
-    return Ragged.from_rows([row[TOKEN_EMBEDDINGS] for row in rows])
+    return _finish_tokens(spec, prepared, rows)
+
+
+def _finish_tokens(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
+    """Return the result of a task that has one row a token."""
+    if prepared.task is Task.CLASSIFY_TOKENS:
+        return token_classes(spec, prepared, rows)
+    if prepared.task is Task.REWARD and spec.labels:
+        return token_rewards(spec, prepared, rows)
+    tag = prepared.params.step_tag_id if prepared.task is Task.REWARD else None
+    states = [row[TOKEN_EMBEDDINGS] for row in rows]
+    if tag is not None:
+        pairs = zip(states, prepared.sequences, strict=True)
+        states = [state[sequence.ids == tag] for state, sequence in pairs]
+    return Ragged.from_rows(states)
 
 
 _RETRIEVAL = (Kind.SPARSE, Kind.MULTI_VECTOR, Kind.HYBRID)
