@@ -1,7 +1,7 @@
 """Measure the matrix: ``python -m tests.matrix [--family NAME ...] [--head NAME ...]``.
 
 Every family runs in a process of its own, so that its memory comes back. Writes docs/models.json,
-keeping the cells that were not asked for, and docs/models.md from it. Exits with 1 where a cell is
+keeping the cells that it did not measure, and docs/models.md from it. Exits with 1 where a cell is
 out of bounds.
 """
 
@@ -32,12 +32,13 @@ def main() -> int:
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.in_process:
-        print(json.dumps(measure_family(asked.family[0], asked.head or list(HEADS))))
+        json.dump(measure_family(asked.family[0], asked.head or list(HEADS)), sys.stdout)
         return 0
-    measured: dict[str, Any] = {}
+    code = 0
     for family in asked.family or FAMILIES:
-        measured |= _measure_apart(family, asked.head)
-    return _publish(measured)
+        # After every family: a run that is stopped keeps what it measured.
+        code = _publish(_measure_apart(family, asked.head))
+    return code
 
 
 def measure_family(family: str, heads: list[str]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def measure_family(family: str, heads: list[str]) -> dict[str, Any]:
     for cell in cells():
         if cell.family == family and cell.head in heads:
             found[cell.name] = _measure(cell)
-            print(_line(cell, found[cell.name]), file=sys.stderr, flush=True)
+            _say(_line(cell, found[cell.name]))
     return found
 
 
@@ -108,8 +109,13 @@ def _publish(measured: dict[str, Any]) -> int:
     PAGE.write_text(render(page), encoding="utf-8")
     failed = failures(page)
     for line in failed:
-        print(line, file=sys.stderr)
+        _say(line)
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _line(cell: Cell, result: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from tests.matrix.words import LIMIT
 
 if TYPE_CHECKING:
     from poolc.runtime.engine import Engine
+    from poolc.runtime.request import Item
 
 Array = npt.NDArray[Any]
 
@@ -102,7 +103,7 @@ def classes(folder: Path, engine: Engine) -> Measured:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    items = [*TEXTS, *PAIRS]
+    items: list[Item] = [*TEXTS, *PAIRS]
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
     ).eval()
@@ -110,7 +111,7 @@ def classes(folder: Path, engine: Engine) -> Measured:
     expected, longest = [], 0
     with torch.inference_mode():
         for item in items:
-            texts = (item,) if isinstance(item, str) else item
+            texts: Any = (item,) if isinstance(item, str) else item
             encoded = tokenizer(*texts, return_tensors="pt", truncation=True, max_length=LIMIT)
             expected.append(model(**encoded).logits[0].numpy())
             longest = max(longest, encoded["input_ids"].shape[1])

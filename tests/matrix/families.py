@@ -56,7 +56,12 @@ def _decoder(
 ) -> Callable[[Path], Any]:
     def build(folder: Path) -> Any:
         words = train_decoder(folder, tokenizer, bos=bos, eos=eos)
-        sizes = {**_SIZES, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": LIMIT}
+        sizes = {
+            **_SIZES,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": LIMIT,
+        }
         return getattr(transformers, config)(
             vocab_size=len(words), **{**sizes, **_ids(words), **settings}
         )
@@ -119,8 +124,8 @@ def _gpt2(folder: Path) -> Any:
 
 
 _ALTERNATING = ["sliding_attention", "full_attention"]
-_ROBERTA = {"positions": LIMIT + 2, "type_vocab_size": 1}
-_DEBERTA = {
+_ROBERTA: dict[str, Any] = {"positions": LIMIT + 2, "type_vocab_size": 1}
+_DEBERTA: dict[str, Any] = {
     "relative_attention": True,
     "position_buckets": 8,
     "max_relative_positions": -1,

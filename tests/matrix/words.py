@@ -11,8 +11,8 @@ from typing import Any
 import transformers
 from tokenizers.processors import TemplateProcessing
 
-from tests.models import CORPUS, write_json
 from poolc.compiler.json_files import read_json
+from tests.models import CORPUS, write_json
 
 LIMIT = 64  # tokens, of every model of the matrix
 
