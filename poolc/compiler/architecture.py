@@ -114,9 +114,10 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
     auto = _AUTO_CLASSES[trunk]
     model = _build(auto, config, trust_remote_code)
     # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.
-    if hasattr(model, "encoder") and hasattr(model, "decoder") and trunk is Trunk.BASE:
+    both_halves = all(hasattr(model.base_model, half) for half in ("encoder", "decoder"))
+    if both_halves and trunk is Trunk.BASE:
         auto, model = _text_encoder(config, trust_remote_code)
-    elif getattr(config, "is_encoder_decoder", False):
+    elif both_halves:
         raise UnsupportedModel(
             f"{architecture_name(config)} reads its answer at an end-of-text token of the decoder, "
             "whose place no exported graph can depend on: poolc compiles the encoders of "

@@ -24,8 +24,9 @@ lines. The texts are of 1 to 64 tokens in several scripts, and longer ones that 
 and buckets of attention are so small that the texts go beyond them. poolc runs them in one batch
 and each alone.
 
-Nothing here names a family in poolc's code: whatever transformers loads and torch exports compiles
-the same way.
+All families take the same path: whatever transformers loads and torch exports. Checkpoints of GTE
+(new-impl), NomicBERT and Jina v3 in their authors' layout have their settings translated first, and
+one adapter of Jina v3 is merged (`hf_overrides {"jina_task": ...}`, text-matching if not said).
 """
 
 
