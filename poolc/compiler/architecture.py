@@ -22,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
     AutoModelForTokenClassification,
     PreTrainedModel,
 )
@@ -58,7 +59,8 @@ class Architecture:
 
     name: str  # as config.json names it
     config: Any
-    trunk: Trunk  # which Auto class builds it
+    trunk: Trunk
+    auto: Any  # the Auto class that builds it
     hidden_size: int
     vocab_size: int
     position_limit: int | None
@@ -119,20 +121,18 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
     Raises UnsupportedModel where transformers has no such class.
     """
     auto = _AUTO_CLASSES[trunk]
-    try:
-        with torch.device("meta"):
-            model = auto.from_config(config, trust_remote_code=trust_remote_code)
-            embeddings = model.get_input_embeddings()
-    except _REFUSALS as error:  # NotImplementedError, of models without such, is a RuntimeError
-        raise UnsupportedModel(
-            f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
-        ) from error
+    model = _build(auto, config, trust_remote_code)
     # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.
-    if hasattr(model, "encoder") and hasattr(model, "decoder") and trunk is Trunk.BASE:
+    both_halves = all(hasattr(model.base_model, half) for half in ("encoder", "decoder"))
+    if both_halves and trunk is Trunk.BASE:
+        auto, model = _text_encoder(config, trust_remote_code)
+    elif both_halves:
         raise UnsupportedModel(
-            f"{architecture_name(config)} is an encoder-decoder model; this poolc compiles only "
-            "classifiers of that kind"
+            f"{architecture_name(config)} reads its answer at an end-of-text token of the decoder, "
+            "whose place no exported graph can depend on: poolc compiles the encoders of "
+            "encoder-decoder models, as embedding models"
         )
+    embeddings = model.get_input_embeddings()
     hidden = getattr(config.get_text_config(), "hidden_size", None)
     if not isinstance(embeddings, torch.nn.Embedding) or hidden is None:
         raise UnsupportedModel(
@@ -142,12 +142,36 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
         name=architecture_name(config),
         config=config,
         trunk=trunk,
+        auto=auto,
         hidden_size=int(hidden),
         vocab_size=embeddings.num_embeddings,
         position_limit=_position_limit(model),
         takes_token_types=TOKEN_TYPE_IDS in inspect.signature(model.forward).parameters,
         token_head=token_head(model) if trunk is Trunk.BASE else None,
     )
+
+
+def _text_encoder(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Return the Auto class of an encoder-decoder family's text encoder, and the model."""
+    auto = AutoModelForTextEncoding
+    if type(config) not in auto._model_mapping:
+        raise UnsupportedModel(
+            f"{architecture_name(config)} is an encoder-decoder model of which transformers has "
+            "no text encoder"
+        )
+    return auto, _build(auto, config, trust_remote_code)
+
+
+def _build(auto: Any, config: Any, trust_remote_code: bool) -> Any:
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=trust_remote_code)
+            model.get_input_embeddings()
+    except _REFUSALS as error:  # NotImplementedError, of models without such, is a RuntimeError
+        raise UnsupportedModel(
+            f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
+        ) from error
+    return model
 
 
 def load_weights(
@@ -157,9 +181,8 @@ def load_weights(
 
     Raises CorruptWeights where tensors are missing or have another shape.
     """
-    auto = _AUTO_CLASSES[arch.trunk]
     try:
-        model, info = auto.from_pretrained(
+        model, info = arch.auto.from_pretrained(
             folder,
             config=arch.config,
             dtype=torch.float32,

@@ -18,11 +18,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from poolc.compiler.adapters import TASK_KEY, merge_adapter, tasks
 from poolc.compiler.events import Progress
 from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
+from poolc.compiler.natives import native_config
 from poolc.compiler.pickles import load_pickles
-from poolc.compiler.st_files import module_paths, transformer_path
+from poolc.compiler.st_files import module_paths, native_modules, transformer_path
 from poolc.errors import CorruptWeights, InvalidOption, TokenizerError
 from poolc.model_cache.requests import Identity, folder_identity, hub_identity
 from poolc.model_cache.source_files import HEAD_PICKLES, local_folder
@@ -142,8 +144,9 @@ def materialize(
     """Return a folder with safetensors weights and overridden configuration.
 
     It is the source's own folder where that already holds both, else a mirror in ``work``: links to
-    the source's files, with pickled weights converted, ``hf_overrides`` merged into config.json and
-    the files of another ``tokenizer`` in place of its own. The compiler and the reference of the
+    the source's files, with pickled weights converted, ``hf_overrides`` merged into config.json,
+    the files of another ``tokenizer`` in place of its own, and an author's own layout in that of
+    transformers (``natives.py``, ``adapters.py``). The compiler and the reference of the
     parity gate read the same folder.
 
     Raises UnsafeWeights, CorruptWeights or InvalidOption.
@@ -153,7 +156,8 @@ def materialize(
         _check_safetensors(path, source.folder)
     pickles = [path for folder in folders for path in _weight_pickles(folder)]
     heads = [path for folder in folders for path in _head_pickles(folder)]
-    if not (pickles or heads) and not options.hf_overrides and tokenizer is None:
+    plain = not (pickles or heads) and not options.hf_overrides and tokenizer is None
+    if plain and not _needs_translation(source.folder):
         return source.folder
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
@@ -171,6 +175,8 @@ def materialize(
         _override_config(mirror, options.hf_overrides)
     if tokenizer is not None:
         _replace_tokenizer(mirror, tokenizer.folder)
+    if _needs_translation(mirror):
+        _translate(mirror)
     return mirror
 
 
@@ -225,12 +231,37 @@ def _replace_tokenizer(mirror: Path, tokenizer: Path) -> None:
         (mirror / transformer_path(mirror) / path.name).symlink_to(path.resolve())
 
 
+def _needs_translation(folder: Path) -> bool:
+    config = read_json(folder / "config.json")
+    translated = native_config(config)
+    return translated is not None or bool(tasks(folder, config))
+
+
+def _translate(mirror: Path) -> None:
+    """Bring an author's own layout into that of transformers."""
+    path = mirror / "config.json"
+    config = read_json(path)
+    translated = native_config(config) or config
+    adapters = tasks(mirror, translated)
+    _replace(path, translated)
+    if adapters:
+        task = merge_adapter(mirror, translated, adapters)
+        _replace(path, {**translated, TASK_KEY: task})
+    modules = mirror / "modules.json"
+    if modules.exists():
+        # Their Transformer module only chose the adapter.
+        _replace(modules, native_modules(modules))
+
+
+def _replace(path: Path, value: Any) -> None:
+    path.unlink()  # it may be a link to the source's own file
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+
 def _override_config(mirror: Path, overrides: Mapping[str, Any]) -> None:
     path = mirror / transformer_path(mirror) / "config.json"
     if not path.exists():
         raise InvalidOption(
             "hf_overrides needs a config.json, which this model does not have", param="hf_overrides"
         )
-    merged = merge(read_json(path), overrides)
-    path.unlink()
-    path.write_text(json.dumps(merged, indent=2), encoding="utf-8")
+    _replace(path, merge(read_json(path), overrides))

@@ -140,26 +140,51 @@ def _with_embedding_heads(folder: Path, st: SentenceTransformer) -> SentenceTran
 def transformer_path(folder: Path) -> str:
     """Return the folder of config.json, the tokenizer and the weights, relative to the model's."""
     path = folder / "modules.json"
-    return _modules(path)[0].path if path.is_file() else ""
+    return str(_entries(path)[0]["path"]) if path.is_file() else ""
 
 
 def module_paths(folder: Path) -> list[str]:
     """Return the folders that hold modules, relative to the model's; [""] for a plain model."""
     path = folder / "modules.json"
-    return sorted({module.path for module in _modules(path)}) if path.is_file() else [""]
+    if not path.is_file():
+        return [""]
+    return sorted({entry["path"] for entry in _entries(path)})
+
+
+def native_modules(path: Path) -> list[dict[str, Any]]:
+    """Return modules.json with the library's Transformer in place of a model's own.
+
+    For models whose own one only chose what is merged into the weights.
+    """
+    entries = _entries(path)
+    if entries[0]["type"] == "custom_st.Transformer":
+        entries[0] = {
+            "idx": 0,
+            "name": "0",
+            "path": entries[0]["path"],
+            "type": "sentence_transformers.models.Transformer",
+        }
+    return entries
 
 
 def _modules(path: Path) -> list[Module]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        modules = [Module(_kind(e["type"]), _inside(e["path"])) for e in entries]
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModel(f"modules.json is not a list of type and path: {error}") from error
+    modules = [Module(_kind(e["type"]), e["path"]) for e in _entries(path)]
     # Dropout does nothing at inference.
     modules = [module for module in modules if module.kind != "Dropout"]
     if not modules:
         raise UnsupportedModel("modules.json names no modules")
     return modules
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        found = [{**e, "type": str(e["type"]), "path": _inside(e["path"])} for e in entries]
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModel(f"modules.json is not a list of type and path: {error}") from error
+    if not found:
+        raise UnsupportedModel("modules.json names no modules")
+    return found
 
 
 def _kind(dotted: str) -> str:
