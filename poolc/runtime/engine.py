@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from poolc.errors import ArtifactIncompatible, InvalidText, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
-from poolc.model_cache.manifest import TOKENIZER_FILE
 from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
@@ -26,7 +25,8 @@ from poolc.runtime.calls import Calls
 from poolc.runtime.cores import allowed_cores, shared_executor
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
-from poolc.runtime.tokenize import How, Limits, TextTokenizer
+from poolc.runtime.routes import choose_route, load_routes
+from poolc.runtime.tokenize import How
 from poolc.runtime.work import Work
 from poolc.spec import (
     ATTENTION_MASK,
@@ -41,6 +41,8 @@ from poolc.spec import (
     MatryoshkaSpec,
     Target,
     Task,
+    route_set,
+    set_route,
 )
 
 _DEFAULT_BUDGET_TOKENS = 256
@@ -61,10 +63,8 @@ class Engine(Calls):
         self.streams = allowed_cores()
         self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
         self._backend = open_backend(artifact)
-        limits = Limits(
-            spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs, spec.truncation_side
-        )
-        self._tokenizer = TextTokenizer(artifact.file(TOKENIZER_FILE), limits)
+        self._routes = load_routes(artifact)
+        self._tokenizer = self._routes[""].tokenizer
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -79,9 +79,10 @@ class Engine(Calls):
     def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
         """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
         asked, _, how = self._asked(task, items, params, 0)
-        self._tokenizer.check(asked)
+        tokenizer = self._routes[choose_route(self.spec, task, params)].tokenizer
+        tokenizer.check(asked)
         if not params.truncate:
-            self._tokenizer.check_lengths(asked, **how)
+            tokenizer.check_lengths(asked, **how)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
@@ -92,8 +93,10 @@ class Engine(Calls):
         the index of the item counted from ``first_index``.
         """
         asked, pairs, how = self._asked(task, items, params, first_index)
-        sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        return Prepared(task, params, sequences, self._output_set(task), pairs)
+        route = choose_route(self.spec, task, params)
+        tokenizer = self._routes[route].tokenizer
+        sequences = tokenizer.encode(asked, truncate=bool(params.truncate), **how)
+        return Prepared(task, params, sequences, route_set(self._output_set(task), route), pairs)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -104,7 +107,7 @@ class Engine(Calls):
 
         Thread-safe; the GIL is released while the model runs. Raises BackendError.
         """
-        fetched = self._backend.run(output_set, self._feeds(sequences))
+        fetched = self._backend.run(output_set, self._feeds(sequences, set_route(output_set)))
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
@@ -169,12 +172,15 @@ class Engine(Calls):
         headless = self.spec.kind is Kind.REWARD and not self.spec.labels
         return TOKENS_SET if task is Task.ENCODE or headless else MAIN_SET
 
-    def _feeds(self, sequences: Sequence[TokenSequence]) -> dict[str, npt.NDArray[np.int64]]:
+    def _feeds(
+        self, sequences: Sequence[TokenSequence], route: str
+    ) -> dict[str, npt.NDArray[np.int64]]:
+        spec = self._routes[route].spec
         shape = (len(sequences), max(len(sequence) for sequence in sequences))
-        feeds = {name: np.zeros(shape, np.int64) for name in self.spec.inputs}
-        if self.spec.pad_token_id:
+        feeds = {name: np.zeros(shape, np.int64) for name in spec.inputs}
+        if spec.pad_token_id:
             # Some families derive positions from "is this the padding id", not from the mask.
-            feeds[INPUT_IDS].fill(self.spec.pad_token_id)
+            feeds[INPUT_IDS].fill(spec.pad_token_id)
         for i, sequence in enumerate(sequences):
             length = len(sequence)
             feeds[INPUT_IDS][i, :length] = sequence.ids

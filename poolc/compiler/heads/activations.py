@@ -17,6 +17,18 @@ _MODULES: dict[Activation, type[nn.Module]] = {
     Activation.LEAKY_RELU: nn.LeakyReLU,
     Activation.MISH: nn.Mish,
     Activation.SOFTPLUS: nn.Softplus,
+    Activation.CELU: nn.CELU,
+    Activation.SELU: nn.SELU,
+    Activation.RELU6: nn.ReLU6,
+    Activation.RRELU: nn.RReLU,  # in evaluation a leaky ReLU with the mean slope
+    Activation.HARDSIGMOID: nn.Hardsigmoid,
+    Activation.HARDSWISH: nn.Hardswish,
+    Activation.HARDTANH: nn.Hardtanh,
+    Activation.HARDSHRINK: nn.Hardshrink,
+    Activation.SOFTSHRINK: nn.Softshrink,
+    Activation.SOFTSIGN: nn.Softsign,
+    Activation.TANHSHRINK: nn.Tanhshrink,
+    Activation.LOGSIGMOID: nn.LogSigmoid,
 }
 
 

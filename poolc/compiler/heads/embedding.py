@@ -10,11 +10,18 @@ from torch import Tensor, nn
 
 from poolc.compiler.heads.layers import layer_modules
 from poolc.compiler.heads.pooling import pool
-from poolc.spec import ATTENTION_MASK, POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModelSpec
+from poolc.spec import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    POOLED,
+    SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    ModelSpec,
+)
 
 
 class EmbeddingHead(nn.Module):
-    """Pooling, layers, Normalize."""
+    """Layers on every token, pooling, layers on the vector, Normalize."""
 
     output_names = (POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS)
     wants_hidden_states = False
@@ -22,12 +29,18 @@ class EmbeddingHead(nn.Module):
     def __init__(self, spec: ModelSpec, folder: Path) -> None:
         super().__init__()
         self.kinds = spec.pooling
+        self.uncounted_ids = spec.uncounted_ids
+        self.token_layers = layer_modules(spec.token_layers, folder)
         self.layers = layer_modules(spec.layers, folder)
         self.normalize = spec.normalize
 
     def forward(self, outputs: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         hidden = outputs.last_hidden_state.float()
+        for layer in self.token_layers:
+            hidden = layer(hidden)
         mask = inputs[ATTENTION_MASK]
+        for token_id in self.uncounted_ids:
+            mask = mask * (inputs[INPUT_IDS] != token_id)
         pooled = torch.cat([pool(hidden, mask, kind) for kind in self.kinds], dim=-1)
         for layer in self.layers:
             pooled = layer(pooled)

@@ -6,6 +6,8 @@ from poolc.compiler.architecture import architecture_name
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import is_causal
+from poolc.compiler.st_files import SentenceTransformer
+from poolc.compiler.st_files.chain import MODEL2VEC
 from poolc.errors import UnsupportedModel
 from poolc.spec import Convert, Kind, Trunk
 
@@ -16,6 +18,8 @@ _SUFFIXES = (
     ("ForRewardModeling", Convert.REWARD),
     ("RewardModel", Convert.REWARD),
 )
+# Those that it runs to generate text, unless told otherwise.
+_GENERATES = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
 _TOKEN_LEVEL = ("ForTokenClassification", "ForQuestionAnswering")
 _KINDS = {
     Convert.EMBED: (Kind.EMBEDDING, Trunk.BASE),
@@ -37,6 +41,7 @@ def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
 def _convert(context: Context, choices: Choices) -> Convert:
     """Choose embed, classify or reward."""
     name, asked = architecture_name(context.config), context.options.convert
+    _check_pools(context, name)
     kind, origin = _kind_of_files(context, name)
     if asked not in (Convert.AUTO, Convert.NONE):
         if asked is Convert.CLASSIFY and kind is not Convert.CLASSIFY:
@@ -65,10 +70,25 @@ def _convert(context: Context, choices: Choices) -> Convert:
     return kind
 
 
+def _check_pools(context: Context, name: str) -> None:
+    """Refuse a class that only generates text, by vLLM's rules for ``--runner auto``."""
+    options, st = context.options, context.st
+    told = options.runner == "pooling" or options.convert is not Convert.AUTO
+    # Modules of the library's other models (SparseEncoder, CrossEncoder, ...) say what they are.
+    pools = st is not None and (st.pooling or st.model_type != "SentenceTransformer")
+    if name.endswith(_GENERATES) and not told and not pools:
+        file = "modules.json" if st else "there is no modules.json"
+        raise UnsupportedModel(
+            f"config.json: architectures is {name}, a class that generates text, and {file} "
+            f"{'has no Pooling module' if st else 'with a Pooling module'}: to make an embedding "
+            "model of it all the same, pass --convert embed or --runner pooling"
+        )
+
+
 def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
     st = context.st
     if st and st.pooling:
-        return Convert.EMBED, "modules.json: a Pooling module"
+        return Convert.EMBED, _pooling_origin(st)
     if st and st.model_type == "CrossEncoder":
         return Convert.CLASSIFY, "config_sentence_transformers.json: model_type CrossEncoder"
     for suffix, kind in _SUFFIXES:
@@ -77,3 +97,9 @@ def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
     if name.endswith(_TOKEN_LEVEL):
         return Convert.NONE, f"config.json: architectures {name}"
     return Convert.EMBED, f"config.json: architectures {name}"
+
+
+def _pooling_origin(st: SentenceTransformer) -> str:
+    if st.reader == MODEL2VEC:
+        return f"{st.file}: model2vec"
+    return f"{st.file}: a {'StaticEmbedding' if st.is_static else 'Pooling'} module"

@@ -27,6 +27,7 @@ class EmbedOptions(TypedDict, total=False):
     prompt: str | None
     truncate: bool
     output_dtype: OutputDtype
+    side: str | None
 
 
 class EmbeddingCalls(Seam):
@@ -42,18 +43,22 @@ class EmbeddingCalls(Seam):
         prompt: str | None = None,
         truncate: bool = False,
         output_dtype: OutputDtype = "float32",
+        side: str | None = None,
     ) -> Array:
         """Return one vector a text: [n, dim], float32 unless ``output_dtype`` says otherwise.
 
         A lone string is a list of one; items may be token ids. ``dimensions`` is a Matryoshka size.
         With neither ``prompt_name`` nor ``prompt`` the model's default prompt is put before each
         text, as in Sentence Transformers; ``prompt=""`` for none. ``truncate`` cuts long texts
-        instead of raising.
+        instead of raising. ``side`` is whose texts they are, for models that take queries and
+        documents through different modules; ``embed_query`` and ``embed_document`` say it.
 
         Raises UnsupportedTask, InvalidText, TextTooLong (both with ``.index``), InvalidDimensions,
         InvalidOption: all of them before the model has run on any text.
         """
-        params = Params(dimensions, normalize, prompt_name, prompt, truncate, None, output_dtype)
+        params = Params(
+            dimensions, normalize, prompt_name, prompt, truncate, None, output_dtype, side=side
+        )
         return np.concatenate(self.run(Task.EMBED, as_list(texts), params))
 
     def embed_query(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
@@ -102,6 +107,8 @@ class EmbeddingCalls(Seam):
 
 
 def _with_prompt(options: EmbedOptions, name: str) -> EmbedOptions:
+    """Say which side the texts are of, and name its prompt where ``options`` name none."""
+    options = {"side": name, **options}
     if options.get("prompt") is not None or options.get("prompt_name") is not None:
         return options
     return {**options, "prompt_name": name}
