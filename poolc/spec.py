@@ -271,7 +271,7 @@ class ModelSpec:
     vocab_size: int  # rows of the token embedding: ids beyond are refused
     pad_token_id: int = 0
     truncation_side: str = "right"  # which end of a long text is cut off: right | left
-    chars_per_token: int | None = None  # of a text only so many times its tokens are read; None: all
+    chars_per_token: int | None = None  # a text is read to so many times its tokens
     tokenizer: str = "tokenizer.json"  # file in the artifact
     pooling: tuple[PoolingType, ...] = ()  # several are concatenated, as Sentence Transformers does
     token_layers: tuple[LayerSpec, ...] = ()  # before pooling, on every token

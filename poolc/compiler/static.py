@@ -15,7 +15,6 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -50,7 +49,7 @@ class StaticTrunk(nn.Module):
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(table)
+        self.table = nn.Embedding(table.shape[0], table.shape[1], _weight=table)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
         return SimpleNamespace(last_hidden_state=self.table(input_ids))

@@ -20,7 +20,6 @@ _MODULES: dict[Activation, type[nn.Module]] = {
     Activation.CELU: nn.CELU,
     Activation.SELU: nn.SELU,
     Activation.RELU6: nn.ReLU6,
-    Activation.RRELU: nn.RReLU,  # in evaluation a leaky ReLU with the mean slope
     Activation.HARDSIGMOID: nn.Hardsigmoid,
     Activation.HARDSWISH: nn.Hardswish,
     Activation.HARDTANH: nn.Hardtanh,
@@ -34,4 +33,9 @@ _MODULES: dict[Activation, type[nn.Module]] = {
 
 def activation_module(kind: Activation) -> nn.Module:
     """Return the torch module of an activation; softmax is over the last axis."""
-    return nn.Softmax(dim=-1) if kind is Activation.SOFTMAX else _MODULES[kind]()
+    if kind is Activation.SOFTMAX:
+        return nn.Softmax(dim=-1)
+    if kind is Activation.RRELU:  # random in training only; then its mean slope, which exports
+        random = nn.RReLU()
+        return nn.LeakyReLU((random.lower + random.upper) / 2)
+    return _MODULES[kind]()

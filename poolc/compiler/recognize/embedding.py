@@ -39,7 +39,7 @@ def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> 
     for name, value in (("use_activation", pooler.use_activation), ("normalize", pooler.normalize)):
         if value is not None:
             choices.set("normalize", value, f"--pooler-config {name}")
-    choices.set("embedding_size", _sizes(st, arch, choices), "the last module's size")
+    choices.set("embedding_size", _sizes(st, arch, choices), "the last head's width")
     choose_prompts(context, choices)
     choose_matryoshka(context, choices)
 
@@ -94,7 +94,8 @@ def _chain(
         if layer.in_features != width:
             key = "dimension" if layer.kind is LayerKind.LAYER_NORM else "in_features"
             raise UnsupportedModel(
-                f"{layer.path}/config.json: {key} is {layer.in_features}, but {before} gives {width}"
+                f"{layer.path}/config.json: {key} is {layer.in_features}, "
+                f"but {before} gives {width}"
             )
         sized.append(layer)
         before, width = layer.path, layer.out_features

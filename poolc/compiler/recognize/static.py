@@ -5,10 +5,10 @@ from __future__ import annotations
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
-from poolc.compiler.static import StaticTokenizer, check_vocabulary
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.chain import MODEL2VEC
 from poolc.compiler.st_files.model2vec import is_model2vec
+from poolc.compiler.static import StaticTokenizer, check_vocabulary
 from poolc.errors import InvalidOption, UnsupportedModel
 from poolc.spec import Convert
 
@@ -59,7 +59,9 @@ def _choose_model2vec(context: Context, words: StaticTokenizer, choices: Choices
         choices.set("max_length", length, origin)
         choices.set("chars_per_token", words.median_chars, "tokenizer.json: median of its tokens")
     else:
-        raise UnsupportedModel(f"config.json: max_length is {length!r}; it must be null or positive")
+        raise UnsupportedModel(
+            f"config.json: max_length is {length!r}; it must be null or positive"
+        )
     if words.unknown_id is not None:
         choices.set("uncounted_ids", (words.unknown_id,), "tokenizer.json: the unknown token")
 

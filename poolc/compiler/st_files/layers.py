@@ -33,7 +33,9 @@ def read_layer(folder: Path, module: Module, vectors: str) -> LayerSpec:
             "pytorch_model.bin would do too"
         )
     try:
-        return _dense(config, module.path, name) if module.kind == "Dense" else _norm(config, module)
+        return (
+            _dense(config, module.path, name) if module.kind == "Dense" else _norm(config, module)
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UnsupportedModel(f"{name}: {error}") from error
 

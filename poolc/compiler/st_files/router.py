@@ -50,9 +50,7 @@ def find_router(modules: Sequence[Module]) -> int | None:
     return places[0] if places else None
 
 
-def route_modules(
-    modules: Sequence[Module], place: int, found: Routes, route: str
-) -> list[Module]:
+def route_modules(modules: Sequence[Module], place: int, found: Routes, route: str) -> list[Module]:
     """Return the chain of a route: what stands before the Router, the route, what stands behind."""
     chain = [*modules[:place], *found.routes[route], *modules[place + 1 :]]
     if not chain:
@@ -122,7 +120,9 @@ def _mappings(given: Any, routes: Mapping[str, Any], file: str) -> Mappings:
         try:
             task, modality = ast.literal_eval(key)
         except (ValueError, SyntaxError, TypeError) as error:
-            raise UnsupportedModel(f"{file}: route_mappings has the key {key!r}: {error}") from error
+            raise UnsupportedModel(
+                f"{file}: route_mappings has the key {key!r}: {error}"
+            ) from error
         if route not in routes:
             raise UnsupportedModel(
                 f"{file}: route_mappings names {route!r}; its routes are: {', '.join(routes)}"

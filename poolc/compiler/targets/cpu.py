@@ -62,9 +62,7 @@ class CpuCompiler:
             for output_set, file in files.items()
         }
         save_sharing_weights(models, folder, "model.onnx.data")
-        infos = {
-            output_set: _graph_info(file, models[file]) for output_set, file in files.items()
-        }
+        infos = {output_set: _graph_info(file, models[file]) for output_set, file in files.items()}
         for route in canonical:
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
         return Lowered(infos, _REQUIRES, _TUNING)
