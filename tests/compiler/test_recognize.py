@@ -290,7 +290,7 @@ def test_recognize_several_pooling_flags_of_one_size(tmp_path: Path, recognise: 
         ({"transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'; an embedding"),
         (
             {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}},
-            r"modality_config.text.method_output_name is \['logits'\]; poolc reads last_hidden_state",
+            r"modality_config.text.method_output_name is \['logits'\]; poolc reads last_",
         ),
         (
             {"modality_config": {"text": {"method": "forward"}, "message": {"method": "forward"}}},

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from poolc.spec import Activation
+
+
+class RReLU(nn.RReLU):
+    """Random in training only: otherwise the mean slope, written so that it exports."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(input, (self.lower + self.upper) / 2)
+
 
 _MODULES: dict[Activation, type[nn.Module]] = {
     Activation.IDENTITY: nn.Identity,
@@ -20,6 +28,7 @@ _MODULES: dict[Activation, type[nn.Module]] = {
     Activation.CELU: nn.CELU,
     Activation.SELU: nn.SELU,
     Activation.RELU6: nn.ReLU6,
+    Activation.RRELU: RReLU,
     Activation.HARDSIGMOID: nn.Hardsigmoid,
     Activation.HARDSWISH: nn.Hardswish,
     Activation.HARDTANH: nn.Hardtanh,
@@ -35,7 +44,4 @@ def activation_module(kind: Activation) -> nn.Module:
     """Return the torch module of an activation; softmax is over the last axis."""
     if kind is Activation.SOFTMAX:
         return nn.Softmax(dim=-1)
-    if kind is Activation.RRELU:  # random in training only; then its mean slope, which exports
-        random = nn.RReLU()
-        return nn.LeakyReLU((random.lower + random.upper) / 2)
     return _MODULES[kind]()
