@@ -82,6 +82,18 @@ class Activation(StrEnum):
     LEAKY_RELU = "leakyrelu"
     MISH = "mish"
     SOFTPLUS = "softplus"
+    CELU = "celu"
+    SELU = "selu"
+    RELU6 = "relu6"
+    RRELU = "rrelu"
+    HARDSIGMOID = "hardsigmoid"
+    HARDSWISH = "hardswish"
+    HARDTANH = "hardtanh"
+    HARDSHRINK = "hardshrink"
+    SOFTSHRINK = "softshrink"
+    SOFTSIGN = "softsign"
+    TANHSHRINK = "tanhshrink"
+    LOGSIGMOID = "logsigmoid"
 
 
 class Similarity(StrEnum):
@@ -278,7 +290,11 @@ class ModelSpec:
     pad_token_id: int = 0
     unk_token_id: int | None = None  # of token classifiers, whose words it stands for
     truncation_side: str = "right"  # which end of a long text is cut off: right | left
+    chars_per_token: int | None = None  # a text is read to so many times its tokens
+    tokenizer: str = "tokenizer.json"  # file in the artifact
     pooling: tuple[PoolingType, ...] = ()  # several are concatenated, as Sentence Transformers does
+    token_layers: tuple[LayerSpec, ...] = ()  # before pooling, on every token
+    uncounted_ids: tuple[int, ...] = ()  # tokens that pooling leaves out
     layers: tuple[LayerSpec, ...] = ()  # after pooling
     normalize: bool = False
     include_prompt: bool = True  # whether pooling counts the tokens of a prompt
@@ -303,7 +319,31 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     matryoshka: MatryoshkaSpec = field(default_factory=MatryoshkaSpec)
+    router: RouterSpec | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """Asymmetric models: the texts of each side take a route of their own through the model.
+
+    The ModelSpec that holds this describes the route ``main``; ``others`` are described whole.
+    """
+
+    main: str
+    sides: Mapping[str, str]  # route by side
+    has_default: bool  # whether a request that names no side takes the main route, or is refused
+    others: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+
+def route_set(output_set: str, route: str) -> str:
+    """Return the name of an output set of a route; "" is the main one."""
+    return f"{output_set}@{route}" if route else output_set
+
+
+def set_route(output_set: str) -> str:
+    """Return the route that an output set belongs to; "" is the main one."""
+    return output_set.partition("@")[2]
 
 
 def output_sets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:

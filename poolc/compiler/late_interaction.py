@@ -14,7 +14,10 @@ from typing import Any
 
 from poolc.compiler.json_files import read_json
 from poolc.compiler.linear_files import linear_layer
-from poolc.compiler.st_files import MULTI_VECTOR_MASK, Module, SentenceTransformer, dense
+from poolc.compiler.st_files import SentenceTransformer
+from poolc.compiler.st_files.chain import MULTI_VECTOR_MASK
+from poolc.compiler.st_files.layers import TOKENS, read_layer
+from poolc.compiler.st_files.modules import Module
 from poolc.errors import UnsupportedModel
 from poolc.spec import LayerSpec
 
@@ -131,7 +134,7 @@ def _read_modules(folder: Path, st: SentenceTransformer) -> LateInteraction:
 
 def _with_module(found: LateInteraction, module: Module, folder: Path) -> LateInteraction:
     if module.kind == "Dense" and not found.normalize:
-        layer = dense(folder, module.path, of_tokens=True)
+        layer = read_layer(folder, module, TOKENS, unnamed=TOKENS)
         return replace(found, layers=(*found.layers, layer))
     file = f"{module.path}/config.json"
     config = read_json(folder / module.path / "config.json")

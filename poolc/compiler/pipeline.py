@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler import source, tokenizer
 from poolc.compiler.architecture import load_weights
@@ -19,10 +18,11 @@ from poolc.compiler.heads import PoolingModel
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
-from poolc.compiler.recognize import Recognized, recognize
+from poolc.compiler.recognize import Recognized, Route, recognize
 from poolc.compiler.reference import Subject, open_reference
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
+from poolc.compiler.static import load_static
 from poolc.compiler.targets.base import Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
 from poolc.compiler.verify import verify
@@ -35,7 +35,6 @@ from poolc.model_cache.manifest import (
     SCHEMA_MAJOR,
     SCHEMA_MINOR,
     TOKENIZER_CONFIG_FILE,
-    TOKENIZER_FILE,
     Manifest,
     SchemaVersion,
 )
@@ -45,7 +44,7 @@ from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
-from poolc.spec import CompileOptions, Target
+from poolc.spec import CompileOptions, Target, Trunk, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {Target.CPU: CpuCompiler}
 
@@ -88,13 +87,16 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             folder = source.materialize(found, other, options, work, progress)
         with progress.stage("recognise"):
             recognized, words = recognize(folder, options, progress.warn)
+        routes = {"": Route(recognized, words), **recognized.routes}
         with progress.stage("load"):
-            model = _load(folder, recognized, options)
+            models = {name: _load(folder, r.recognized, options) for name, r in routes.items()}
         with progress.stage("export"):
-            canonical = StripMetadataPass()(export(model)).model
+            canonical = {
+                name: StripMetadataPass()(export(model)).model for name, model in models.items()
+            }
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
-            _write_tokenizer(staged, words, folder / recognized.transformer)
+            _write_tokenizers(staged, routes, folder)
             if options.keep_canonical:
                 _write_canonical(staged, canonical)
         inputs = _Inputs(found, other, folder, recognized)
@@ -138,8 +140,11 @@ def _other_tokenizer(request: Request, store: Store, progress: Progress) -> Sour
 
 
 def _load(folder: Path, recognized: Recognized, options: CompileOptions) -> PoolingModel:
+    path = folder / recognized.transformer
+    if recognized.arch.trunk is Trunk.STATIC:
+        return PoolingModel(load_static(path), recognized.spec, folder).eval()
     backbone = load_weights(
-        folder / recognized.transformer,
+        path,
         recognized.arch,
         trust_remote_code=options.trust_remote_code,
         attention="sdpa",
@@ -160,15 +165,20 @@ def _check_output(request: Request) -> None:
         )
 
 
-def _write_tokenizer(staged: Path, words: PreTrainedTokenizerBase, folder: Path) -> None:
-    (staged / TOKENIZER_FILE).write_text(tokenizer.tokenizer_json(words), encoding="utf-8")
-    settings = read_json(folder / TOKENIZER_CONFIG_FILE)
+def _write_tokenizers(staged: Path, routes: Mapping[str, Route], folder: Path) -> None:
+    for route in routes.values():
+        path = staged / route.recognized.spec.tokenizer
+        path.write_text(tokenizer.tokenizer_json(route.tokenizer), encoding="utf-8")
+    settings = read_json(folder / routes[""].recognized.transformer / TOKENIZER_CONFIG_FILE)
     settings.pop("name_or_path", None)  # where it lay on the machine that trained it
     (staged / TOKENIZER_CONFIG_FILE).write_bytes(canonical_json(settings))
 
 
-def _write_canonical(staged: Path, canonical: ir.Model) -> None:
-    save_sharing_weights({"canonical.onnx": canonical.clone()}, staged, "canonical.onnx.data")
+def _write_canonical(staged: Path, canonical: Mapping[str, ir.Model]) -> None:
+    models = {
+        f"{route_set('canonical', name)}.onnx": model.clone() for name, model in canonical.items()
+    }
+    save_sharing_weights(models, staged, "canonical.onnx.data")
 
 
 def _manifest(inputs: _Inputs, options: CompileOptions, lowered: Lowered, staged: Path) -> Manifest:

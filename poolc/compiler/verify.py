@@ -16,7 +16,7 @@ from poolc.errors import ParityError, TokenizerError
 from poolc.runtime import heads
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Prepared, Row
-from poolc.spec import SPARSE_VALUES
+from poolc.spec import SPARSE_VALUES, ModelSpec, set_route
 
 FP32_BOUND = 1e-5  # times max(1, largest reference value), for every output
 _FEW_NUMBERS = 16  # below this a cosine says little
@@ -60,11 +60,13 @@ def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parit
     prepared = [engine.prepare(case.task, [item], case.params) for item in items]
     together = engine.prepare(case.task, items, case.params)
     _check_tokens(case, together, reference)
-    _check_vocabulary(items, together, engine.spec.vocab_size)
+    route = set_route(together.output_set)
+    _check_vocabulary(items, together, _route_spec(engine.spec, route).vocab_size)
     parity.longest_tokens = max(parity.longest_tokens, *together.lengths)
     expected = reference.rows(case)
     graphs = engine.artifact.manifest.graphs
-    seen = {graphs[output_set].file: output_set for output_set in sorted(graphs, reverse=True)}
+    sets = [name for name in sorted(graphs, reverse=True) if set_route(name) == route]
+    seen = {graphs[output_set].file: output_set for output_set in sets}
     for output_set in sorted(seen.values()):
         batched = _run(engine, together, output_set)
         alone = [_run(engine, one, output_set)[0] for one in prepared]
@@ -72,6 +74,10 @@ def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parit
         for rows in (batched, alone):
             _compare(parity, items, rows, expected)
         _compare_invariance(parity, items, alone, batched)
+
+
+def _route_spec(spec: ModelSpec, route: str) -> ModelSpec:
+    return spec.router.others[route] if route and spec.router else spec
 
 
 def _run(engine: Engine, prepared: Prepared, output_set: str) -> list[Row]:

@@ -154,6 +154,9 @@ def space_id(spec: ModelSpec, weights: Mapping[str, str]) -> str:
     precision and tool versions stay out: a CPU artifact can answer over a GPU job's vectors.
     """
     heads = to_plain(replace(spec, origins={}, tasks=()))
+    for other in (heads["router"] or {}).get("others", {}).values():
+        for name in ("origins", "tasks"):
+            other.pop(name)
     # Request-time defaults choose among vectors of one space; they do not make another.
     for name in _REQUEST_DEFAULTS:
         heads.pop(name)

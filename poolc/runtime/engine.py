@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from poolc.errors import ArtifactIncompatible, InvalidText, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
-from poolc.model_cache.manifest import TOKENIZER_FILE
 from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
@@ -27,8 +26,9 @@ from poolc.runtime.chunking import Chunker, chunks
 from poolc.runtime.cores import allowed_cores, shared_executor
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
+from poolc.runtime.routes import choose_route, load_routes
 from poolc.runtime.sides import SideTokenizer
-from poolc.runtime.tokenize import How, Limits, TextTokenizer
+from poolc.runtime.tokenize import How
 from poolc.runtime.work import Work
 from poolc.spec import (
     ATTENTION_MASK,
@@ -45,6 +45,8 @@ from poolc.spec import (
     MatryoshkaSpec,
     Target,
     Task,
+    route_set,
+    set_route,
 )
 
 _DEFAULT_BUDGET_TOKENS = 256
@@ -67,11 +69,12 @@ class Engine(Calls):
         self.streams = allowed_cores()
         self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
         self._backend = open_backend(artifact)
-        limits = Limits(
-            spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs, spec.truncation_side
-        )
-        self._tokenizer = TextTokenizer(artifact.file(TOKENIZER_FILE), limits)
-        self._chunker = Chunker(self._tokenizer, spec.max_embed_length)
+        self._routes = load_routes(artifact)
+        self._tokenizer = self._routes[""].tokenizer
+        self._chunkers = {
+            name: Chunker(route.tokenizer, route.spec.max_embed_length)
+            for name, route in self._routes.items()
+        }
         sides = spec.multi_vector
         self._sides = None if sides is None else SideTokenizer(spec, sides, self._tokenizer)
 
@@ -92,11 +95,13 @@ class Engine(Calls):
             self._sides.check(task, items, params)
             return
         asked, _, how = self._asked(task, items, params, 0)
-        self._tokenizer.check(asked)
+        route = choose_route(self.spec, task, params)
+        tokenizer = self._routes[route].tokenizer
+        tokenizer.check(asked)
         if chunks(self.spec, task, params):
-            self._chunker.check_lengths(asked, **how)
+            self._chunkers[route].check_lengths(asked, **how)
         elif not params.truncate:
-            self._tokenizer.check_lengths(asked, **how)
+            tokenizer.check_lengths(asked, **how)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
@@ -111,13 +116,17 @@ class Engine(Calls):
             sequences, pairs = self._sides.encode(task, items, params, first_index)
             return Prepared(task, params, sequences, self._output_set(task), pairs)
         asked, pairs, how = self._asked(task, items, params, first_index)
-        output_set = self._output_set(task)
+        route = choose_route(self.spec, task, params)
+        tokenizer, output_set = self._routes[route].tokenizer, self._output_set(task)
         if chunks(self.spec, task, params):
-            found = self._chunker.encode(asked, **how)
+            found = self._chunkers[route].encode(asked, **how)
+            output_set = route_set(output_set, route)
             return Prepared(task, params, found.sequences, output_set, pairs, found.edges)
-        sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        spelling = self._tokenizer.spelling if how.get("sources") else None
-        return Prepared(task, params, sequences, output_set, pairs, spelling=spelling)
+        sequences = tokenizer.encode(asked, truncate=bool(params.truncate), **how)
+        spelling = tokenizer.spelling if how.get("sources") else None
+        return Prepared(
+            task, params, sequences, route_set(output_set, route), pairs, spelling=spelling
+        )
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -128,7 +137,7 @@ class Engine(Calls):
 
         Thread-safe; the GIL is released while the model runs. Raises BackendError.
         """
-        fetched = self._backend.run(output_set, self._feeds(sequences))
+        fetched = self._backend.run(output_set, self._feeds(sequences, set_route(output_set)))
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
@@ -204,12 +213,15 @@ class Engine(Calls):
         headless = self.spec.kind is Kind.REWARD and not self.spec.labels
         return TOKENS_SET if task is Task.ENCODE or headless else MAIN_SET
 
-    def _feeds(self, sequences: Sequence[TokenSequence]) -> dict[str, npt.NDArray[np.int64]]:
+    def _feeds(
+        self, sequences: Sequence[TokenSequence], route: str
+    ) -> dict[str, npt.NDArray[np.int64]]:
+        spec = self._routes[route].spec
         shape = (len(sequences), max(len(sequence) for sequence in sequences))
-        feeds = {name: np.zeros(shape, np.int64) for name in self.spec.inputs}
-        if self.spec.pad_token_id:
+        feeds = {name: np.zeros(shape, np.int64) for name in spec.inputs}
+        if spec.pad_token_id:
             # Some families derive positions from "is this the padding id", not from the mask.
-            feeds[INPUT_IDS].fill(self.spec.pad_token_id)
+            feeds[INPUT_IDS].fill(spec.pad_token_id)
         for i, sequence in enumerate(sequences):
             length = len(sequence)
             feeds[INPUT_IDS][i, :length] = sequence.ids

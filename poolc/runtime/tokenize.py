@@ -39,6 +39,7 @@ class Limits:
     vocab_size: int
     has_type_ids: bool
     truncation_side: str = "right"  # which end is cut off
+    chars_per_token: int | None = None  # a text is read to so many times its limit of tokens
 
 
 class How(TypedDict, total=False):
@@ -227,12 +228,27 @@ class TextTokenizer:
 
         Raises TextTooLong for one that is far too long, where it is not to be truncated.
         """
+        if self.limits.chars_per_token is not None:
+            texts = self._first_chars(texts, indices, cut)
         for place, found in self._excerpts(texts, cut, indices).items():
             if not cut.truncate:
                 least = max(num_tokens for _, num_tokens in found.values()) - SLACK_TOKENS
                 raise too_long(f"at least {least}", cut.limit, indices[place])
             texts[place] = self._cut(texts[place], found, cut.limit, indices[place])
         return texts
+
+    def _first_chars(self, texts: list[Text], indices: list[int], cut: _Cut) -> list[Text]:
+        """Cut texts to the characters that the model's own library reads, or refuse longer ones."""
+        most = cut.limit * (self.limits.chars_per_token or 1)
+        if not cut.truncate:
+            for text, index in zip(texts, indices, strict=True):
+                longest = max(map(len, _parts(text)))
+                if longest > most:
+                    raise _too_many_characters(longest, cut.limit, index, most)
+        return [
+            text[:most] if isinstance(text, str) else (text[0][:most], text[1][:most])
+            for text in texts
+        ]
 
     def _excerpts(
         self, texts: Sequence[Text], cut: _Cut, indices: Sequence[int]
@@ -370,7 +386,16 @@ def too_long(tokens: str, limit: int, index: int) -> TextTooLong:
     )
 
 
-def _too_many_characters(count: int, limit: int, index: int) -> TextTooLong:
+def _too_many_characters(
+    count: int, limit: int, index: int, most: int | None = None
+) -> TextTooLong:
+    """``most``: what the model reads, whatever its tokens; None: what can be read at all."""
+    if most is not None:
+        return TextTooLong(
+            f"item {index} has {count} characters; of a text this model reads the first {most} "
+            f"and {limit} tokens: shorten it, split it, or ask for truncation (truncate=True)",
+            index=index,
+        )
     return TextTooLong(
         f"item {index} has {count} characters; of a text whose tokens are this long, a limit of "
         f"{limit} tokens allows {most_chars(limit)}: shorten it or split it",

@@ -15,7 +15,7 @@ from poolc.compiler import pooler_config, st_files
 from poolc.compiler.architecture import Architecture, probe, read_config
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.classifier import choose_classifier
-from poolc.compiler.recognize.context import Context, Recognized, Warn
+from poolc.compiler.recognize.context import Context, Recognized, Route, Warn
 from poolc.compiler.recognize.embedding import choose_embedding
 from poolc.compiler.recognize.hybrid import choose_hybrid
 from poolc.compiler.recognize.kind import choose_kind
@@ -23,8 +23,12 @@ from poolc.compiler.recognize.length import choose_length
 from poolc.compiler.recognize.multi_vector import choose_multi_vector
 from poolc.compiler.recognize.pooler import choose_pooler
 from poolc.compiler.recognize.reward import choose_reward
+from poolc.compiler.recognize.routes import join_routes
 from poolc.compiler.recognize.sparse import choose_sparse
+from poolc.compiler.recognize.static import choose_static
 from poolc.compiler.recognize.token_classifier import choose_token_classifier
+from poolc.compiler.st_files import SentenceTransformer
+from poolc.compiler.static import load_static_tokenizer, probe_static, static_config
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
 from poolc.spec import (
@@ -38,7 +42,7 @@ from poolc.spec import (
     Trunk,
 )
 
-__all__ = ["Context", "Recognized", "recognize"]
+__all__ = ["Context", "Recognized", "Route", "recognize"]
 
 _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
     Kind.EMBEDDING: choose_embedding,
@@ -64,15 +68,38 @@ def recognize(
             param="runner",
         )
     st = st_files.read(folder)
+    main = _route(folder, st, options, warn)
+    if st is None or st.router is None:
+        return main.recognized, main.tokenizer
+    others = {
+        name: _route(folder, chain, options, warn) for name, chain in st.router.others.items()
+    }
+    return join_routes(st.router, main, others, options), main.tokenizer
+
+
+def _route(
+    folder: Path, st: SentenceTransformer | None, options: CompileOptions, warn: Warn
+) -> Route:
+    """Say what one chain of modules is: a whole model, but for asymmetric ones."""
     transformer = folder / st.transformer if st else folder
-    config = read_config(transformer, trust_remote_code=options.trust_remote_code)
-    tokenizer = load_tokenizer(transformer, st, trust_remote_code=options.trust_remote_code)
+    static = load_static_tokenizer(transformer) if st and st.is_static else None
+    if st and static:
+        config, tokenizer = static_config(transformer, st), static.tokenizer
+    else:
+        trust = options.trust_remote_code
+        config = read_config(transformer, trust_remote_code=trust)
+        tokenizer = load_tokenizer(transformer, st, trust_remote_code=trust)
     pooler = pooler_config.parse(options.pooler_config)
     context = Context(folder, options, pooler, st, config, tokenizer, warn)
     choices = Choices()
     kind, trunk = choose_kind(context, choices)
-    arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
-    choose_length(context, arch, choices)
+    if st and static:
+        choices.values["trunk"] = Trunk.STATIC
+        arch = probe_static(transformer, config)
+        choose_static(context, st, static, arch, choices)
+    else:
+        arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
+        choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
     choose_pooler(context, choices)
     spec = ModelSpec(
@@ -86,7 +113,7 @@ def recognize(
         origins=choices.origins,
         **choices.values,
     )
-    return Recognized(spec, arch, st.transformer if st else "", st), tokenizer
+    return Route(Recognized(spec, arch, st.transformer if st else "", st), tokenizer)
 
 
 def _inputs(
@@ -99,8 +126,8 @@ def _inputs(
 
 
 def _pad_token(arch: Architecture, tokenizer: PreTrainedTokenizerBase) -> int:
-    own = getattr(arch.config.get_text_config(), "pad_token_id", None)
-    ids = (tokenizer.pad_token_id, own)
+    of_text = getattr(arch.config, "get_text_config", lambda: arch.config)  # static models: none
+    ids = (tokenizer.pad_token_id, getattr(of_text(), "pad_token_id", None))
     # A classifier over a decoder takes the last token that is not its own padding id.
     for value in reversed(ids) if arch.trunk is Trunk.SEQUENCE_CLASSIFIER else ids:
         if isinstance(value, int) and 0 <= value < arch.vocab_size:

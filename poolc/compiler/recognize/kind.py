@@ -7,6 +7,8 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import is_causal
 from poolc.compiler.recognize.retrieval import retrieval_kind
+from poolc.compiler.st_files import SentenceTransformer
+from poolc.compiler.st_files.chain import MODEL2VEC
 from poolc.errors import InvalidOption, UnsupportedModel
 from poolc.spec import Convert, Kind, Trunk
 
@@ -21,7 +23,8 @@ _SUFFIXES = (
 _LABELS_TOKENS = "ForTokenClassification"
 _REWARDS_TOKENS = ("RewardModel", "ForRewardModeling")
 _SPANS_OF_CONTEXT = "ForQuestionAnswering"
-_GENERATES = ("ForCausalLM", "LMHeadModel")
+# Those that it runs to generate text, unless told otherwise.
+_GENERATES = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
 _KINDS = {
     Convert.EMBED: (Kind.EMBEDDING, Trunk.BASE),
     Convert.CLASSIFY: (Kind.CLASSIFIER, Trunk.SEQUENCE_CLASSIFIER),
@@ -84,6 +87,7 @@ def _step(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
 def _convert(context: Context, choices: Choices) -> Convert:
     """Choose embed, classify or reward."""
     name, asked = architecture_name(context.config), context.options.convert
+    _check_pools(context, name)
     kind, origin = _kind_of_files(context, name)
     if asked not in (Convert.AUTO, Convert.NONE):
         if asked is Convert.CLASSIFY and kind is not Convert.CLASSIFY:
@@ -114,10 +118,26 @@ def _convert(context: Context, choices: Choices) -> Convert:
     return kind
 
 
+def _check_pools(context: Context, name: str) -> None:
+    """Refuse a class that only generates text, by vLLM's rules for ``--runner auto``."""
+    options, st = context.options, context.st
+    told = options.runner == "pooling" or options.convert is not Convert.AUTO
+    # Modules of the library's other models (SparseEncoder, CrossEncoder, ...) say what they are.
+    pools = st is not None and (st.pooling or st.model_type != "SentenceTransformer")
+    pools = pools or _reads_lm_head(context)
+    if name.endswith(_GENERATES) and not told and not pools:
+        file = "modules.json" if st else "there is no modules.json"
+        raise UnsupportedModel(
+            f"config.json: architectures is {name}, a class that generates text, and {file} "
+            f"{'has no Pooling module' if st else 'with a Pooling module'}: to make an embedding "
+            "model of it all the same, pass --convert embed or --runner pooling"
+        )
+
+
 def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
     st = context.st
     if st and st.pooling:
-        return Convert.EMBED, "modules.json: a Pooling module"
+        return Convert.EMBED, _pooling_origin(st)
     if st and st.model_type == "CrossEncoder":
         return Convert.CLASSIFY, "config_sentence_transformers.json: model_type CrossEncoder"
     if _reads_lm_head(context):
@@ -132,3 +152,9 @@ def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
 
 def _reads_lm_head(context: Context) -> bool:
     return getattr(context.config, "classifier_from_token", None) is not None
+
+
+def _pooling_origin(st: SentenceTransformer) -> str:
+    if st.reader == MODEL2VEC:
+        return f"{st.file}: model2vec"
+    return f"{st.file}: a {'StaticEmbedding' if st.is_static else 'Pooling'} module"

@@ -9,7 +9,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.json_files import read_json
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import choose_prompts
-from poolc.compiler.st_files import SPLADE
+from poolc.compiler.st_files.chain import SPLADE
 from poolc.errors import UnsupportedModel
 from poolc.spec import Similarity, SparseSpec, Task
 

@@ -30,6 +30,7 @@ class EmbedParams(TypedDict, total=False):
     truncation_side: str | None
     chunk: bool | None
     max_length: int | None
+    side: str | None
 
 
 class EmbedOptions(EmbedParams, total=False):
@@ -55,12 +56,15 @@ class EmbeddingCalls(Seam):
         chunk: bool | None = None,
         max_length: int | None = None,
         truncated: list[bool] | None = None,
+        side: str | None = None,
     ) -> Array:
         """Return one vector a text: [n, dim], float32 unless ``output_dtype`` says otherwise.
 
         A lone string is a list of one; items may be token ids. ``dimensions`` is a Matryoshka size.
         With neither ``prompt_name`` nor ``prompt`` the model's default prompt is put before each
-        text, as in Sentence Transformers; ``prompt=""`` for none.
+        text, as in Sentence Transformers; ``prompt=""`` for none. ``side`` is whose texts they are,
+        for models that take queries and documents through different modules; ``embed_query`` and
+        ``embed_document`` say it.
 
         A text of more tokens than the model takes (or ``max_length``, if that is less) raises.
         With ``truncate`` its end is cut off, or its beginning with ``truncation_side="left"``;
@@ -80,6 +84,7 @@ class EmbeddingCalls(Seam):
             output_dtype=output_dtype,
             truncation_side=truncation_side,
             chunk=chunk,
+            side=side,
         )
         return np.concatenate(self.run(Task.EMBED, as_list(texts), params, truncated))
 
@@ -138,6 +143,8 @@ class EmbeddingCalls(Seam):
 
 
 def _with_prompt(options: EmbedOptions, name: str) -> EmbedOptions:
+    """Say which side the texts are of, and name its prompt where ``options`` name none."""
+    options = {"side": name, **options}
     if options.get("prompt") is not None or options.get("prompt_name") is not None:
         return options
     return {**options, "prompt_name": name}

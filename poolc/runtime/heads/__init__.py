@@ -45,6 +45,11 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
     Raises InvalidDimensions or InvalidOption.
     """
     _check_types(params)
+    sides = SIDES if spec.router is None else sorted(spec.router.sides)
+    if params.side not in (None, *sides):
+        raise InvalidOption(
+            f"side is {params.side!r}; allowed: {', '.join(sides)}, or None", param="side"
+        )
     if params.dimensions is not None:
         check_embedding_size(spec, task, params.dimensions)
     size = params.dimensions or spec.default_dimensions or spec.embedding_size
@@ -69,10 +74,6 @@ def _check_types(params: Params) -> None:
         value = getattr(params, name)
         if not isinstance(value, bool | None):
             raise InvalidOption(f"{name} is {value!r}; allowed: True, False, None", param=name)
-    if params.side not in (None, *SIDES):
-        raise InvalidOption(
-            f"side is {params.side!r}; allowed: {', '.join(SIDES)}, or None", param="side"
-        )
     if not isinstance(params.similarity, Similarity | None):
         raise InvalidOption(
             f"similarity is {params.similarity!r}; allowed: a poolc.spec.Similarity or None",
