@@ -173,7 +173,7 @@ def test_router_behind_a_shared_transformer(tmp_path: Path, compile_here: Compil
     assert data.stat().st_size < 1.5 * source.stat().st_size
     with pytest.raises(UnsupportedTask, match="does not support score"):
         engine.score(["a"], ["b"])
-    with pytest.raises(InvalidOption, match="side is 'title'; this model has: document, query"):
+    with pytest.raises(InvalidOption, match="side is 'title'; allowed: document, query"):
         engine.embed(texts, side="title")
 
 

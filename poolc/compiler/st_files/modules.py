@@ -22,6 +22,8 @@ _REFUSED = {
     "BoW": "it counts words that a tokenizer in Python finds",
     "WordEmbeddings": "it looks up words that a tokenizer in Python finds",
     "CLIPModel": "it reads images",
+    "SparseAutoEncoder": "its codes are the largest of thousands of hidden units, not tokens",
+    "SparseStaticEmbedding": "it weighs tokens without a model, for one side of a pair of models",
 }
 # PyLate's own Dense is a copy of Sentence Transformers'.
 _COPIES = {"pylate.models.Dense.Dense": "sentence_transformers.models.Dense"}
