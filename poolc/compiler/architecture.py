@@ -1,7 +1,8 @@
 """What transformers says about a model before its weights are read: class, sizes, inputs, limits.
 
 The model is built on the meta device, so every fact comes from the class that will run, not from a
-table of family names.
+table of family names. torch is imported where a model is built: what only reads config.json works
+without it.
 """
 
 from __future__ import annotations
@@ -12,30 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-)
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from poolc.compiler.json_files import read_json
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
-_AUTO_CLASSES: Mapping[Trunk, Any] = {
-    Trunk.BASE: AutoModel,
-    Trunk.SEQUENCE_CLASSIFIER: AutoModelForSequenceClassification,
-    Trunk.TOKEN_CLASSIFIER: AutoModelForTokenClassification,
-    Trunk.MASKED_LM: AutoModelForMaskedLM,
-    Trunk.CAUSAL_LM: AutoModelForCausalLM,
+_AUTO_CLASSES: Mapping[Trunk, str] = {
+    Trunk.BASE: "AutoModel",
+    Trunk.SEQUENCE_CLASSIFIER: "AutoModelForSequenceClassification",
+    Trunk.TOKEN_CLASSIFIER: "AutoModelForTokenClassification",
+    Trunk.MASKED_LM: "AutoModelForMaskedLM",
+    Trunk.CAUSAL_LM: "AutoModelForCausalLM",
 }
 # What transformers raises for a config.json that its classes do not accept.
 _REFUSALS = (
@@ -109,7 +100,9 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
 
     Raises UnsupportedModel where transformers has no such class.
     """
-    auto = _AUTO_CLASSES[trunk]
+    import torch
+
+    auto = getattr(transformers, _AUTO_CLASSES[trunk])
     try:
         with torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=trust_remote_code)
@@ -147,7 +140,9 @@ def load_weights(
 
     Raises CorruptWeights where tensors are missing or have another shape.
     """
-    auto = _AUTO_CLASSES[arch.trunk]
+    import torch
+
+    auto = getattr(transformers, _AUTO_CLASSES[arch.trunk])
     try:
         model, info = auto.from_pretrained(
             folder,
@@ -200,6 +195,8 @@ def _position_limit(model: PreTrainedModel) -> int | None:
 
     Families that number positions from padding_idx + 1 (RoBERTa, MPNet) lose that many rows.
     """
+    import torch
+
     for name, module in model.named_modules():
         if "position_embedding" in name and isinstance(module, torch.nn.Embedding):
             offset = 0 if module.padding_idx is None else module.padding_idx + 1

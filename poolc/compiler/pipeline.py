@@ -1,10 +1,14 @@
-"""The stages of a compile, in order: fetch, recognise, load, export, lower, verify, publish."""
+"""The stages of a compile, in order: fetch, recognise, the graph's own, lower, verify, publish.
+
+The graph comes from weights (load, export) or from the ONNX that a model ships (attach):
+``routes/``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,14 @@ import onnx_ir as ir
 from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler import source, tokenizer
-from poolc.compiler.architecture import load_weights
+from poolc.compiler.comparison import Subject
 from poolc.compiler.events import Progress
-from poolc.compiler.export import export
-from poolc.compiler.heads import PoolingModel
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
-from poolc.compiler.recognize import Recognized, recognize
-from poolc.compiler.reference import Subject, open_reference
+from poolc.compiler.recognize import Recognized
 from poolc.compiler.report import tool_versions
+from poolc.compiler.routes import open_route
 from poolc.compiler.source import SourceModel
 from poolc.compiler.targets.base import Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
@@ -40,7 +42,7 @@ from poolc.model_cache.manifest import (
     SchemaVersion,
 )
 from poolc.model_cache.publish import publish, seal, staging
-from poolc.model_cache.requests import compile_key, recorded_options
+from poolc.model_cache.requests import compile_key, recorded_options, resolved
 from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
@@ -75,11 +77,15 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
 
     Raises ModelError, CompileError, InputError or ArtifactError; nothing is published then.
     """
-    options = request.options
+    options = resolved(request.options)
     target = _target(options)
     import_onnxruntime()  # the gate needs it: say so now, not after the export
     parent = request.output.parent if request.output else store.artifacts
     _check_output(request)
+    route = open_route(options)
+    if options != request.options:
+        progress.warn("PyTorch is not installed: compiling the ONNX graph that the model ships")
+        request = replace(request, options=options)
     # Both are removed by the next compile where this one is killed.
     with staging(parent) as work, staging(parent) as staged:
         with progress.stage("fetch"):
@@ -87,11 +93,9 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             other = _other_tokenizer(request, store, progress)
             folder = source.materialize(found, other, options, work, progress)
         with progress.stage("recognise"):
-            recognized, words = recognize(folder, options, progress.warn)
-        with progress.stage("load"):
-            model = _load(folder, recognized, options)
-        with progress.stage("export"):
-            canonical = StripMetadataPass()(export(model)).model
+            recognized, words = route.recognize(folder, work, options, progress)
+        subject = Subject(folder, recognized, words, options)
+        canonical = StripMetadataPass()(route.graph(subject, progress)).model
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
             _write_tokenizer(staged, words, folder / recognized.transformer)
@@ -102,8 +106,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         with progress.stage("verify"):
             seal(staged, manifest, report)
-            subject = Subject(folder, recognized, words, options)
-            parity = verify(Engine(open_artifact(staged)), open_reference(subject))
+            parity = verify(Engine(open_artifact(staged)), route.reference(subject))
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),
@@ -135,16 +138,6 @@ def _other_tokenizer(request: Request, store: Store, progress: Progress) -> Sour
     if name is None:
         return None
     return source.fetch_tokenizer(name, store, progress, refresh=request.refresh)
-
-
-def _load(folder: Path, recognized: Recognized, options: CompileOptions) -> PoolingModel:
-    backbone = load_weights(
-        folder / recognized.transformer,
-        recognized.arch,
-        trust_remote_code=options.trust_remote_code,
-        attention="sdpa",
-    )
-    return PoolingModel(backbone, recognized.spec, folder).eval()
 
 
 def _check_output(request: Request) -> None:

@@ -49,12 +49,16 @@ def space_id(folder: Path, recognized: Recognized, files: Mapping[str, str]) -> 
     inputs = {
         name: digest
         for name, digest in files.items()
-        if name.endswith(_WEIGHTS) or _of_tokenizer(name)
+        if name.endswith(_WEIGHTS) or _of_onnx(name) or _of_tokenizer(name)
     }
     inputs["config.json"] = hashlib.sha256(canonical_json(computed)).hexdigest()
     if recognized.st is not None:
         inputs["do_lower_case"] = str(recognized.st.lower_case)
     return hash_space(recognized.spec, inputs)
+
+
+def _of_onnx(name: str) -> bool:
+    return ".onnx" in name.rpartition("/")[2]  # model.onnx, and model.onnx_data of large ones
 
 
 def _of_tokenizer(name: str) -> bool:

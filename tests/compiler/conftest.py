@@ -20,6 +20,7 @@ from poolc.compiler.events import Event, Progress
 from poolc.compiler.export import export
 from poolc.compiler.heads import PoolingModel
 from poolc.compiler.recognize import recognize
+from poolc.compiler.routes import pytorch
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.serde import canonical_json, to_plain
 from poolc.model_cache.store import Store
@@ -92,7 +93,7 @@ def compile_here(
             traced[key] = export(model)
         return traced[key].clone()
 
-    monkeypatch.setattr(pipeline, "export", export_once)
+    monkeypatch.setattr(pytorch, "export", export_once)
 
     def run(
         model: Path | str,

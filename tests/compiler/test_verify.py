@@ -55,7 +55,7 @@ def test_gate_refuses_another_pooling(
         return right(hidden, torch.ones_like(mask), kind)
 
     monkeypatch.setattr(embedding, "pool", wrong)
-    monkeypatch.setattr(pipeline, "export", _export)  # not the graph that was traced before
+    monkeypatch.setattr(pytorch, "export", _export)  # not the graph that was traced before
     with pytest.raises(ParityError) as caught:
         compile_here(plain_bert)
     message = str(caught.value)
@@ -87,7 +87,7 @@ def test_gate_refuses_altered_weights(
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(scale), name=name)
         return graph
 
-    monkeypatch.setattr(pipeline, "export", wrong)
+    monkeypatch.setattr(pytorch, "export", wrong)
     with pytest.raises(ParityError, match="differs from sentence-transformers modules by"):
         compile_here(plain_bert)
 

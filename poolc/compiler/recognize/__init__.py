@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,7 +23,15 @@ from poolc.compiler.recognize.length import choose_length
 from poolc.compiler.recognize.reward import choose_reward
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
-from poolc.spec import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, CompileOptions, Kind, ModelSpec
+from poolc.spec import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    TOKEN_TYPE_IDS,
+    CompileOptions,
+    Kind,
+    ModelSpec,
+    Trunk,
+)
 
 __all__ = ["Context", "Recognized", "recognize"]
 
@@ -34,8 +42,14 @@ _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
 }
 
 
+class Look(Protocol):
+    """Finds the facts of a model: in its class, or in the graph that it ships."""
+
+    def __call__(self, config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture: ...
+
+
 def recognize(
-    folder: Path, options: CompileOptions, warn: Warn
+    folder: Path, options: CompileOptions, warn: Warn, look: Look = probe
 ) -> tuple[Recognized, PreTrainedTokenizerBase]:
     """Say what the model in ``folder`` is.
 
@@ -54,7 +68,7 @@ def recognize(
     context = Context(folder, options, pooler, st, config, tokenizer, warn)
     choices = Choices()
     kind, trunk = choose_kind(context, choices)
-    arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
+    arch = look(config, trunk, trust_remote_code=options.trust_remote_code)
     choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
     spec = ModelSpec(

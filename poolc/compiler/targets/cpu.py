@@ -37,8 +37,10 @@ class CpuCompiler:
     def lower(self, canonical: ir.Model, spec: ModelSpec, folder: Path) -> Lowered:
         """See ``TargetCompiler.lower``."""
         sets = output_sets(spec)
+        present = {value.name for value in canonical.graph.outputs}
         tokens = sets.pop(TOKENS_SET)
-        if tokens != sets[MAIN_SET]:
+        has_tokens = present.issuperset(tokens)  # graphs that a model ships may hide them
+        if has_tokens and tokens != sets[MAIN_SET]:
             sets[TOKENS_SET] = tokens
         models = {}
         for output_set, outputs in sets.items():
@@ -49,7 +51,7 @@ class CpuCompiler:
             output_set: _graph_info(file, model)
             for output_set, (file, model) in zip(sets, models.items(), strict=True)
         }
-        if TOKENS_SET not in infos:
+        if has_tokens and TOKENS_SET not in infos:
             infos[TOKENS_SET] = infos[MAIN_SET]
         return Lowered(infos, _REQUIRES, _TUNING)
 
