@@ -12,11 +12,12 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from poolc.compiler import pipeline, tokenizer
+from poolc.compiler import tokenizer
 from poolc.compiler.heads import PoolingModel, embedding, pooling
 from poolc.compiler.parity_texts import parity_pairs, parity_texts
 from poolc.compiler.recognize import recognize
 from poolc.compiler.reference import Reference, Subject, open_reference
+from poolc.compiler.routes import pytorch
 from poolc.compiler.verify import FP32_BOUND, verify
 from poolc.errors import CompileError, ParityError, TokenizerError
 from poolc.model_cache.artifact import open_artifact
@@ -77,7 +78,7 @@ def _export(model: PoolingModel) -> ir.Model:
 def test_gate_refuses_altered_weights(
     scale: float, plain_bert: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = pipeline.export  # type: ignore[attr-defined]
+    right = pytorch.export
 
     def wrong(model: PoolingModel) -> ir.Model:
         graph: ir.Model = right(model)

@@ -87,7 +87,7 @@ def _position_limit(shipped: Shipped, config: Any) -> int | None:
 
 def _tables(graph: ir.Graph) -> list[tuple[tuple[int, ...], ir.Value]]:
     """Return shape and indices of every lookup in a matrix of weights."""
-    found = []
+    found: list[tuple[tuple[int, ...], ir.Value]] = []
     for node in graph:
         if node.op_type != "Gather" or node.inputs[0].const_value is None:
             continue

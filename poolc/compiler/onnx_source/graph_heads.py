@@ -37,7 +37,8 @@ class Nodes:
 
     def constant(self, value: npt.ArrayLike, dtype: type = np.float32) -> ir.Value:
         """Add an initializer."""
-        name, array = self._name(), np.asarray(value, dtype)
+        name = self._name()
+        array: npt.NDArray[Any] = np.asarray(value, dtype)
         tensor = ir.tensor(array, name=name)
         constant = ir.Value(
             name=name,

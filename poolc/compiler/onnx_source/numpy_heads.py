@@ -63,12 +63,14 @@ def _dense(layer: Layer, x: Vector) -> Vector:
     out = activate(spec.activation, y + tensors["linear.bias"] if spec.bias else y)
     if not spec.residual:
         return out
-    return out + (tensors["residual.weight"] @ x if "residual.weight" in tensors else x)
+    added: Vector = out + (tensors["residual.weight"] @ x if "residual.weight" in tensors else x)
+    return added
 
 
 def _layer_norm(layer: Layer, x: Vector) -> Vector:
     unit = (x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON)
-    return unit * layer.tensors["norm.weight"] + layer.tensors["norm.bias"]
+    gained: Vector = unit * layer.tensors["norm.weight"] + layer.tensors["norm.bias"]
+    return gained
 
 
 _LAYERS: Mapping[LayerKind, Callable[[Layer, Vector], Vector]] = {
@@ -85,7 +87,8 @@ def _softmax(x: Vector) -> Vector:
 
 
 def _gelu(x: Vector) -> Vector:
-    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    share: Vector = 1 + np.vectorize(math.erf)(x / math.sqrt(2))
+    return x * 0.5 * share
 
 
 def _sigmoid(x: Vector) -> Vector:
