@@ -78,7 +78,7 @@ def _export(model: PoolingModel) -> ir.Model:
 def test_gate_refuses_altered_weights(
     scale: float, plain_bert: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = pytorch.export
+    right = pytorch.export  # type: ignore[attr-defined]
 
     def wrong(model: PoolingModel) -> ir.Model:
         graph: ir.Model = right(model)

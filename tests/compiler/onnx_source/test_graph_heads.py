@@ -42,7 +42,7 @@ def run(
     ]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": opset}, name="heads")
     output = build(Nodes(graph, opset), *inputs)
-    output.type = ir.TensorType(ir.DataType.FLOAT)
+    output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["rows", "columns"])
     graph.outputs.append(output)
     model = ir.serde.serialize_model(ir.Model(graph, ir_version=8))
     onnx.checker.check_model(model)
