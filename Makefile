@@ -1,6 +1,7 @@
 # Verbs for people and CI. Everything is installed into $(VENV) by scripts/bootstrap.py.
 #   PYTHON=<path>      the interpreter (3.11 or newer)      VENV=<folder>  instead of .venv
 #   MODEL=<id|folder>  for `make demo` and `make bench`     TESTS=<path>   what `make test` runs
+#   FAMILY=<name> HEAD=<name>  what `make models` measures instead of everything
 #   TORCH_INDEX=<url>, ALLOW_CUDA=1  which build of torch to install (scripts/bootstrap.py)
 
 VENV ?= .venv
@@ -18,7 +19,7 @@ RUN := $(VENV)/bin/python
 BOOTSTRAP = $(PYTHON) scripts/bootstrap.py --venv "$(VENV)" --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format bench clean distclean install install-dev python
+.PHONY: help demo test test-slow models check format bench clean distclean install install-dev python
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,9 @@ test: install-dev  ## the whole suite but the slow tests
 test-slow: install-dev  ## the slow tests: fresh environments, the oldest ONNX Runtime
 	@echo "==> pytest: $(TESTS), slow"
 	@$(RUN) -m pytest -n $(JOBS) -m slow $(TESTS)
+
+models: install-dev  ## measure every family with every head; write docs/models.json and models.md
+	@$(RUN) -W ignore -m tests.matrix $(if $(FAMILY),--family $(FAMILY)) $(if $(HEAD),--head $(HEAD))
 
 check: install-dev  ## ruff, mypy, and the direction of imports
 	@echo "==> ruff check"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from poolc.errors import PoolcError
     from poolc.llm import LLM, PoolingParams
     from poolc.runtime.engine import Engine
+    from poolc.runtime.heads.hybrid import HybridVectors
     from poolc.runtime.outputs import Classification, Ragged
+    from poolc.runtime.sparse import SparseVectors
     from poolc.spec import CompileOptions
 
 __version__ = "0.1.0"
@@ -29,15 +31,18 @@ __all__ = [
     "CompileOptions",
     "CompileResult",
     "Engine",
+    "HybridVectors",
     "PoolcError",
     "PoolingParams",
     "Ragged",
+    "SparseVectors",
     "__version__",
     "compile",
     "load",
 ]
 
 _HOMES = {
+    "HybridVectors": "poolc.runtime.heads.hybrid",
     "LLM": "poolc.llm",
     "Classification": "poolc.runtime.outputs",
     "CompileOptions": "poolc.spec",
@@ -46,6 +51,7 @@ _HOMES = {
     "PoolcError": "poolc.errors",
     "PoolingParams": "poolc.llm",
     "Ragged": "poolc.runtime.outputs",
+    "SparseVectors": "poolc.runtime.sparse",
     "compile": "poolc.api",
     "load": "poolc.api",
 }

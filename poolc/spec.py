@@ -82,6 +82,18 @@ class Activation(StrEnum):
     LEAKY_RELU = "leakyrelu"
     MISH = "mish"
     SOFTPLUS = "softplus"
+    CELU = "celu"
+    SELU = "selu"
+    RELU6 = "relu6"
+    RRELU = "rrelu"
+    HARDSIGMOID = "hardsigmoid"
+    HARDSWISH = "hardswish"
+    HARDTANH = "hardtanh"
+    HARDSHRINK = "hardshrink"
+    SOFTSHRINK = "softshrink"
+    SOFTSIGN = "softsign"
+    TANHSHRINK = "tanhshrink"
+    LOGSIGMOID = "logsigmoid"
 
 
 class Similarity(StrEnum):
@@ -125,6 +137,7 @@ class Convert(StrEnum):
     AUTO = "auto"
     NONE = "none"
     EMBED = "embed"
+    EMBED_SPARSE = "embed_sparse"  # SPLADE over the masked-language-model head
     CLASSIFY = "classify"
     REWARD = "reward"
 
@@ -145,6 +158,10 @@ TOKEN_VECTORS = "token_vectors"  # [batch, seq, dim], projected and normalised (
 TOKEN_LOGITS = "token_logits"  # [batch, seq, labels]
 SPARSE_EMBEDDING = "sparse_embedding"  # [batch, vocab], one weight a token of the vocabulary
 SPARSE_WEIGHTS = "sparse_weights"  # [batch, seq], one weight a token of the text
+
+# What is kept of a row of ``sparse_embedding`` once it has run: its weights that are not zero.
+SPARSE_INDICES = "sparse_indices"
+SPARSE_VALUES = "sparse_values"
 
 # Outputs with one row a token, whose padding the runtime cuts off.
 TOKEN_OUTPUTS = frozenset({TOKEN_EMBEDDINGS, TOKEN_VECTORS, TOKEN_LOGITS, SPARSE_WEIGHTS})
@@ -167,6 +184,8 @@ class Profile:
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One module of a head's chain; ``path`` is its folder in the source model.
+
+    A linear layer without a folder of its own has the file that holds its weights there.
 
     Dense is activation(linear(x)), plus x (projected where the sizes differ) with ``residual``.
     """
@@ -202,34 +221,45 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True)
 class SparseSpec:
-    """How sparse weights are made and read."""
+    """How sparse weights are made and read.
+
+    Without ``layer`` they are the logits of a masked-language-model head (SPLADE); with it, one
+    number a token of the text, of which each token id keeps the largest (BGE-M3).
+    """
 
     pooling: str = "max"  # of token weights: max | sum
     log1p: int = 1  # how often log(1 + x) is applied to relu(logits)
+    layer: LayerSpec | None = None
     dropped_ids: tuple[int, ...] = ()  # special tokens, which have no weight
+    top_k: int | None = None  # weights kept of a text where a request does not say; None: all
 
 
 @dataclass(frozen=True, slots=True)
 class SideSpec:
     """How one side (query or document) of a multi-vector model is tokenised and masked.
 
-    ``max_length`` counts special tokens, as ``ModelSpec.max_length`` does.
+    ``max_length`` counts special tokens and the expansion, as ``ModelSpec.max_length`` does.
     """
 
     max_length: int
-    expand_to: int | None = None  # pad with the mask token to so many tokens: query expansion
-    expand_by: int = 0  # or append so many of them, whatever the length
+    expand_to: int | None = None  # pad with the expansion token to so many tokens
     attend_expansion: bool = False  # whether the text's tokens see the expansion
     skipped_ids: tuple[int, ...] = ()  # tokens that are no part of the result: punctuation
+    kept_ids: tuple[int, ...] = ()  # the only tokens that are; empty: all
 
 
 @dataclass(frozen=True, slots=True)
 class MultiVectorSpec:
-    """ColBERT-style models: both sides, and the token that queries are expanded with."""
+    """One vector a token (ColBERT): its layers, both sides, the token that queries grow by."""
 
+    dim: int  # of each vector
+    max_length: int  # of texts of neither side
     query: SideSpec
     document: SideSpec
+    layers: tuple[LayerSpec, ...] = ()
+    normalize: bool = True
     expansion_id: int | None = None
+    drops_first: bool = False  # the first token has no vector (BGE-M3)
     mean: bool = False  # scores are divided by the query's tokens (MeanMaxSim)
 
 
@@ -258,9 +288,14 @@ class ModelSpec:
     inputs: tuple[str, ...]  # graph inputs, in order
     vocab_size: int  # rows of the token embedding: ids beyond are refused
     pad_token_id: int = 0
+    unk_token_id: int | None = None  # of token classifiers, whose words it stands for
     truncation_side: str = "right"  # which end of a long text is cut off: right | left
+    chars_per_token: int | None = None  # a text is read to so many times its tokens
+    tokenizer: str = "tokenizer.json"  # file in the artifact
     pooling: tuple[PoolingType, ...] = ()  # several are concatenated, as Sentence Transformers does
-    layers: tuple[LayerSpec, ...] = ()  # after pooling; of multi-vector models on every token
+    token_layers: tuple[LayerSpec, ...] = ()  # before pooling, on every token
+    uncounted_ids: tuple[int, ...] = ()  # tokens that pooling leaves out
+    layers: tuple[LayerSpec, ...] = ()  # after pooling
     normalize: bool = False
     include_prompt: bool = True  # whether pooling counts the tokens of a prompt
     embedding_size: int | None = None  # of the full vector; None for models that do not embed
@@ -284,7 +319,31 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     matryoshka: MatryoshkaSpec = field(default_factory=MatryoshkaSpec)
+    router: RouterSpec | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """Asymmetric models: the texts of each side take a route of their own through the model.
+
+    The ModelSpec that holds this describes the route ``main``; ``others`` are described whole.
+    """
+
+    main: str
+    sides: Mapping[str, str]  # route by side
+    has_default: bool  # whether a request that names no side takes the main route, or is refused
+    others: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+
+def route_set(output_set: str, route: str) -> str:
+    """Return the name of an output set of a route; "" is the main one."""
+    return f"{output_set}@{route}" if route else output_set
+
+
+def set_route(output_set: str) -> str:
+    """Return the route that an output set belongs to; "" is the main one."""
+    return output_set.partition("@")[2]
 
 
 def output_sets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
@@ -301,7 +360,7 @@ def output_sets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
     if spec.kind is Kind.REWARD and not spec.labels:  # no head: hidden states are the answer
         main = (TOKEN_EMBEDDINGS,)
     sets = {MAIN_SET: main, TOKENS_SET: (TOKEN_EMBEDDINGS,)}
-    if spec.kind is Kind.HYBRID:
+    if spec.kind is Kind.HYBRID:  # its heads are cheap: any of them alone runs in this set too
         sets[HYBRID_SET] = (POOLED, SENTENCE_EMBEDDING, SPARSE_WEIGHTS, TOKEN_VECTORS)
     return sets
 

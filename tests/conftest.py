@@ -167,3 +167,21 @@ def classifier(tiny_classifier: Path) -> Engine:
 def cross_encoder(tiny_cross_encoder: Path) -> Engine:
     """An engine over ``tiny_cross_encoder``."""
     return poolc.load(tiny_cross_encoder)
+
+
+@pytest.fixture(scope="session")
+def splade(artifact: Callable[[str], Path]) -> Engine:
+    """An engine over a random SPLADE with prompts."""
+    return poolc.load(artifact("tiny_splade"))
+
+
+@pytest.fixture(scope="session")
+def colbert(artifact: Callable[[str], Path]) -> Engine:
+    """An engine over a random ColBERT: queries of 12 tokens, documents of 40, sizes 8 and 16."""
+    return poolc.load(artifact("tiny_colbert"))
+
+
+@pytest.fixture(scope="session")
+def bge_m3(artifact: Callable[[str], Path]) -> Engine:
+    """An engine over a random BGE-M3: dense, sparse and token vectors."""
+    return poolc.load(artifact("tiny_bge_m3"))

@@ -27,6 +27,9 @@ CORPUS = [
 ]
 MAX_LENGTH = 64
 HIDDEN = 32
+TOKEN_DIM = 16  # of multi-vector models
+QUERY_LENGTH = 12
+DOCUMENT_LENGTH = 40
 _WEIGHT_SCALE = 0.3  # larger than usual, so that texts differ visibly
 
 
@@ -218,9 +221,102 @@ def tiny_distilbert(folder: Path) -> None:
     save_model(DistilBertModel(config), folder, seed=3)
 
 
+def write_typed_modules(folder: Path, *types: tuple[str, str]) -> None:
+    """Write modules.json: (dotted class, folder) in order."""
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": kind}
+        for i, (kind, path) in enumerate(types)
+    ]
+    write_json(folder / "modules.json", entries)
+
+
+def tiny_splade(folder: Path) -> None:
+    """BERT with its language model head, as Sentence Transformers 5 saves SPLADE."""
+    from transformers import BertForMaskedLM
+
+    save_model(BertForMaskedLM(bert_config(len(wordpiece(folder)))), folder, seed=4)
+    package = "sentence_transformers.sparse_encoder.models"
+    write_typed_modules(
+        folder, (f"{package}.MLMTransformer", ""), (f"{package}.SpladePooling", "1_SpladePooling")
+    )
+    write_json(folder / "1_SpladePooling" / "config.json", {"pooling_strategy": "max"})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": MAX_LENGTH})
+    prompts = {"query": "query: ", "document": "passage: "}
+    settings = {"model_type": "SparseEncoder", "prompts": prompts}
+    write_json(folder / "config_sentence_transformers.json", settings)
+
+
+def tiny_colbert(folder: Path) -> None:
+    """BERT and a projection, as PyLate saves it: markers that its tokenizer knows."""
+    import string
+
+    import torch
+    from safetensors.torch import save_file
+    from transformers import BertModel
+
+    tokenizer = wordpiece(folder)
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    tokenizer.save_pretrained(folder)
+    config = bert_config(len(tokenizer), matryoshka_dimensions=[8])
+    save_model(BertModel(config), folder, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    (folder / "1_Dense").mkdir()
+    weight = torch.randn((TOKEN_DIM, HIDDEN), generator=generator)
+    save_file({"linear.weight": weight}, folder / "1_Dense" / "model.safetensors")
+    dense: dict[str, Any] = {"in_features": HIDDEN, "out_features": TOKEN_DIM, "bias": False}
+    dense["activation_function"] = "torch.nn.modules.linear.Identity"
+    write_json(folder / "1_Dense" / "config.json", dense)
+    write_typed_modules(
+        folder,
+        ("sentence_transformers.models.Transformer", ""),
+        ("pylate.models.Dense.Dense", "1_Dense"),
+    )
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": DOCUMENT_LENGTH - 1})
+    settings = {
+        "model_type": "ColBERT",
+        "prompts": {},
+        "similarity_fn_name": "MaxSim",
+        "query_prefix": "[Q] ",
+        "document_prefix": "[D] ",
+        "query_length": QUERY_LENGTH,
+        "document_length": DOCUMENT_LENGTH,
+        "attend_to_expansion_tokens": False,
+        "skiplist_words": list(string.punctuation),
+    }
+    write_json(folder / "config_sentence_transformers.json", settings)
+
+
+def tiny_bge_m3(folder: Path) -> None:
+    """XLM-RoBERTa with BGE-M3's two heads as pickles beside its weights."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    config = XLMRobertaConfig(
+        vocab_size=len(byte_bpe(folder)),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH + 2,
+        type_vocab_size=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+    save_model(XLMRobertaModel(config), folder, seed=6)
+    generator = torch.Generator().manual_seed(6)
+    for name, size in (("colbert", TOKEN_DIM), ("sparse", 1)):
+        weight = torch.randn((size, HIDDEN), generator=generator)
+        head = {"weight": weight, "bias": torch.full((size,), 0.1)}
+        torch.save(head, folder / f"{name}_linear.pt")
+
+
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_embedder": tiny_embedder,
     "tiny_classifier": tiny_classifier,
     "tiny_cross_encoder": tiny_cross_encoder,
     "tiny_distilbert": tiny_distilbert,
+    "tiny_splade": tiny_splade,
+    "tiny_colbert": tiny_colbert,
+    "tiny_bge_m3": tiny_bge_m3,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -286,7 +287,8 @@ def test_params_of_another_length(embed_llm: LLM, count: int) -> None:
     ("params", "message"),
     [
         ({"dimension": 8}, r"did you mean dimensions\?"),
-        ({"step_tag_id": 3}, "PoolingParams has no 'step_tag_id'; known: dimensions"),
+        ({"step_tag_id": "3"}, "step_tag_id is '3'; allowed: a whole number"),
+        ({"returned_token_ids": 3}, "returned_token_ids is 3; allowed: a list"),
         ({"dimensions": [8]}, r"dimensions is \[8\]; allowed: a whole number"),
         ({"dimensions": "8"}, "dimensions is '8'"),
         ({"dimensions": 8.0}, "dimensions is 8.0"),
@@ -356,6 +358,32 @@ def test_truncation(embed_llm: LLM, arguments: dict[str, Any], tokens: int) -> N
     assert len(output.prompt_token_ids) == tokens
 
 
+def test_truncation_at_the_left_is_reported(embed_llm: LLM) -> None:
+    text = "flour " * 100 + "bread"
+    kwargs = {"truncate_prompt_tokens": 8, "truncation_side": "left"}
+    long, short = embed_llm.embed([text, "bread"], tokenization_kwargs=kwargs)
+    bread = embed_llm.engine.tokenize("flour bread")
+    assert long.prompt_token_ids[-3:] == bread[-3:]
+    assert (long.truncated, short.truncated) == (True, False)
+    embed_llm.embed("bread", tokenization_kwargs={"truncation_side": "left"})
+
+
+def test_chunked_prompts_have_one_answer_each(
+    embed_llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["bread", "bread needs flour " * 60, "a river"]
+    spec = dataclasses.replace(embed_llm.engine.spec, chunk=True)
+    monkeypatch.setattr(embed_llm.engine, "spec", spec)
+    found = embed_llm.embed(texts)
+    expected = embed_llm.engine.embed(texts, prompt="", chunk=True)
+    np.testing.assert_allclose([one.outputs.embedding for one in found], expected, atol=1e-6)
+    assert len(found[1].prompt_token_ids) > MAX_LENGTH
+    scores = embed_llm.score(texts[1], texts)
+    np.testing.assert_allclose(
+        [one.outputs.score for one in scores], expected @ expected[1], atol=1e-5
+    )
+
+
 def test_without_special_tokens(embed_llm: LLM) -> None:
     (output,) = embed_llm.embed(TEXT, tokenization_kwargs={"add_special_tokens": False})
     assert output.prompt_token_ids == embed_llm.engine.tokenize(TEXT, add_special_tokens=False)
@@ -371,7 +399,7 @@ def test_truncation_out_of_range(embed_llm: LLM, tokens: Any) -> None:
     ("kwargs", "message"),
     [
         ({"truncate": True}, r"did you mean truncation\?"),
-        ({"truncation_side": "left"}, "allowed: 'right'"),
+        ({"truncation_side": "middle"}, "allowed: 'left', 'right'"),
         ({"padding": "max_length"}, "allowed: False, 'do_not_pad'"),
         ({"truncation": 1}, "truncation is 1"),
         ({"max_length": MAX_LENGTH + 1}, f"takes 1 to {MAX_LENGTH}"),

@@ -15,6 +15,7 @@ from poolc.cli.reporting import Reporter, progress_of_rows
 
 if TYPE_CHECKING:
     from poolc.runtime.bulk import BulkJob
+    from poolc.spec import Task
 
 Inputs = Annotated[
     list[Path],
@@ -31,12 +32,32 @@ TextColumn = Annotated[str, typer.Option(help="Column of JSON lines that holds t
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
 ]
+TruncationSide = Annotated[
+    str | None,
+    typer.Option(help="Which end --truncate cuts off: left or right; the model's if not given."),
+]
 UseActivation = Annotated[
     bool | None,
     typer.Option(
         help="Probabilities or raw logits; as the model says if not given.", show_default=False
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthArguments:
+    """What happens to texts that are too long."""
+
+    truncate: Truncate = False
+    truncation_side: TruncationSide = None
+    chunk: Annotated[
+        bool | None,
+        typer.Option(
+            help="Embed texts that are too long in windows and average them; as the model says "
+            "if not given.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +77,36 @@ class EmbedArguments:
     no_normalize: Annotated[
         bool, typer.Option("--no-normalize", help="Vectors as the model made them.")
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeadArguments:
+    """Which head answers, of models that have several, and for which side."""
+
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Weights by token id (SPLADE, BGE-M3).")
+    ] = False
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="One vector a token (ColBERT, BGE-M3).")
+    ] = False
+    side: Annotated[
+        str | None,
+        typer.Option(help="query or document, for sparse and token vectors; plain: neither."),
+    ] = None
+    top_k: Annotated[
+        int | None, typer.Option(help="How many weights of a sparse vector are kept.")
+    ] = None
+
+    def task(self) -> Task:
+        """Return what was asked for. Raises InvalidOption for both."""
+        from poolc.errors import InvalidOption
+        from poolc.spec import Task
+
+        if self.sparse and self.tokens:
+            raise InvalidOption("--sparse and --tokens are two outputs: give one", param="tokens")
+        if self.sparse:
+            return Task.EMBED_SPARSE
+        return Task.EMBED_TOKENS if self.tokens else Task.EMBED
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +130,28 @@ def embed(
     output: Output,
     *,
     text_column: TextColumn = "text",
-    truncate: Truncate = False,
+    lengths: LengthArguments,
     vectors: EmbedArguments,
+    heads: HeadArguments,
     compiling: CompileArguments,
 ) -> None:
-    """Embed every text of the inputs."""
+    """Embed every text of the inputs, to whatever the model embeds to."""
     from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
-    from poolc.spec import Task
 
     params = Params(
         dimensions=vectors.dimensions,
         normalize=False if vectors.no_normalize else None,
         prompt_name=vectors.prompt_name,
         prompt=vectors.prompt,
-        truncate=truncate,
+        truncate=lengths.truncate,
+        truncation_side=lengths.truncation_side,
+        chunk=lengths.chunk,
         output_dtype=vectors.output_dtype,
+        side=heads.side,
+        top_k=heads.top_k,
     )
-    job = BulkJob(Task.EMBED, tuple(inputs), output, Columns(text_column), params)
+    job = BulkJob(heads.task(), tuple(inputs), output, Columns(text_column), params)
     _run(model, compiling, job)
 
 
@@ -108,6 +163,7 @@ def classify(
     *,
     text_column: TextColumn = "text",
     truncate: Truncate = False,
+    truncation_side: TruncationSide = None,
     use_activation: UseActivation = None,
     compiling: CompileArguments,
 ) -> None:
@@ -116,7 +172,9 @@ def classify(
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
-    params = Params(truncate=truncate, use_activation=use_activation)
+    params = Params(
+        truncate=truncate, truncation_side=truncation_side, use_activation=use_activation
+    )
     job = BulkJob(Task.CLASSIFY, tuple(inputs), output, Columns(text_column), params)
     _run(model, compiling, job)
 
@@ -131,7 +189,7 @@ def score(
     label: Annotated[
         str | None, typer.Option(help="Which label a score is, where the model has several.")
     ] = None,
-    truncate: Truncate = False,
+    lengths: LengthArguments,
     use_activation: UseActivation = None,
     compiling: CompileArguments,
 ) -> None:
@@ -140,7 +198,13 @@ def score(
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
-    params = Params(label=label, truncate=truncate, use_activation=use_activation)
+    params = Params(
+        label=label,
+        truncate=lengths.truncate,
+        truncation_side=lengths.truncation_side,
+        chunk=lengths.chunk,
+        use_activation=use_activation,
+    )
     where = Columns(left=columns.left_column, right=columns.right_column)
     _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params))
 
@@ -153,13 +217,16 @@ def _run(model: str, compiling: CompileArguments, job: BulkJob) -> None:
     options = compiling.given()
     with Reporter() as on_event:
         engine = api.load(model, on_event=on_event, **options)
+    job = bulk.embedding_job(engine, job)
     start = time.perf_counter()
     with progress_of_rows() as on_progress:
         result = bulk.run(engine, job, on_progress)
     took = time.perf_counter() - start
     where = "standard output" if result.output == "-" else result.output
+    cut = result.meta.get("rows_truncated", 0)
+    shortened = f", {cut} of them truncated," if cut else ""
     typer.echo(
-        f"{result.num_rows} rows to {where} in {took:.2f} s (artifact "
+        f"{result.num_rows} rows{shortened} to {where} in {took:.2f} s (artifact "
         f"{engine.artifact.artifact_id[:12]}, space {engine.artifact.space_id[:12]})",
         err=True,
     )

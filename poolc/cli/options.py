@@ -29,7 +29,8 @@ class CompileArguments:
     convert: Annotated[
         str | None,
         typer.Option(
-            help="What to make of the model: auto (the default), none, embed, classify or reward.",
+            help="What to make of the model: auto (the default), none, embed, "
+            "embed_sparse, classify or reward.",
         ),
     ] = None
     pooler_config: Annotated[

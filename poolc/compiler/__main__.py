@@ -50,10 +50,10 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
     options = from_plain(CompileOptions, request["options"], "options")
     try:
         with progress.stage("start"):  # importing torch takes seconds
+            from poolc.compiler.frontends import open_frontend
             from poolc.compiler.pipeline import Request, compile_model
-            from poolc.compiler.routes import open_route
 
-            open_route(resolved(options))
+            open_frontend(resolved(options))
     except ImportError as error:
         if error.name and error.name.startswith("poolc"):
             raise

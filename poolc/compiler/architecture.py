@@ -36,16 +36,26 @@ _REFUSALS = (
 
 
 @dataclass(frozen=True, slots=True)
+class TokenHead:
+    """A module of a class of its own that turns hidden states into logits."""
+
+    name: str  # attribute of the model: score, v_head
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """Facts of a model class. ``position_limit`` is in tokens, None where there is none."""
 
     name: str  # as config.json names it
     config: Any
-    trunk: Trunk  # which Auto class builds it
+    trunk: Trunk
+    auto: Any  # the Auto class that builds it; None where no class is built
     hidden_size: int
     vocab_size: int
     position_limit: int | None
     takes_token_types: bool
+    token_head: TokenHead | None = None  # of reward models that bring their own class
 
 
 def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -103,20 +113,18 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
     import torch
 
     auto = getattr(transformers, _AUTO_CLASSES[trunk])
-    try:
-        with torch.device("meta"):
-            model = auto.from_config(config, trust_remote_code=trust_remote_code)
-            embeddings = model.get_input_embeddings()
-    except _REFUSALS as error:  # NotImplementedError, of models without such, is a RuntimeError
-        raise UnsupportedModel(
-            f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
-        ) from error
+    model = _build(auto, config, trust_remote_code)
     # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.
-    if hasattr(model, "encoder") and hasattr(model, "decoder") and trunk is Trunk.BASE:
+    both_halves = all(hasattr(model.base_model, half) for half in ("encoder", "decoder"))
+    if both_halves and trunk is Trunk.BASE:
+        auto, model = _text_encoder(config, trust_remote_code)
+    elif both_halves:
         raise UnsupportedModel(
-            f"{architecture_name(config)} is an encoder-decoder model; this poolc compiles only "
-            "classifiers of that kind"
+            f"{architecture_name(config)} reads its answer at an end-of-text token of the decoder, "
+            "whose place no exported graph can depend on: poolc compiles the encoders of "
+            "encoder-decoder models, as embedding models"
         )
+    embeddings = model.get_input_embeddings()
     hidden = getattr(config.get_text_config(), "hidden_size", None)
     if not isinstance(embeddings, torch.nn.Embedding) or hidden is None:
         raise UnsupportedModel(
@@ -126,11 +134,38 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
         name=architecture_name(config),
         config=config,
         trunk=trunk,
+        auto=auto,
         hidden_size=int(hidden),
         vocab_size=embeddings.num_embeddings,
         position_limit=_position_limit(model),
         takes_token_types=TOKEN_TYPE_IDS in inspect.signature(model.forward).parameters,
+        token_head=token_head(model) if trunk is Trunk.BASE else None,
     )
+
+
+def _text_encoder(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Return the Auto class of an encoder-decoder family's text encoder, and the model."""
+    auto = transformers.AutoModelForTextEncoding
+    if type(config) not in auto._model_mapping:
+        raise UnsupportedModel(
+            f"{architecture_name(config)} is an encoder-decoder model of which transformers has "
+            "no text encoder"
+        )
+    return auto, _build(auto, config, trust_remote_code)
+
+
+def _build(auto: Any, config: Any, trust_remote_code: bool) -> Any:
+    import torch
+
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=trust_remote_code)
+            model.get_input_embeddings()
+    except _REFUSALS as error:  # NotImplementedError, of models without such, is a RuntimeError
+        raise UnsupportedModel(
+            f"transformers cannot build {architecture_name(config)}: {one_line(error)}"
+        ) from error
+    return model
 
 
 def load_weights(
@@ -142,9 +177,8 @@ def load_weights(
     """
     import torch
 
-    auto = getattr(transformers, _AUTO_CLASSES[arch.trunk])
     try:
-        model, info = auto.from_pretrained(
+        model, info = arch.auto.from_pretrained(
             folder,
             config=arch.config,
             dtype=torch.float32,
@@ -188,6 +222,27 @@ def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str) -> No
             f"{len(info['mismatched_keys'])} tensors have another shape than config.json gives "
             f"{name}: {key} is {list(found)} in the weights and should be {list(wanted)}"
         )
+
+
+def token_head(model: PreTrainedModel) -> TokenHead | None:
+    """Return the one module beside the base model, which reads its hidden states.
+
+    Its own ``forward`` is no guide to rewards of tokens: InternLM2's and Qwen2.5-Math-RM's keep the
+    last token only.
+    """
+    import torch
+
+    if model.base_model is model:
+        return None
+    heads = [
+        (name, module)
+        for name, module in model.named_children()
+        if module is not model.base_model and any(True for _ in module.parameters())
+    ]
+    linear = [m for _, head in heads for m in head.modules() if isinstance(m, torch.nn.Linear)]
+    if len(heads) != 1 or not linear:
+        return None
+    return TokenHead(heads[0][0], linear[-1].out_features)
 
 
 def _position_limit(model: PreTrainedModel) -> int | None:

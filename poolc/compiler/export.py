@@ -17,7 +17,7 @@ import torch
 from poolc.compiler.canonical import BATCH, IR_VERSION, SEQ
 from poolc.compiler.heads import PoolingModel
 from poolc.errors import CompileError
-from poolc.spec import ATTENTION_MASK, INPUT_IDS
+from poolc.spec import ATTENTION_MASK, INPUT_IDS, POOLING_MASK
 
 OPSET = 23
 
@@ -64,6 +64,8 @@ def _example(names: list[str]) -> tuple[torch.Tensor, ...]:
         ATTENTION_MASK: torch.ones(shape, dtype=torch.int64),
     }
     values[ATTENTION_MASK][1, 8:] = 0
+    values[POOLING_MASK] = values[ATTENTION_MASK].clone()
+    values[POOLING_MASK][:2, :3] = 0
     return tuple(values.get(name, torch.zeros(shape, dtype=torch.int64)) for name in names)
 
 

@@ -14,12 +14,16 @@ from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
-from poolc.model_cache.source_files import onnx_files, without_trunk_weights
+from poolc.model_cache.source_files import HEAD_PICKLES, onnx_files, without_trunk_weights
 
 # Names of a repository's files -> those to fetch.
 Select = Callable[[Iterable[str]], list[str]]
 
-_WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors")
+_WANTED = (
+    *("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"),
+    *HEAD_PICKLES,
+    "artifact.metadata",  # of Stanford's ColBERT
+)
 _PICKLED = ("*.bin", "*.pt")
 _UNWANTED = (
     "onnx/*",
@@ -83,7 +87,8 @@ def wanted(names: Iterable[str], *, trust_remote_code: bool, from_onnx: bool = F
     kept += [
         name
         for name in names
-        if _matches(name, _PICKLED)
+        if name not in kept
+        and _matches(name, _PICKLED)
         and not _matches(name, _UNWANTED)
         and _parent(name) not in folders_with_safetensors
     ]

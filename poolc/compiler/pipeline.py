@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler import source, tokenizer
 from poolc.compiler.comparison import Subject
 from poolc.compiler.events import Progress
+from poolc.compiler.frontends import open_frontend
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
-from poolc.compiler.recognize import Recognized
+from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.report import tool_versions
-from poolc.compiler.routes import open_route
 from poolc.compiler.source import SourceModel
 from poolc.compiler.targets.base import Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
@@ -37,7 +36,6 @@ from poolc.model_cache.manifest import (
     SCHEMA_MAJOR,
     SCHEMA_MINOR,
     TOKENIZER_CONFIG_FILE,
-    TOKENIZER_FILE,
     Manifest,
     SchemaVersion,
 )
@@ -47,7 +45,7 @@ from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
-from poolc.spec import CompileOptions, Target
+from poolc.spec import CompileOptions, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {Target.CPU: CpuCompiler}
 
@@ -82,7 +80,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     import_onnxruntime()  # the gate needs it: say so now, not after the export
     parent = request.output.parent if request.output else store.artifacts
     _check_output(request)
-    route = open_route(options)
+    frontend = open_frontend(options)
     if options != request.options:
         progress.warn("PyTorch is not installed: compiling the ONNX graph that the model ships")
         request = replace(request, options=options)
@@ -93,12 +91,16 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             other = _other_tokenizer(request, store, progress)
             folder = source.materialize(found, other, options, work, progress)
         with progress.stage("recognise"):
-            recognized, words = route.recognize(folder, work, options, progress)
+            recognized, words = frontend.recognize(folder, work, options, progress)
         subject = Subject(folder, recognized, words, options)
-        canonical = StripMetadataPass()(route.graph(subject, progress)).model
+        routes = {"": Route(recognized, words), **recognized.routes}
+        canonical = {
+            name: StripMetadataPass()(graph).model
+            for name, graph in frontend.graphs(subject, progress).items()
+        }
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
-            _write_tokenizer(staged, words, folder / recognized.transformer)
+            _write_tokenizers(staged, routes, folder)
             if options.keep_canonical:
                 _write_canonical(staged, canonical)
         inputs = _Inputs(found, other, folder, recognized)
@@ -106,7 +108,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         with progress.stage("verify"):
             seal(staged, manifest, report)
-            parity = verify(Engine(open_artifact(staged)), route.reference(subject))
+            parity = verify(Engine(open_artifact(staged)), frontend.reference(subject))
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),
@@ -153,15 +155,20 @@ def _check_output(request: Request) -> None:
         )
 
 
-def _write_tokenizer(staged: Path, words: PreTrainedTokenizerBase, folder: Path) -> None:
-    (staged / TOKENIZER_FILE).write_text(tokenizer.tokenizer_json(words), encoding="utf-8")
-    settings = read_json(folder / TOKENIZER_CONFIG_FILE)
+def _write_tokenizers(staged: Path, routes: Mapping[str, Route], folder: Path) -> None:
+    for route in routes.values():
+        path = staged / route.recognized.spec.tokenizer
+        path.write_text(tokenizer.tokenizer_json(route.tokenizer), encoding="utf-8")
+    settings = read_json(folder / routes[""].recognized.transformer / TOKENIZER_CONFIG_FILE)
     settings.pop("name_or_path", None)  # where it lay on the machine that trained it
     (staged / TOKENIZER_CONFIG_FILE).write_bytes(canonical_json(settings))
 
 
-def _write_canonical(staged: Path, canonical: ir.Model) -> None:
-    save_sharing_weights({"canonical.onnx": canonical.clone()}, staged, "canonical.onnx.data")
+def _write_canonical(staged: Path, canonical: Mapping[str, ir.Model]) -> None:
+    models = {
+        f"{route_set('canonical', name)}.onnx": model.clone() for name, model in canonical.items()
+    }
+    save_sharing_weights(models, staged, "canonical.onnx.data")
 
 
 def _manifest(inputs: _Inputs, options: CompileOptions, lowered: Lowered, staged: Path) -> Manifest:

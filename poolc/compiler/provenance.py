@@ -15,6 +15,7 @@ from poolc.compiler.source import TOKENIZER_FILES, SourceModel, tokenizer_files
 from poolc.model_cache.manifest import Source
 from poolc.model_cache.manifest import space_id as hash_space
 from poolc.model_cache.serde import canonical_json
+from poolc.spec import route_set
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # What config.json says about heads, which the spec holds, and about nothing that is computed.
@@ -44,16 +45,19 @@ def space_id(folder: Path, recognized: Recognized, files: Mapping[str, str]) -> 
 
     ``folder`` is the one that was compiled, with overrides in its config.json.
     """
-    config = read_json(folder / recognized.transformer / "config.json")
-    computed = {key: value for key, value in config.items() if key not in _NOT_COMPUTED}
     inputs = {
         name: digest
         for name, digest in files.items()
         if name.endswith(_WEIGHTS) or _of_onnx(name) or _of_tokenizer(name)
     }
-    inputs["config.json"] = hashlib.sha256(canonical_json(computed)).hexdigest()
-    if recognized.st is not None:
-        inputs["do_lower_case"] = str(recognized.st.lower_case)
+    routes = {name: route.recognized for name, route in recognized.routes.items()}
+    for name, found in {"": recognized, **routes}.items():
+        config = read_json(folder / found.transformer / "config.json")
+        computed = {key: value for key, value in config.items() if key not in _NOT_COMPUTED}
+        digest = hashlib.sha256(canonical_json(computed)).hexdigest()
+        inputs[route_set("config.json", name)] = digest
+        if found.st is not None:
+            inputs[route_set("do_lower_case", name)] = str(found.st.lower_case)
     return hash_space(recognized.spec, inputs)
 
 

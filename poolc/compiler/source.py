@@ -18,11 +18,13 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from poolc.compiler.adapters import TASK_KEY, merge_adapter, tasks
 from poolc.compiler.events import Progress
 from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
+from poolc.compiler.natives import native_config
 from poolc.compiler.onnx_source.selection import check_shipped, select
-from poolc.compiler.st_files import module_paths, transformer_path
+from poolc.compiler.st_files import module_paths, native_modules, transformer_path
 from poolc.errors import (
     CorruptWeights,
     InvalidOption,
@@ -30,7 +32,7 @@ from poolc.errors import (
     TokenizerError,
 )
 from poolc.model_cache.requests import Identity, folder_identity, has_torch, hub_identity
-from poolc.model_cache.source_files import local_folder, onnx_files
+from poolc.model_cache.source_files import HEAD_PICKLES, local_folder, onnx_files
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
 
@@ -155,8 +157,9 @@ def materialize(
     """Return a folder with safetensors weights and overridden configuration.
 
     It is the source's own folder where that already holds both, else a mirror in ``work``: links to
-    the source's files, with pickled weights converted, ``hf_overrides`` merged into config.json and
-    the files of another ``tokenizer`` in place of its own. The compiler and the reference of the
+    the source's files, with pickled weights converted, ``hf_overrides`` merged into config.json,
+    the files of another ``tokenizer`` in place of its own, and an author's own layout in that of
+    transformers (``natives.py``, ``adapters.py``). The compiler and the reference of the
     parity gate read the same folder.
 
     Raises UnsafeWeights, CorruptWeights or InvalidOption.
@@ -167,21 +170,26 @@ def materialize(
     for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         _check_safetensors(path, source.folder)
     pickles = [path for folder in folders for path in _weight_pickles(folder)]
-    if not pickles and not options.hf_overrides and tokenizer is None:
+    heads = [path for folder in folders for path in _head_pickles(folder)]
+    plain = not (pickles or heads) and not options.hf_overrides and tokenizer is None
+    if plain and not _needs_translation(source.folder):
         return source.folder
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
-    if pickles:
-        _convert(pickles, mirror, source, options, progress)
+    if pickles or heads:
+        _convert(pickles, heads, mirror, source, options, progress)
     if options.hf_overrides:
         _override_config(mirror, options.hf_overrides)
     if tokenizer is not None:
         _replace_tokenizer(mirror, tokenizer.folder)
+    if _needs_translation(mirror):
+        _translate(mirror)
     return mirror
 
 
 def _convert(
     pickles: list[Path],
+    heads: list[Path],
     mirror: Path,
     source: SourceModel,
     options: CompileOptions,
@@ -190,7 +198,8 @@ def _convert(
     """Write pickled weights into the mirror as safetensors, a file a folder."""
     if not has_torch():
         raise MissingDependency(
-            f"{pickles[0].relative_to(source.folder)} is a pickle, which only PyTorch reads: "
+            f"{min([*pickles, *heads]).relative_to(source.folder)} is a pickle, which only PyTorch "
+            "reads: "
             'pip install "poolc[compile,cpu]", or convert it to safetensors'
         )
     from safetensors.torch import save_file
@@ -202,6 +211,10 @@ def _convert(
             [path for path in pickles if path.parent == folder], options, progress
         )
         target = mirror / folder.relative_to(source.folder) / "model.safetensors"
+        save_file(tensors, target, metadata={"format": "pt"})
+    for path in heads:
+        tensors = load_pickles([path], options, progress)
+        target = mirror / path.relative_to(source.folder).with_suffix(".safetensors")
         save_file(tensors, target, metadata={"format": "pt"})
 
 
@@ -220,6 +233,12 @@ def _weight_pickles(folder: Path) -> list[Path]:
     if any(folder.glob("*.safetensors")):
         return []
     return sorted(path for path in folder.glob("*.bin") if _PICKLE.match(path.name))
+
+
+def _head_pickles(folder: Path) -> list[Path]:
+    """Return pickled heads that lie beside the weights, unless safetensors stand in for them."""
+    paths = [folder / name for name in HEAD_PICKLES]
+    return [p for p in paths if p.is_file() and not p.with_suffix(".safetensors").exists()]
 
 
 def _check_safetensors(path: Path, folder: Path) -> None:
@@ -250,12 +269,37 @@ def _replace_tokenizer(mirror: Path, tokenizer: Path) -> None:
         (mirror / transformer_path(mirror) / path.name).symlink_to(path.resolve())
 
 
+def _needs_translation(folder: Path) -> bool:
+    config = read_json(folder / "config.json")
+    translated = native_config(config)
+    return translated is not None or bool(tasks(folder, config))
+
+
+def _translate(mirror: Path) -> None:
+    """Bring an author's own layout into that of transformers."""
+    path = mirror / "config.json"
+    config = read_json(path)
+    translated = native_config(config) or config
+    adapters = tasks(mirror, translated)
+    _replace(path, translated)
+    if adapters:
+        task = merge_adapter(mirror, translated, adapters)
+        _replace(path, {**translated, TASK_KEY: task})
+    modules = mirror / "modules.json"
+    if modules.exists():
+        # Their Transformer module only chose the adapter.
+        _replace(modules, native_modules(modules))
+
+
+def _replace(path: Path, value: Any) -> None:
+    path.unlink()  # it may be a link to the source's own file
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+
 def _override_config(mirror: Path, overrides: Mapping[str, Any]) -> None:
     path = mirror / transformer_path(mirror) / "config.json"
     if not path.exists():
         raise InvalidOption(
             "hf_overrides needs a config.json, which this model does not have", param="hf_overrides"
         )
-    merged = merge(read_json(path), overrides)
-    path.unlink()
-    path.write_text(json.dumps(merged, indent=2), encoding="utf-8")
+    _replace(path, merge(read_json(path), overrides))

@@ -13,8 +13,10 @@ import numpy as np
 
 from poolc.compiler.comparison import Case, Reference
 from poolc.errors import ParityError, TokenizerError
+from poolc.runtime import heads
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Prepared, Row
+from poolc.spec import SPARSE_VALUES, ModelSpec, set_route
 
 FP32_BOUND = 1e-5  # times max(1, largest reference value), for every output
 _FEW_NUMBERS = 16  # below this a cosine says little
@@ -58,11 +60,13 @@ def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parit
     prepared = [engine.prepare(case.task, [item], case.params) for item in items]
     together = engine.prepare(case.task, items, case.params)
     _check_tokens(case, together, reference)
-    _check_vocabulary(items, together, engine.spec.vocab_size)
+    route = set_route(together.output_set)
+    _check_vocabulary(items, together, _route_spec(engine.spec, route).vocab_size)
     parity.longest_tokens = max(parity.longest_tokens, *together.lengths)
     expected = reference.rows(case)
     graphs = engine.artifact.manifest.graphs
-    seen = {graphs[output_set].file: output_set for output_set in sorted(graphs, reverse=True)}
+    sets = [name for name in sorted(graphs, reverse=True) if set_route(name) == route]
+    seen = {graphs[output_set].file: output_set for output_set in sets}
     for output_set in sorted(seen.values()):
         batched = _run(engine, together, output_set)
         alone = [_run(engine, one, output_set)[0] for one in prepared]
@@ -72,9 +76,15 @@ def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parit
         _compare_invariance(parity, items, alone, batched)
 
 
+def _route_spec(spec: ModelSpec, route: str) -> ModelSpec:
+    return spec.router.others[route] if route and spec.router else spec
+
+
 def _run(engine: Engine, prepared: Prepared, output_set: str) -> list[Row]:
     chosen = Prepared(prepared.task, prepared.params, prepared.sequences, output_set)
-    return engine.submit(chosen).wait()
+    rows = engine.submit(chosen).wait()
+    size = engine.spec.vocab_size
+    return [heads.expand(row, size) if SPARSE_VALUES in row else row for row in rows]
 
 
 def _check_tokens(case: Case, prepared: Prepared, reference: Reference) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from poolc import api
-from poolc.errors import InvalidOption, UnsupportedTask
+from poolc.errors import InvalidOption
 from poolc.llm.knobs import check_dtype, check_knobs, plain_overrides, plain_pooler_config
 from poolc.llm.outputs import (
     ClassificationOutput,
@@ -38,15 +38,19 @@ from poolc.llm.params import (
 )
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
+from poolc.llm.tasks import require, task_named
 from poolc.model_cache.artifact import is_artifact
-from poolc.runtime.calls import WINDOW, as_pairs
+from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
+from poolc.runtime.heads.hybrid import HybridVectors
 from poolc.runtime.items import check_items
 from poolc.runtime.outputs import Classification
+from poolc.runtime.prompts import PLAIN
 from poolc.runtime.request import Item, Params, Prepared
+from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.work import Work
-from poolc.spec import Task
+from poolc.spec import Kind, Task
 
 _WINDOWS_IN_FLIGHT = 2
 
@@ -69,6 +73,7 @@ class _Answer:
     """One prompt's (or pair's) result: an array, or one number."""
 
     token_ids: list[int]
+    truncated: bool
     value: Any
 
 
@@ -130,15 +135,18 @@ class LLM:
         lora_request: object = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[EmbeddingRequestOutput]:
-        """Return one embedding vector a prompt."""
+        """Return one embedding vector a prompt; of a sparse model one weight a vocabulary token."""
         call = _Call(
             pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
         )
         return [
             EmbeddingRequestOutput(
-                self._next_id(), EmbeddingOutput(answer.value.tolist()), answer.token_ids
+                self._next_id(),
+                EmbeddingOutput(answer.value.tolist()),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
-            for answer in self._run(Task.EMBED, as_items(prompts), call)
+            for answer in self._run(task_named("embed", self.engine.spec), as_items(prompts), call)
         ]
 
     def classify(
@@ -157,7 +165,10 @@ class LLM:
         )
         return [
             ClassificationRequestOutput(
-                self._next_id(), ClassificationOutput(answer.value.tolist()), answer.token_ids
+                self._next_id(),
+                ClassificationOutput(answer.value.tolist()),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in self._run(Task.CLASSIFY, as_items(prompts), call)
         ]
@@ -185,7 +196,10 @@ class LLM:
         pairs = as_pairs(as_texts(data_1, "data_1"), as_texts(data_2, "data_2"))
         return [
             ScoringRequestOutput(
-                self._next_id(), ScoringOutput(float(answer.value)), answer.token_ids
+                self._next_id(),
+                ScoringOutput(float(answer.value)),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in self._run(Task.SCORE, pairs, call)
         ]
@@ -218,15 +232,21 @@ class LLM:
         pooling_task: str | None = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[PoolingRequestOutput[PoolingOutput]]:
-        """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward, or
-        token_embed and encode (the default), which give one row of hidden states a token."""
+        """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward,
+        token_classify (one row of probabilities a token), or token_embed and encode (the default),
+        which give one row of hidden states a token.
+
+        Of multi-vector models token_embed gives every token's vector, without marker or expansion.
+        """
         call = _Call(
             pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
         )
         if pooling_task is None and isinstance(pooling_params, PoolingParams):
             pooling_task = pooling_params.task
         return self._pooled(
-            self._run(self._pooling_task(pooling_task or "encode"), as_items(prompts), call)
+            self._run(
+                task_named(pooling_task or "encode", self.engine.spec), as_items(prompts), call
+            )
         )
 
     def close(self) -> None:
@@ -239,32 +259,13 @@ class LLM:
     def _pooled(self, answers: Sequence[_Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
         return [
             PoolingRequestOutput(
-                self._next_id(), PoolingOutput(np.atleast_1d(answer.value)), answer.token_ids
+                self._next_id(),
+                PoolingOutput(np.atleast_1d(answer.value)),
+                answer.token_ids,
+                truncated=answer.truncated,
             )
             for answer in answers
         ]
-
-    def _pooling_task(self, name: str) -> Task:
-        spec = self.engine.spec
-        tasks = {
-            "embed": Task.EMBED,
-            "classify": Task.CLASSIFY,
-            "score": Task.CLASSIFY,
-            "reward": Task.REWARD,
-            "token_embed": Task.ENCODE,
-            "encode": Task.ENCODE,
-        }
-        if name not in tasks:
-            raise InvalidOption(
-                f"pooling_task is {name!r}; allowed: {', '.join(tasks)}", param="pooling_task"
-            )
-        if name == "score" and len(spec.labels) != 1:
-            raise UnsupportedTask(
-                "a single prompt has a score only where the model has one label; this one has "
-                f"{len(spec.labels)}: use LLM.score(...)",
-                param="pooling_task",
-            )
-        return tasks[name]
 
     def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[_Answer]:
         if call.lora_request is not None:
@@ -272,10 +273,10 @@ class LLM:
                 "lora_request is not supported: merge the adapter into the model first",
                 param="lora_request",
             )
-        self.engine.require(task)
+        require(task, self.engine.spec)
         check_items(items)
         params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
-        if len(items) > WINDOW and len({*params}) == 1:
+        if len(next(windows(items), [])) < len(items) and len({*params}) == 1:
             # One text that is too long must not cost the work of the windows before it.
             self.engine.check(task, items, params[0])
         answers: list[_Answer] = []
@@ -292,6 +293,10 @@ class LLM:
         base = shared_params(
             call.truncate_prompt_tokens, call.tokenization_kwargs, self._model.max_length
         )
+        if task is Task.EMBED_TOKENS:
+            base = replace(base, side=PLAIN)
+        if task is Task.SCORE and self.engine.spec.kind is Kind.MULTI_VECTOR:
+            base = replace(base, prompt=None)  # its markers belong to the model, as its weights do
         made: dict[PoolingParams, Params] = {}  # one object often stands for all prompts
         for index, params in enumerate(given):
             if params not in made:
@@ -304,12 +309,14 @@ class LLM:
         """Yield answers window by window; the next window is tokenised while one runs."""
         pending: deque[tuple[list[Prepared], Work]] = deque()
         try:
-            for start in range(0, len(items), WINDOW):
-                window = slice(start, start + WINDOW)
-                parts = self._prepare(task, items[window], params[window], start)
+            start = 0
+            for window in windows(items):
+                stop = start + len(window)
+                parts = self._prepare(task, window, params[start:stop], start)
+                start = stop
                 # Requests that differ in parameters still share micro-batches.
                 sequences = [sequence for part in parts for sequence in part.sequences]
-                merged = replace(parts[0], sequences=sequences, pairs=None)
+                merged = replace(parts[0], sequences=sequences, pairs=None, windows=None)
                 pending.append((parts, self.engine.submit(merged)))
                 if len(pending) > _WINDOWS_IN_FLIGHT:
                     yield self._answers(*pending.popleft())
@@ -337,7 +344,8 @@ class LLM:
         for part in parts:
             result = self.engine.finish(part, list(itertools.islice(rows, len(part.sequences))))
             ids = _token_ids(part, self.engine.spec.pad_token_id)
-            answers += [_Answer(*pair) for pair in zip(ids, _values(result), strict=True)]
+            cut = part.truncated.tolist()
+            answers += [_Answer(*one) for one in zip(ids, cut, _values(result), strict=True)]
         return answers
 
 
@@ -352,11 +360,16 @@ def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:
 
 
 def _token_ids(part: Prepared, pad_token_id: int) -> list[list[int]]:
-    ids: list[list[int]] = [sequence.ids.tolist() for sequence in part.sequences]
+    # Of a chunked text, the ids of its windows one after the other.
+    ids: list[list[int]] = [np.concatenate([s.ids for s in item]).tolist() for item in part.items]
     if part.pairs is None:
         return ids
     return [[*ids[left], pad_token_id, *ids[right]] for left, right in part.pairs.tolist()]
 
 
 def _values(result: Result) -> list[Any]:
+    if isinstance(result, HybridVectors):
+        raise TypeError("no method of LLM answers with several kinds of vectors")
+    if isinstance(result, SparseVectors):
+        return list(result.to_dense())
     return list(result.probs if isinstance(result, Classification) else result)

@@ -76,6 +76,7 @@ class PoolingRequestOutput(Generic[T]):
     prompt_token_ids: list[int]  # as the model saw them: after truncation, special tokens included
     finished: bool = True
     num_cached_tokens: int = 0
+    truncated: bool = False  # whether tokens of the prompt (of the pair) were cut off
 
 
 class EmbeddingRequestOutput(PoolingRequestOutput[EmbeddingOutput]):

@@ -19,21 +19,27 @@ from poolc.spec import Similarity, Task
 # Which field of Params the switches of each task set, and which spellings it has.
 _SWITCHES: Mapping[Task, tuple[str, tuple[str, ...]]] = {
     Task.EMBED: ("normalize", ("use_activation", "normalize")),
+    Task.EMBED_TOKENS: ("normalize", ("use_activation", "normalize")),
+    Task.EMBED_SPARSE: ("normalize", ()),
     Task.CLASSIFY: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.SCORE: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.REWARD: ("use_activation", ("use_activation", "activation", "softmax")),
     Task.ENCODE: ("normalize", ()),
+    Task.CLASSIFY_TOKENS: ("use_activation", ("use_activation", "activation", "softmax")),
 }
 # Names that PoolingParams.task may have in a call of each task.
 _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
     Task.EMBED: ("embed",),
+    Task.EMBED_TOKENS: ("token_embed", "encode"),
+    Task.EMBED_SPARSE: ("embed",),
     Task.CLASSIFY: ("classify", "score"),
     Task.SCORE: ("score", "classify", "embed"),
-    Task.REWARD: ("reward", "encode"),
+    Task.REWARD: ("reward", "encode", "token_classify", "classify"),
+    Task.CLASSIFY_TOKENS: ("token_classify",),
     Task.ENCODE: ("encode", "token_embed"),
 }
 _SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
-_NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens")
+_NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens", "step_tag_id")
 _TOKENIZATION = (
     "truncate_prompt_tokens",
     "truncation",
@@ -59,6 +65,8 @@ class PoolingParams:
     softmax: bool | None
     truncate_prompt_tokens: int | None  # -1: to the model's maximum
     task: str | None
+    step_tag_id: int | None  # rewards only at tokens with this id
+    returned_token_ids: tuple[int, ...] | None  # columns of a reward, by token id
 
     def __init__(
         self,
@@ -70,6 +78,8 @@ class PoolingParams:
         softmax: bool | None = None,
         truncate_prompt_tokens: int | None = None,
         task: str | None = None,
+        step_tag_id: int | None = None,
+        returned_token_ids: Sequence[int] | None = None,
         **unknown: object,
     ) -> None:
         """Take the fields by name. Raises InvalidOption for another name or a wrong type."""
@@ -84,6 +94,8 @@ class PoolingParams:
             softmax,
             truncate_prompt_tokens,
             task,
+            step_tag_id,
+            returned_token_ids,
         )
         for name, value in zip(names, values, strict=True):
             object.__setattr__(self, name, _checked(name, value))
@@ -142,11 +154,20 @@ def request_params(
         )
     if given.truncate_prompt_tokens is not None and not base.truncate:
         base = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
+    if not base.truncate:  # a side of nothing: transformers takes it too
+        base = replace(base, truncation_side=None)
     field, value = _switch(task, given, index)
     last_step: dict[str, Any] = {field: value}
     # vLLM compares vectors by their cosine, whatever the model's files say.
     similarity = Similarity.COSINE if task is Task.SCORE else None
-    return replace(base, dimensions=given.dimensions, similarity=similarity, **last_step)
+    return replace(
+        base,
+        dimensions=given.dimensions,
+        similarity=similarity,
+        step_tag_id=given.step_tag_id,
+        returned_token_ids=given.returned_token_ids,
+        **last_step,
+    )
 
 
 def shared_params(
@@ -169,7 +190,7 @@ def shared_params(
     for name in kwargs:
         if name not in _TOKENIZATION:
             raise unknown_option("tokenization_kwargs", name, _TOKENIZATION)
-    _allow(kwargs, "truncation_side", (None, "right"))
+    _allow(kwargs, "truncation_side", (None, "left", "right"))
     _allow(kwargs, "padding", (None, False, "do_not_pad"))
     _allow(kwargs, "add_special_tokens", (None, True, False))
     _allow(kwargs, "truncation", (None, False, "do_not_truncate", True, "longest_first"))
@@ -177,6 +198,7 @@ def shared_params(
         prompt="",
         max_length=whole_number("max_length", kwargs.get("max_length", max_length)),
         truncate=kwargs.get("truncation") in (True, "longest_first"),
+        truncation_side=kwargs.get("truncation_side"),
         add_special_tokens=kwargs.get("add_special_tokens") is not False,
     )
     if truncate_prompt_tokens is None:
@@ -204,6 +226,12 @@ def _checked(name: str, value: object) -> object:
     """Return a field of PoolingParams as its type says. Raises InvalidOption for another type."""
     if name in _NUMBER_NAMES:
         return whole_number(name, value)
+    if name == "returned_token_ids" and value is not None:
+        if not isinstance(value, list | tuple):
+            raise InvalidOption(
+                f"PoolingParams: {name} is {value!r}; allowed: a list of token ids", param=name
+            )
+        return tuple(whole_number(name, item) for item in value)
     if name in _SWITCH_NAMES and not isinstance(value, bool | None):
         raise InvalidOption(
             f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name

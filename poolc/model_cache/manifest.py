@@ -32,6 +32,13 @@ TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 KNOWN_CRITICAL: frozenset[str] = frozenset()
 
 
+# Fields of a spec that hold where a request does not say.
+_REQUEST_DEFAULTS = (
+    *("use_activation", "default_dimensions", "matryoshka", "default_prompt_name"),
+    *("chunk", "max_embed_length", "instruction"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaVersion:
     major: int
@@ -147,7 +154,10 @@ def space_id(spec: ModelSpec, weights: Mapping[str, str]) -> str:
     precision and tool versions stay out: a CPU artifact can answer over a GPU job's vectors.
     """
     heads = to_plain(replace(spec, origins={}, tasks=()))
+    for other in (heads["router"] or {}).get("others", {}).values():
+        for name in ("origins", "tasks"):
+            other.pop(name)
     # Request-time defaults choose among vectors of one space; they do not make another.
-    for name in ("use_activation", "default_dimensions", "matryoshka", "default_prompt_name"):
+    for name in _REQUEST_DEFAULTS:
         heads.pop(name)
     return hashlib.sha256(canonical_json({"spec": heads, "files": dict(weights)})).hexdigest()

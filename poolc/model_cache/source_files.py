@@ -35,6 +35,8 @@ _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "vocab.
 _ONNX_FILES = ("onnx/model.onnx", "model.onnx")
 # Weights beside a graph of more than 2 GB.
 _ONNX_DATA = re.compile(r"^model\.(onnx[._])?data([._-].+)?$")
+# BGE-M3's heads lie beside the weights as pickles, whatever the format of the weights.
+HEAD_PICKLES = ("colbert_linear.pt", "sparse_linear.pt")
 
 
 def local_folder(model: str) -> Path | None:
@@ -158,5 +160,5 @@ def _matters(name: str, has_safetensors: bool) -> bool:
         return False
     suffix = Path(name).suffix.lower()
     if suffix in _PICKLE_SUFFIXES:
-        return not has_safetensors
+        return name in HEAD_PICKLES or not has_safetensors
     return suffix not in _SKIPPED_SUFFIXES

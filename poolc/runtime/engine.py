@@ -18,15 +18,17 @@ import numpy.typing as npt
 
 from poolc.errors import ArtifactIncompatible, InvalidText, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
-from poolc.model_cache.manifest import TOKENIZER_FILE
 from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
+from poolc.runtime.chunking import Chunker, chunks
 from poolc.runtime.cores import allowed_cores, shared_executor
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
-from poolc.runtime.tokenize import How, Limits, TextTokenizer
+from poolc.runtime.routes import choose_route, load_routes
+from poolc.runtime.sides import SideTokenizer
+from poolc.runtime.tokenize import How
 from poolc.runtime.work import Work
 from poolc.spec import (
     ATTENTION_MASK,
@@ -34,16 +36,22 @@ from poolc.spec import (
     INPUT_IDS,
     MAIN_SET,
     POOLING_MASK,
+    SPARSE_EMBEDDING,
     TOKEN_OUTPUTS,
     TOKEN_TYPE_IDS,
+    TOKEN_VECTORS,
     TOKENS_SET,
     Kind,
     MatryoshkaSpec,
     Target,
     Task,
+    route_set,
+    set_route,
 )
 
 _DEFAULT_BUDGET_TOKENS = 256
+# Tasks whose items are single texts; all but the first are answered by heads of hybrid models too.
+_EMBEDS = (Task.EMBED, Task.EMBED_SPARSE, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
 
 
 class Engine(Calls):
@@ -61,10 +69,14 @@ class Engine(Calls):
         self.streams = allowed_cores()
         self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
         self._backend = open_backend(artifact)
-        limits = Limits(
-            spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs, spec.truncation_side
-        )
-        self._tokenizer = TextTokenizer(artifact.file(TOKENIZER_FILE), limits)
+        self._routes = load_routes(artifact)
+        self._tokenizer = self._routes[""].tokenizer
+        self._chunkers = {
+            name: Chunker(route.tokenizer, route.spec.max_embed_length)
+            for name, route in self._routes.items()
+        }
+        sides = spec.multi_vector
+        self._sides = None if sides is None else SideTokenizer(spec, sides, self._tokenizer)
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -78,10 +90,18 @@ class Engine(Calls):
 
     def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
         """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
+        if self._sides is not None and self._sides.applies(task):
+            self._validate(task, items, params, range(len(items)))
+            self._sides.check(task, items, params)
+            return
         asked, _, how = self._asked(task, items, params, 0)
-        self._tokenizer.check(asked)
-        if not params.truncate:
-            self._tokenizer.check_lengths(asked, **how)
+        route = choose_route(self.spec, task, params)
+        tokenizer = self._routes[route].tokenizer
+        tokenizer.check(asked)
+        if chunks(self.spec, task, params):
+            self._chunkers[route].check_lengths(asked, **how)
+        elif not params.truncate:
+            tokenizer.check_lengths(asked, **how)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
@@ -91,9 +111,22 @@ class Engine(Calls):
         Raises UnsupportedTask, InvalidText, TextTooLong, InvalidDimensions or InvalidOption, with
         the index of the item counted from ``first_index``.
         """
+        if self._sides is not None and self._sides.applies(task):
+            self._validate(task, items, params, range(first_index, first_index + len(items)))
+            sequences, pairs = self._sides.encode(task, items, params, first_index)
+            return Prepared(task, params, sequences, self._output_set(task), pairs)
         asked, pairs, how = self._asked(task, items, params, first_index)
-        sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        return Prepared(task, params, sequences, self._output_set(task), pairs)
+        route = choose_route(self.spec, task, params)
+        tokenizer, output_set = self._routes[route].tokenizer, self._output_set(task)
+        if chunks(self.spec, task, params):
+            found = self._chunkers[route].encode(asked, **how)
+            output_set = route_set(output_set, route)
+            return Prepared(task, params, found.sequences, output_set, pairs, found.edges)
+        sequences = tokenizer.encode(asked, truncate=bool(params.truncate), **how)
+        spelling = tokenizer.spelling if how.get("sources") else None
+        return Prepared(
+            task, params, sequences, route_set(output_set, route), pairs, spelling=spelling
+        )
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -104,22 +137,24 @@ class Engine(Calls):
 
         Thread-safe; the GIL is released while the model runs. Raises BackendError.
         """
-        fetched = self._backend.run(output_set, self._feeds(sequences))
+        fetched = self._backend.run(output_set, self._feeds(sequences, set_route(output_set)))
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
             for name in TOKEN_OUTPUTS & row.keys():
                 row[name] = row[name][: len(sequence)]
-            rows.append(row)
+            if TOKEN_VECTORS in row and sequence.counted is not None:
+                row[TOKEN_VECTORS] = row[TOKEN_VECTORS][sequence.counted]
+            rows.append(heads.compact(row) if SPARSE_EMBEDDING in row else row)
         return rows
 
     def finish(self, prepared: Prepared, rows: Sequence[Row]) -> heads.Result:
         """Turn rows, in the order of ``prepared.sequences``, into the task's result.
 
-        embed: [n, dim]; classify: Classification; score: [n]; reward: [n] or Ragged; encode:
-        Ragged.
+        embed: [n, dim]; classify: Classification; score: [n]; reward: [n] or Ragged; encode and
+        embed_tokens: Ragged; embed_sparse: SparseVectors; embed_hybrid: HybridVectors.
         """
-        return heads.finish(self.spec, prepared, rows)
+        return heads.finish(self.spec, prepared, rows, self._tokenizer.token)
 
     def submit(self, prepared: Prepared) -> Work:
         """Queue a request's micro-batches on the executor."""
@@ -140,41 +175,53 @@ class Engine(Calls):
         """Release the model's memory; the engine cannot be used afterwards."""
         self._backend.close()
 
+    def _validate(
+        self, task: Task, items: Sequence[Item], params: Params, indices: Sequence[int]
+    ) -> None:
+        self.require(task)
+        heads.check_params(self.spec, task, params)
+        chunks(self.spec, task, params)  # refuses policies that contradict each other
+        _check_shape(task, items, indices)
+
     def _asked(
         self, task: Task, items: Sequence[Item], params: Params, first_index: int
     ) -> tuple[Sequence[Item], npt.NDArray[np.int64] | None, How]:
         """Return what to tokenise, which of it a score compares, and how to tokenise it."""
-        self.require(task)
-        heads.check_params(self.spec, task, params)
         indices: Sequence[int] = range(first_index, first_index + len(items))
-        _check_shape(task, items, indices)
+        self._validate(task, items, params, indices)
         pairs = None
         if task is Task.SCORE and self.spec.kind is not Kind.CLASSIFIER:
             items, pairs = _deduplicated(items)
             # Errors name the first pair that a distinct text occurs in.
             _, first = np.unique(pairs, return_index=True)
             indices = [first_index + int(flat) // 2 for flat in first]
-        embeds = self.spec.embedding_size is not None and task in (Task.EMBED, Task.SCORE)
+        embeds = self.spec.embedding_size is not None and task in (*_EMBEDS, Task.SCORE)
         how: How = {
             "prefix": resolve_prompt(self.spec, params) if embeds else "",
             "max_length": params.max_length,
             "add_special_tokens": params.add_special_tokens is not False,
+            "truncation_side": params.truncation_side,
+            "count_prefix": self.spec.include_prompt,
             "indices": indices,
+            "sources": params.aggregation not in (None, "none"),
         }
         return items, pairs, how
 
     def _output_set(self, task: Task) -> str:
-        if task is Task.EMBED_HYBRID:
+        if self.spec.kind is Kind.HYBRID and task in _EMBEDS[1:]:
             return HYBRID_SET
         headless = self.spec.kind is Kind.REWARD and not self.spec.labels
         return TOKENS_SET if task is Task.ENCODE or headless else MAIN_SET
 
-    def _feeds(self, sequences: Sequence[TokenSequence]) -> dict[str, npt.NDArray[np.int64]]:
+    def _feeds(
+        self, sequences: Sequence[TokenSequence], route: str
+    ) -> dict[str, npt.NDArray[np.int64]]:
+        spec = self._routes[route].spec
         shape = (len(sequences), max(len(sequence) for sequence in sequences))
-        feeds = {name: np.zeros(shape, np.int64) for name in self.spec.inputs}
-        if self.spec.pad_token_id:
+        feeds = {name: np.zeros(shape, np.int64) for name in spec.inputs}
+        if spec.pad_token_id:
             # Some families derive positions from "is this the padding id", not from the mask.
-            feeds[INPUT_IDS].fill(self.spec.pad_token_id)
+            feeds[INPUT_IDS].fill(spec.pad_token_id)
         for i, sequence in enumerate(sequences):
             length = len(sequence)
             feeds[INPUT_IDS][i, :length] = sequence.ids
@@ -203,13 +250,13 @@ def open_backend(artifact: Artifact) -> Backend:
 def _check_shape(task: Task, items: Sequence[Item], indices: Sequence[int]) -> None:
     if not len(items):
         raise InvalidText("the list of texts is empty: pass at least one")
-    if task not in (Task.SCORE, Task.EMBED):
+    if task not in (Task.SCORE, *_EMBEDS):
         return
     for item, index in zip(items, indices, strict=True):
         if task is Task.SCORE and not _is_pair(item):
             raise InvalidText(f"item {index}: a score compares a pair of strings", index=index)
-        if task is Task.EMBED and isinstance(item, tuple):
-            raise InvalidText(f"item {index}: embed takes single texts, not pairs", index=index)
+        if task in _EMBEDS and isinstance(item, tuple):
+            raise InvalidText(f"item {index}: {task} takes single texts, not pairs", index=index)
 
 
 def _is_pair(item: object) -> bool:

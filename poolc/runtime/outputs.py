@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poolc.errors import InvalidOption
-from poolc.spec import Similarity
+from poolc.spec import Activation, Similarity
 
 Float32 = npt.NDArray[np.float32]
 OutputDtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -63,6 +63,43 @@ class Classification:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A labelled stretch of a text, as transformers' token-classification pipeline gives it.
+
+    ``word`` is how the tokenizer spells it; ``text[start:end]`` is what the caller wrote.
+    """
+
+    entity_group: str
+    score: float
+    word: str
+    start: int  # characters
+    end: int
+
+
+def activate(logits: Float32, kind: Activation) -> Float32:
+    """Apply an activation to [..., labels]; softmax is over the last axis.
+
+    Raises InvalidOption for one that only graphs have.
+    """
+    if kind is Activation.IDENTITY:
+        return logits
+    if kind is Activation.SOFTMAX:
+        grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(grown / grown.sum(axis=-1, keepdims=True), np.float32)
+    if kind is Activation.SIGMOID:  # of either sign without overflow
+        halved = np.exp(-np.abs(logits))
+        return np.asarray(np.where(logits >= 0, 1, halved) / (1 + halved), np.float32)
+    if kind is Activation.TANH:
+        return np.asarray(np.tanh(logits), np.float32)
+    if kind is Activation.RELU:
+        return np.maximum(logits, np.float32(0))
+    raise InvalidOption(
+        f"activation is {kind}; logits of tokens have: identity, sigmoid, softmax, tanh, relu",
+        param="activation",
+    )
 
 
 def l2_normalize(rows: Float32) -> Float32:

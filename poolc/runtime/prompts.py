@@ -11,17 +11,23 @@ from poolc.spec import ModelSpec
 QUERY_PROMPT = "query"
 DOCUMENT_PROMPT = "document"
 _ALWAYS = (QUERY_PROMPT, DOCUMENT_PROMPT)
+PLAIN = "plain"  # a side for neither: no prompt, every token
+SIDES = (*_ALWAYS, PLAIN)
 
 
 def resolve_prompt(spec: ModelSpec, params: Params) -> str:
-    """Return the prefix: the request's own, the one it names, or the model's default ("" if none).
+    """Return the prefix: the request's own, the one it names, its side's, or the model's default.
+
+    "" where there is none.
 
     Raises InvalidOption for a name that the model does not have, and a prompt that is not text.
     """
     if params.prompt is not None:
         return _checked(params.prompt)
-    name = params.prompt_name if params.prompt_name is not None else spec.default_prompt_name
+    name = params.prompt_name
     if name is None:
+        name = params.side if params.side is not None else spec.default_prompt_name
+    if name is None or (params.prompt_name is None and name == PLAIN):
         return ""
     if not isinstance(name, str):
         raise InvalidOption(

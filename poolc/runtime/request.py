@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,12 +42,13 @@ class Params:
     chunk: bool | None = None  # embed long texts in windows and average them
     max_query_length: int | None = None  # tokens of the left text of a pair; more are cut off
     max_document_length: int | None = None  # tokens of the right text of a pair
-    side: str | None = None  # query | document, for models that tell them apart
+    side: str | None = None  # query | document | plain, for models that tell them apart
+    top_k: int | None = None  # weights of a sparse vector that are kept, the largest
     instruction: str | None = None  # what a reranker's template is given
     template: str | None = None  # Jinja source used instead of the model's own
     aggregation: str | None = None  # of token labels: none | simple | first | average | max
     step_tag_id: int | None = None  # token whose positions are rewarded
-    returned_token_ids: tuple[int, ...] | None = None  # columns of token logits that are returned
+    returned_token_ids: Sequence[int] | None = None  # columns of token logits that are returned
 
     def truncated_to(self, num_tokens: object, max_length: int) -> Params:
         """Return these with truncation as vLLM's ``truncate_prompt_tokens`` asks for it.
@@ -66,6 +69,27 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TokenSource:
+    """The text behind a sequence's tokens, for results that point into it."""
+
+    text: str  # as the caller wrote it
+    offsets: npt.NDArray[np.int64]  # [len, 2], characters of ``text``
+    special: npt.NDArray[np.bool_]  # [len], which tokens the tokenizer added
+
+
+class Spelling(Protocol):
+    """How a tokenizer writes tokens."""
+
+    marks_subwords: bool  # whether a piece shows that it continues a word (WordPiece's ##)
+
+    def piece(self, token: int) -> str:
+        """Return the token as the vocabulary spells it."""
+
+    def join(self, pieces: Sequence[str]) -> str:
+        """Return the text that pieces make."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
     """One sequence as the graph sees it; ``len`` is its number of tokens."""
 
@@ -76,20 +100,46 @@ class TokenSequence:
     # [len], which tokens pooling counts and which rows of a token-level result are returned; None:
     # all of them. Padding never is.
     counted: npt.NDArray[np.bool_] | None = None
+    source: TokenSource | None = None  # where a request asks for spans
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def num_counted(self) -> int:
+        """Tokens that pooling counts."""
+        return len(self) if self.counted is None else int(self.counted.sum())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A validated, tokenised request. ``pairs`` [n, 2]: which ``sequences`` a score compares."""
+    """A validated, tokenised request.
+
+    An item is one of ``sequences``, or with ``windows`` [items + 1] those from ``windows[i]`` to
+    ``windows[i + 1]``. ``pairs`` [n, 2]: which items a score compares.
+    """
 
     task: Task
     params: Params
     sequences: list[TokenSequence]
     output_set: str
     pairs: npt.NDArray[np.int64] | None = field(default=None)
+    windows: npt.NDArray[np.int64] | None = field(default=None)
+    spelling: Spelling | None = None  # where a request asks for spans
+
+    @property
+    def items(self) -> list[list[TokenSequence]]:
+        """The sequences of each item."""
+        if self.windows is None:
+            return [[sequence] for sequence in self.sequences]
+        edges = self.windows.tolist()
+        return [self.sequences[a:b] for a, b in pairwise(edges)]
+
+    @property
+    def truncated(self) -> npt.NDArray[np.bool_]:
+        """Whether tokens of a result's text (of either text, for a pair) were cut off: [n]."""
+        cut = np.array([any(s.truncated for s in item) for item in self.items], np.bool_)
+        return cut if self.pairs is None else np.asarray(cut[self.pairs].any(axis=1))
 
     @property
     def lengths(self) -> list[int]:

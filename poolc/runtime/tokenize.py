@@ -7,7 +7,7 @@ nothing about tasks or graphs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -17,8 +17,11 @@ from tokenizers import Encoding, Tokenizer
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
 from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, most_chars
+from poolc.runtime.frames import Frame
 from poolc.runtime.items import check_item, check_items, is_text
-from poolc.runtime.request import Item, TokenSequence
+from poolc.runtime.pieces import Tokens
+from poolc.runtime.request import Item, TokenSequence, TokenSource
+from poolc.runtime.spelling import TokenSpelling
 
 # Items and characters that are in the library's hands at once: its results are many times the size
 # of ours. Enough of them for all its threads.
@@ -36,6 +39,7 @@ class Limits:
     vocab_size: int
     has_type_ids: bool
     truncation_side: str = "right"  # which end is cut off
+    chars_per_token: int | None = None  # a text is read to so many times its limit of tokens
 
 
 class How(TypedDict, total=False):
@@ -45,6 +49,18 @@ class How(TypedDict, total=False):
     max_length: int | None  # tokens; lowers the model's maximum
     add_special_tokens: bool
     indices: Sequence[int]  # what errors call the items, instead of their position
+    truncation_side: str | None  # instead of the model's
+    count_prefix: bool  # False: pooling does not count the tokens of ``prefix``
+    sources: bool  # whether sequences keep their text and where in it each token is
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """How many tokens a sequence may have, and what happens to more."""
+
+    limit: int
+    truncate: bool
+    keep_end: bool
 
 
 class TextTokenizer:
@@ -53,6 +69,9 @@ class TextTokenizer:
     def __init__(self, path: Path, limits: Limits) -> None:
         self.limits = limits
         self._tokenizer = _load(path)
+        self.spelling = TokenSpelling(self._tokenizer)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_ids = frozenset(i for i, token in added.items() if token.special)
 
     def encode(
         self, items: Sequence[Item], *, truncate: bool = False, **how: Unpack[How]
@@ -63,15 +82,21 @@ class TextTokenizer:
         ``max_length`` that the model does not have. A text far beyond the limit is not read to its
         end (``excerpts.py``), and one of a million characters may be refused though truncated.
         """
-        limit = self._limit(how.get("max_length"))
+        side = how.get("truncation_side") or self.limits.truncation_side
+        cut = _Cut(self.limit(how.get("max_length")), truncate, side == "left")
         indices = how.get("indices", range(len(items)))
         for item, index in zip(items, indices, strict=True):
             check_item(item, index, self.limits.vocab_size)
         sequences: list[TokenSequence] = []
-        for chunk in _chunks(items):
-            how["indices"] = indices[chunk]
-            sequences += self._encode_chunk(items[chunk], limit, truncate, how)
+        for run in runs(items):
+            how["indices"] = indices[run]
+            sequences += self._encode_run(items[run], cut, how)
         return sequences
+
+    def token(self, token_id: int) -> str:
+        """Return what the vocabulary calls a token; "" for an id that it has no token for."""
+        name: str | None = self._tokenizer.id_to_token(token_id)
+        return name or ""
 
     def check(self, items: Sequence[Any]) -> None:
         """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
@@ -83,20 +108,55 @@ class TextTokenizer:
         What it takes for short enough is so for every known tokenizer; where one makes more of a
         text, ``encode`` will say so.
         """
-        limit, indices = self._limit(how.get("max_length")), how.get("indices", range(len(items)))
+        indices = how.get("indices", range(len(items)))
+        suspects = self.suspects(items, self.limit(how.get("max_length")), how)
+        for start in range(0, len(suspects), _CHUNK_ITEMS):
+            chosen = suspects[start : start + _CHUNK_ITEMS]
+            how["indices"] = [indices[i] for i in chosen]
+            self.encode([items[i] for i in chosen], **how)
+
+    def suspects(self, items: Sequence[Any], limit: int, how: How) -> list[int]:
+        """Return the positions of items that could have more than ``limit`` tokens."""
         special = how.get("add_special_tokens", True)
         room = {
             is_pair: limit - (self._tokenizer.num_special_tokens_to_add(is_pair) if special else 0)
             for is_pair in (False, True)
         }
         prefix = how.get("prefix", "")
-        suspects = [
-            i for i, item in enumerate(items) if self._may_exceed(_prefixed(item, prefix), room)
-        ]
-        for start in range(0, len(suspects), _CHUNK_ITEMS):
-            chosen = suspects[start : start + _CHUNK_ITEMS]
-            how["indices"] = [indices[i] for i in chosen]
-            self.encode([items[i] for i in chosen], **how)
+        return [i for i, item in enumerate(items) if self._may_exceed(prefixed(item, prefix), room)]
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return ids and places in the text, without special tokens."""
+        found = []
+        for encoding in self._batch(texts, special=False):
+            places = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            found.append(Tokens(np.array(encoding.ids, np.int64), places[:, 0], places[:, 1]))
+        return found
+
+    def frame(self) -> Frame:
+        """Return the special tokens that a whole text gets."""
+        encoding = self._tokenizer.encode("a", add_special_tokens=True)
+        ids, types = np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64)
+        text = [i for i, side in enumerate(encoding.sequence_ids) if side is not None]
+        first, last = (text[0], text[-1] + 1) if text else (len(ids), len(ids))
+        segment = int(types[first]) if text else 0
+        return Frame(ids[:first], ids[last:], types[:first], types[last:], segment)
+
+    def without_prompt(self, sequence: TokenSequence, limit: int, how: How) -> TokenSequence:
+        """Return a text's sequence with its prompt not counted, as Sentence Transformers does it.
+
+        That is by the prompt's own length, whatever the text's first token made of its last one,
+        and wherever truncation cut. Raises InvalidText where nothing is left to count.
+        """
+        prompt = how.get("prefix", "")
+        if not prompt or how.get("count_prefix", True):
+            return sequence
+        (ids,) = self._batch([prompt], special=how.get("add_special_tokens", True))
+        length = min(len(ids), limit)
+        # Only one token behind it is taken off, if it is special.
+        special = length and ids.ids[-1] in self._special_ids
+        counted = np.arange(len(sequence)) >= length - bool(special)
+        return replace(sequence, counted=counted)
 
     def _may_exceed(self, item: Any, room: dict[bool, int]) -> bool:
         """A text has no more tokens than bytes, once normalised, and one for a space before it."""
@@ -115,7 +175,8 @@ class TextTokenizer:
         normalizer = self._tokenizer.normalizer
         return len((text if normalizer is None else normalizer.normalize_str(text)).encode())
 
-    def _limit(self, max_length: int | None) -> int:
+    def limit(self, max_length: int | None) -> int:
+        """Return how many tokens a sequence may have. Raises InvalidOption."""
         if max_length is None:
             return self.limits.max_length
         whole = isinstance(max_length, int) and not isinstance(max_length, bool)
@@ -126,57 +187,77 @@ class TextTokenizer:
             )
         return max_length
 
-    def _encode_chunk(
-        self, items: Sequence[Any], limit: int, truncate: bool, how: How
-    ) -> list[TokenSequence]:
+    def _encode_run(self, items: Sequence[Any], cut: _Cut, how: How) -> list[TokenSequence]:
         indices, prefix = how["indices"], how.get("prefix", "")
         for item, index in zip(items, indices, strict=True):
-            if not (truncate or is_text(item)) and len(item) > limit:
-                raise _too_long(f"{len(item)}", limit, index)
+            if not (cut.truncate or is_text(item)) and len(item) > cut.limit:
+                raise too_long(f"{len(item)}", cut.limit, index)
         texts = self._readable(
-            [_prefixed(item, prefix) for item in items if is_text(item)],
+            [prefixed(item, prefix) for item in items if is_text(item)],
             [index for item, index in zip(items, indices, strict=True) if is_text(item)],
-            limit,
-            truncate,
+            cut,
         )
         special = how.get("add_special_tokens", True)
-        if special and truncate:
-            _check_room(self._tokenizer, texts, limit)
-        encodings = iter(self._batch(texts, special=special))
+        if special and cut.truncate:
+            _check_room(self._tokenizer, texts, cut.limit)
+        encodings = iter(zip(self._batch(texts, special=special), texts, strict=True))
         sequences = []
         for item, index in zip(items, indices, strict=True):
             if is_text(item):
-                sequence = self._from_encoding(next(encodings), limit if truncate else None)
+                encoding, read = next(encodings)
+                sequence = self._from_encoding(encoding, cut)
+                sequence = self.without_prompt(sequence, cut.limit, how)
+                if how.get("sources"):
+                    source = _source(encoding, cut, (item, read), index)
+                    sequence = replace(sequence, source=source)
+            elif how.get("sources"):
+                raise InvalidText(
+                    f"item {index} is token ids; spans are found in texts: pass the text, or "
+                    "aggregation='none'",
+                    index=index,
+                )
             else:
-                sequence = self._from_ids(item, limit)
-            if len(sequence) > limit:
-                raise _too_long(f"{len(sequence)}", limit, index)
-            if not len(sequence):
-                raise InvalidText(f"item {index} has no tokens", index=index)
-            sequences.append(sequence)
+                sequence = self._from_ids(item, cut)
+            if len(sequence) > cut.limit:
+                raise too_long(f"{len(sequence)}", cut.limit, index)
+            sequences.append(checked(sequence, index))
         return sequences
 
-    def _readable(
-        self, texts: list[Text], indices: list[int], limit: int, truncate: bool
-    ) -> list[Text]:
+    def _readable(self, texts: list[Text], indices: list[int], cut: _Cut) -> list[Text]:
         """Return texts that can be tokenised whole, to the same result after truncation.
 
         Raises TextTooLong for one that is far too long, where it is not to be truncated.
         """
-        for place, found in self._excerpts(texts, limit, indices).items():
-            if not truncate:
+        if self.limits.chars_per_token is not None:
+            texts = self._first_chars(texts, indices, cut)
+        for place, found in self._excerpts(texts, cut, indices).items():
+            if not cut.truncate:
                 least = max(num_tokens for _, num_tokens in found.values()) - SLACK_TOKENS
-                raise _too_long(f"at least {least}", limit, indices[place])
-            texts[place] = self._cut(texts[place], found, limit, indices[place])
+                raise too_long(f"at least {least}", cut.limit, indices[place])
+            texts[place] = self._cut(texts[place], found, cut.limit, indices[place])
         return texts
 
+    def _first_chars(self, texts: list[Text], indices: list[int], cut: _Cut) -> list[Text]:
+        """Cut texts to the characters that the model's own library reads, or refuse longer ones."""
+        most = cut.limit * (self.limits.chars_per_token or 1)
+        if not cut.truncate:
+            for text, index in zip(texts, indices, strict=True):
+                longest = max(map(len, _parts(text)))
+                if longest > most:
+                    raise _too_many_characters(longest, cut.limit, index, most)
+        return [
+            text[:most] if isinstance(text, str) else (text[0][:most], text[1][:most])
+            for text in texts
+        ]
+
     def _excerpts(
-        self, texts: Sequence[Text], limit: int, indices: Sequence[int]
+        self, texts: Sequence[Text], cut: _Cut, indices: Sequence[int]
     ) -> dict[int, dict[int, tuple[str, int]]]:
-        """Return, by position and side, excerpts of the texts that are far beyond ``limit``.
+        """Return, by position and side, excerpts of the texts that are far beyond the limit.
 
         Raises TextTooLong for a text that is too long to be read, and of which no excerpt will do.
         """
+        limit = cut.limit
         places = [
             (i, side)
             for i, text in enumerate(texts)
@@ -184,10 +265,9 @@ class TextTokenizer:
             if is_long(part, limit)
         ]
         long = [_parts(texts[i])[side] for i, side in places]
-        keep_end = self.limits.truncation_side == "left"
         found: dict[int, dict[int, tuple[str, int]]] = {}
         for (i, side), text, excerpt in zip(
-            places, long, excerpts(long, limit, self._count, keep_end=keep_end), strict=True
+            places, long, excerpts(long, limit, self._count, keep_end=cut.keep_end), strict=True
         ):
             if excerpt is not None:
                 found.setdefault(i, {})[side] = excerpt
@@ -215,41 +295,59 @@ class TextTokenizer:
             raise _too_many_characters(longest, limit, index)
         return text
 
-    def _from_encoding(self, encoding: Encoding, limit: int | None) -> TokenSequence:
+    def _from_encoding(self, encoding: Encoding, cut: _Cut) -> TokenSequence:
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64) if self.limits.has_type_ids else None
-        if limit is None or len(ids) <= limit:
+        if not cut.truncate or len(ids) <= cut.limit:
             return TokenSequence(ids, types)
-        kept = self._kept(encoding, limit)
+        kept = _kept(encoding, cut)
         return TokenSequence(ids[kept], None if types is None else types[kept], truncated=True)
 
-    def _kept(self, encoding: Encoding, limit: int) -> npt.NDArray[np.int64]:
-        """Return which tokens truncation keeps, as the library's ``longest_first`` does.
-
-        The library's own builds an object for every piece that it cuts off, and of two texts for
-        every pair of pieces: gigabytes for a long pair.
-        """
-        sides = np.array([-1 if side is None else side for side in encoding.sequence_ids])
-        kept = [np.flatnonzero(sides == -1)]  # the special tokens
-        places = [np.flatnonzero(sides == side) for side in (0, 1)]
-        room = limit - len(kept[0])
-        first, second = map(len, places)
-        shorter = min(first, second, room // 2)
-        shares = (room - shorter, shorter) if first > second else (shorter, room - shorter)
-        for place, share in zip(places, shares, strict=True):
-            left = self.limits.truncation_side == "left"
-            kept.append(place[len(place) - share :] if left else place[:share])
-        return np.sort(np.concatenate(kept))
-
-    def _from_ids(self, item: Any, limit: int) -> TokenSequence:
-        cut = len(item) > limit
-        if cut:
-            item = item[-limit:] if self.limits.truncation_side == "left" else item[:limit]
+    def _from_ids(self, item: Any, cut: _Cut) -> TokenSequence:
+        too_many = len(item) > cut.limit
+        if too_many:
+            item = item[-cut.limit :] if cut.keep_end else item[: cut.limit]
         ids = np.array(item, np.int64)
-        return TokenSequence(ids, np.zeros_like(ids) if self.limits.has_type_ids else None, cut)
+        types = np.zeros_like(ids) if self.limits.has_type_ids else None
+        return TokenSequence(ids, types, too_many)
 
 
-def _chunks(items: Sequence[Any]) -> Iterator[slice]:
+def _source(encoding: Encoding, cut: _Cut, texts: tuple[Text, Text], index: int) -> TokenSource:
+    item, read = texts  # as the caller wrote it, and what was read of it
+    if not isinstance(item, str):
+        raise InvalidText(
+            f"item {index} is a pair; spans are found in single texts: pass one, or "
+            "aggregation='none'",
+            index=index,
+        )
+    too_long = cut.truncate and len(encoding.ids) > cut.limit
+    kept = _kept(encoding, cut) if too_long else np.arange(len(encoding.ids))
+    special = np.array(encoding.special_tokens_mask, np.bool_)[kept]
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)[kept]
+    if cut.keep_end:  # an excerpt is then the end of the text
+        offsets[~special] += len(item) - len(read)
+    return TokenSource(item, offsets, special)
+
+
+def _kept(encoding: Encoding, cut: _Cut) -> npt.NDArray[np.int64]:
+    """Return which tokens truncation keeps, as the library's ``longest_first`` does.
+
+    The library's own builds an object for every piece that it cuts off, and of two texts for
+    every pair of pieces: gigabytes for a long pair.
+    """
+    sides = np.array([-1 if side is None else side for side in encoding.sequence_ids])
+    kept = [np.flatnonzero(sides == -1)]  # the special tokens
+    places = [np.flatnonzero(sides == side) for side in (0, 1)]
+    room = cut.limit - len(kept[0])
+    first, second = map(len, places)
+    shorter = min(first, second, room // 2)
+    shares = (room - shorter, shorter) if first > second else (shorter, room - shorter)
+    for place, share in zip(places, shares, strict=True):
+        kept.append(place[len(place) - share :] if cut.keep_end else place[:share])
+    return np.sort(np.concatenate(kept))
+
+
+def runs(items: Sequence[Any]) -> Iterator[slice]:
     """Cut items into runs of bounded size; a larger one is a run of its own."""
     start = size = 0
     for i, item in enumerate(items):
@@ -266,7 +364,21 @@ def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
 
-def _too_long(tokens: str, limit: int, index: int) -> TextTooLong:
+def checked(sequence: TokenSequence, index: int) -> TokenSequence:
+    """Return ``sequence``. Raises InvalidText for one of which nothing would be pooled."""
+    if not len(sequence):
+        raise InvalidText(f"item {index} has no tokens", index=index)
+    if not sequence.num_counted:
+        raise InvalidText(
+            f"item {index}: the prompt takes all of its {len(sequence)} tokens, and this model's "
+            "pooling does not count a prompt: shorten the prompt or raise max_length",
+            index=index,
+        )
+    return sequence
+
+
+def too_long(tokens: str, limit: int, index: int) -> TextTooLong:
+    """Return the error for an item of more tokens than ``limit``."""
     return TextTooLong(
         f"item {index} has {tokens} tokens; the limit is {limit}: "
         "shorten it, split it, or ask for truncation (truncate=True)",
@@ -274,7 +386,16 @@ def _too_long(tokens: str, limit: int, index: int) -> TextTooLong:
     )
 
 
-def _too_many_characters(count: int, limit: int, index: int) -> TextTooLong:
+def _too_many_characters(
+    count: int, limit: int, index: int, most: int | None = None
+) -> TextTooLong:
+    """``most``: what the model reads, whatever its tokens; None: what can be read at all."""
+    if most is not None:
+        return TextTooLong(
+            f"item {index} has {count} characters; of a text this model reads the first {most} "
+            f"and {limit} tokens: shorten it, split it, or ask for truncation (truncate=True)",
+            index=index,
+        )
     return TextTooLong(
         f"item {index} has {count} characters; of a text whose tokens are this long, a limit of "
         f"{limit} tokens allows {most_chars(limit)}: shorten it or split it",
@@ -302,7 +423,7 @@ def _check_room(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], li
         )
 
 
-def _prefixed(item: Any, prefix: str) -> Any:
+def prefixed(item: Any, prefix: str) -> Any:
     """Put ``prefix`` before a text or the left of a pair; token ids stay as they are."""
     if not prefix or not is_text(item):
         return item

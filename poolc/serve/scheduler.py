@@ -20,7 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
+
 from poolc.errors import BackendError, InvalidText, Overloaded
+from poolc.runtime.chunking import chunks
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
 from poolc.runtime.request import Item, Params, Prepared, Row
@@ -43,10 +47,11 @@ _PROBED = (Task.EMBED, Task.CLASSIFY, Task.SCORE, Task.REWARD, Task.ENCODE)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished request: the task's result, and the tokens that it took."""
+    """A finished request: the task's result, the tokens that it took, and what was left out."""
 
     result: Result
     num_tokens: int
+    truncated: npt.NDArray[np.bool_]  # whether tokens of each text were cut off
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -117,7 +122,9 @@ class Scheduler:
                 f"the request has {len(items)} items; this server takes {self._max_items}: "
                 "send several requests"
             )
-        expected_tokens = sum(self._estimate(item) for item in items)
+        # Chunked, a text is as many sequences as it needs.
+        most = None if chunks(self._engine.spec, task, params) else self._engine.max_length
+        expected_tokens = sum(_estimate(item, most) for item in items)
         self._refuse_if_full(expected_tokens)
         self._open += 1
         self._idle.clear()
@@ -129,7 +136,7 @@ class Scheduler:
                 result = await asyncio.to_thread(self._engine.finish, prepared, rows)
             else:
                 result = self._engine.finish(prepared, rows)
-            return Answer(result, prepared.num_tokens)
+            return Answer(result, prepared.num_tokens, prepared.truncated)
         finally:
             self._open -= 1
             if not self._open:
@@ -178,11 +185,6 @@ class Scheduler:
         """
         if self._queued_tokens and num_tokens > self._max_queued_tokens - self._queued_tokens:
             raise self._overloaded()
-
-    def _estimate(self, item: Item) -> int:
-        """Return about how many tokens an item has: no more than a sequence may have."""
-        parts = item if isinstance(item, tuple) else (item,)
-        return min(sum(map(_estimate, parts)), self._engine.max_length)
 
     @contextmanager
     def _reserved(self, num_tokens: int) -> Iterator[None]:
@@ -348,7 +350,13 @@ def _take_turn(job: _Job, tokens: int) -> _Batch:
     return turn
 
 
-def _estimate(part: str | Sequence[int]) -> int:
+def _estimate(item: Item, most: int | None) -> int:
+    """Return about how many tokens an item has, and ``most`` where it cannot have more."""
+    num_tokens = sum(map(_estimate_part, item if isinstance(item, tuple) else (item,)))
+    return num_tokens if most is None else min(num_tokens, most)
+
+
+def _estimate_part(part: str | Sequence[int]) -> int:
     # Special tokens aside: English has 4 to 5 characters a token, other scripts 1 to 3.
     return 2 + (len(part) // 4 if isinstance(part, str) and part.isascii() else len(part))
 

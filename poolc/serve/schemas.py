@@ -90,6 +90,7 @@ class Embedding(BaseModel):
     index: int
     object: Literal["embedding"]
     embedding: list[float] | str
+    truncated: bool | None = Field(None, description="true where the end of the text was cut off")
 
 
 class Usage(BaseModel):

@@ -160,3 +160,25 @@ def test_empty_model_folder(cli: Cli, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     ran = cli("embed", tmp_path / "model", text_file, "-o", tmp_path / "out.npy")
     assert ran.code == 4
+
+
+def test_long_texts(cli: Cli, tiny_embedder: Path, embedder: Engine, tmp_path: Path) -> None:
+    texts = ["a river", "bread needs flour water " * 40]
+    path, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    path.write_text("\n".join(texts) + "\n")
+    left = {"truncate": True, "truncation_side": "left"}
+    for options, arguments in (
+        (("--truncate", "--truncation-side", "left"), left),
+        (("--chunk",), {"chunk": True}),
+    ):
+        ran = cli("embed", tiny_embedder, path, "-o", output, *options)
+        assert ran.code == 0
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        found = np.array([row["embedding"] for row in rows], np.float32)
+        stripped = [text.rstrip("\n") for text in texts]
+        assert np.array_equal(found, embedder.embed(stripped, **arguments))
+        cut = [row.get("truncated") for row in rows]
+        assert cut == ([False, True] if "truncate" in arguments else [None, None])
+        assert ("1 of them truncated" in ran.err) == ("truncate" in arguments)
+    ran = cli("embed", tiny_embedder, path, "-o", output, "--chunk", "--truncate")
+    assert "chunk and truncate contradict each other" in ran.err

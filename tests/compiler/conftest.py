@@ -18,9 +18,9 @@ from poolc.api import make_options
 from poolc.compiler import pipeline, source
 from poolc.compiler.events import Event, Progress
 from poolc.compiler.export import export
+from poolc.compiler.frontends import pytorch
 from poolc.compiler.heads import PoolingModel
 from poolc.compiler.recognize import recognize
-from poolc.compiler.routes import pytorch
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.serde import canonical_json, to_plain
 from poolc.model_cache.store import Store

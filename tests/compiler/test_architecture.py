@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BloomConfig, DebertaV2Config, MPNetConfig, PretrainedConfig, RobertaConfig
+from transformers import (
+    AutoModelForTextEncoding,
+    BloomConfig,
+    DebertaV2Config,
+    MPNetConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    T5Config,
+)
 
 from poolc.compiler.architecture import (
     Architecture,
@@ -18,7 +26,7 @@ from poolc.compiler.architecture import (
     probe,
     read_config,
 )
-from poolc.errors import CorruptWeights
+from poolc.errors import CorruptWeights, UnsupportedModel
 from poolc.spec import Trunk
 from tests.compiler.folders import classifier, edit_json, encoder
 from tests.models import HIDDEN, bert_config
@@ -64,6 +72,15 @@ def test_probe_positions(config: PretrainedConfig, limit: int | None) -> None:
     arch = probe(config, Trunk.BASE, trust_remote_code=False)
     assert (arch.position_limit, arch.vocab_size) == (limit, 100)
     assert arch.name == architecture_name(config) == config.model_type
+
+
+def test_probe_encoder_decoder() -> None:
+    """An embedding model is made of the encoder; a classifier's answer is the decoder's."""
+    config = T5Config(vocab_size=100, d_model=HIDDEN, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+    arch = probe(config, Trunk.BASE, trust_remote_code=False)
+    assert arch.auto is AutoModelForTextEncoding
+    with pytest.raises(UnsupportedModel, match=r"^t5 reads its answer at an end-of-text token"):
+        probe(config, Trunk.SEQUENCE_CLASSIFIER, trust_remote_code=False)
 
 
 def test_load_weights(tmp_path: Path) -> None:

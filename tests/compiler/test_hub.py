@@ -82,6 +82,16 @@ def asked(hub: Hub, name: str = NAME) -> list[str]:
             ["2_Dense/pytorch_model.bin", "model.safetensors"],
         ),
         (["pytorch_model.bin", "training_args.bin"], False, ["pytorch_model.bin"]),
+        (
+            ["artifact.metadata", "colbert_linear.pt", "model.safetensors", "x.pt"],
+            False,
+            ["artifact.metadata", "colbert_linear.pt", "model.safetensors"],
+        ),
+        (
+            ["sparse_linear.pt", "pytorch_model.bin"],
+            False,
+            ["pytorch_model.bin", "sparse_linear.pt"],
+        ),
         (["spiece.model", "chat.jinja"], False, ["chat.jinja", "spiece.model"]),
         (list(EXTRAS), False, ["pytorch_model.bin"]),
         ([], False, []),

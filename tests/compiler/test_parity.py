@@ -184,7 +184,7 @@ def test_plain_causal_model(
 ) -> None:
     folder = causal(tmp_path / "model")
     edit_json(folder / "config.json", **changes)
-    engine, model = Engine(compile_here(folder)), library(folder)
+    engine, model = Engine(compile_here(folder, convert="embed")), library(folder)
     assert (engine.spec.pooling == (PoolingType.LAST,)) is not bool(changes)
     texts = [text for text in TEXTS if len(text) < 100]
     assert_close(engine.embed(texts), unit(model.encode(texts)))

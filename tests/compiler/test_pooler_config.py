@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,12 +23,28 @@ from poolc.spec import Activation, PoolingType
         ({"normalize": False}, PoolerConfig(normalize=False)),
         ({"softmax": True, "use_activation": True}, PoolerConfig(use_activation=True)),
         ({"activation": "SiLU"}, PoolerConfig(activation=Activation.SILU)),
-        ({"activation": False}, PoolerConfig(activation=Activation.IDENTITY)),
+        ({"activation": False}, PoolerConfig(use_activation=False)),
+        (
+            {"pooling_type": "STEP", "step_tag_id": 3},
+            PoolerConfig(token_pooling="step", step_tag_id=3),
+        ),
+        ({"tok_pooling_type": "STEP"}, PoolerConfig(token_pooling="step")),
+        ({"tok_pooling_type": "ALL"}, PoolerConfig(token_pooling="all")),
+        (
+            {"pooling_type": "ALL", "task": "token_embed"},
+            PoolerConfig(token_pooling="all", task="token_embed"),
+        ),
+        ({"returned_token_ids": [4, 2]}, PoolerConfig(returned_token_ids=(4, 2))),
+        (
+            {"enable_chunked_processing": True, "max_embed_len": 900},
+            PoolerConfig(chunk=True, max_embed_length=900),
+        ),
         ({"dimensions": 64}, PoolerConfig(dimensions=64)),
     ],
 )
 def test_parse(raw: dict[str, Any], expected: PoolerConfig) -> None:
-    assert parse(raw) == expected
+    assert replace(parse(raw), given=frozenset()) == expected
+    assert parse(raw).given == {name for name, value in raw.items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -35,8 +52,21 @@ def test_parse(raw: dict[str, Any], expected: PoolerConfig) -> None:
     [
         ({"pooling_typ": "CLS"}, "no field 'pooling_typ'; did you mean pooling_type?"),
         ({"normalise": True}, "no field 'normalise'; did you mean normalize?"),
-        ({"x": 1}, "no field 'x'; known: pooling_type, seq_pooling_type, normalize, softmax"),
-        ({"pooling_type": "STEP"}, "pooling_type is 'STEP'; allowed: CLS, LAST, MEAN"),
+        ({"x": 1}, "no field 'x'; known: pooling_type, seq_pooling_type, tok_pooling_type, task"),
+        ({"pooling_type": "SUM"}, "pooling_type is 'SUM'; allowed: CLS, LAST, MEAN"),
+        ({"tok_pooling_type": "CLS"}, "tok_pooling_type is 'CLS'; allowed: ALL, STEP"),
+        (
+            {"seq_pooling_type": "CLS", "tok_pooling_type": "STEP"},
+            "seq_pooling_type CLS and tok_pooling_type STEP contradict each other",
+        ),
+        (
+            {"softmax": True, "activation": "sigmoid"},
+            "softmax is true and activation is sigmoid, which contradict each other",
+        ),
+        ({"task": "rank"}, "task is 'rank'; allowed: embed, classify"),
+        ({"step_tag_id": -1}, "step_tag_id is -1; allowed: a token id"),
+        ({"returned_token_ids": [1, 1]}, "returned_token_ids is [1, 1]; allowed: a list of diff"),
+        ({"returned_token_ids": []}, "returned_token_ids is []; allowed"),
         ({"pooling_type": 1}, "pooling_type is 1; allowed"),
         (
             {"pooling_type": "CLS", "seq_pooling_type": "CLS"},
@@ -44,7 +74,7 @@ def test_parse(raw: dict[str, Any], expected: PoolerConfig) -> None:
         ),
         (
             {"softmax": True, "use_activation": False},
-            "softmax and use_activation contradict each other: give one",
+            "softmax is true and use_activation is false, which contradict each other: give one",
         ),
         ({"normalize": "yes"}, "normalize is 'yes'; allowed: true, false"),
         ({"use_activation": 1}, "use_activation is 1; allowed: true, false"),

@@ -23,7 +23,15 @@ from tests.compiler.folders import (
     roberta,
     sentence_transformer,
 )
-from tests.models import HIDDEN, MAX_LENGTH, save_model, wordpiece, write_json, write_pooling
+from tests.models import (
+    HIDDEN,
+    MAX_LENGTH,
+    save_model,
+    wordpiece,
+    write_json,
+    write_modules,
+    write_pooling,
+)
 
 EMBEDS = (Task.EMBED, Task.SCORE, Task.ENCODE)
 ST_FILE = "config_sentence_transformers.json"
@@ -120,7 +128,7 @@ def test_recognize_defaults_are_sentence_transformers(
 ) -> None:
     folder = build(tmp_path / "model")
     edit_json(folder / "config.json", **changes)
-    known = recognise(folder)
+    known = recognise(folder, runner="pooling")
     library = SentenceTransformer(str(folder), device="cpu")
     assert MODES[known.spec.pooling[0]] == library[1].pooling_mode
     assert known.spec.normalize is True
@@ -140,7 +148,7 @@ def test_recognize_defaults_are_sentence_transformers(
 def test_recognize_defaults_of_vllm(
     build: Any, pooling: str, tmp_path: Path, recognise: Recognise
 ) -> None:
-    known = recognise(build(tmp_path / "model"), defaults="vllm")
+    known = recognise(build(tmp_path / "model"), defaults="vllm", convert="embed")
     assert known.spec.pooling == (PoolingType(pooling),)
     assert known.spec.normalize is True
     assert known.spec.origins["pooling"] == "default of vLLM (--defaults vllm)"
@@ -198,6 +206,7 @@ def test_recognize_runner_generate(tiny_embedder_source: Path, recognise: Recogn
 ONE_LABEL = {"num_labels": 1}
 CLASSIFIES = (Task.CLASSIFY, Task.SCORE, Task.ENCODE)
 REWARDS = (Task.REWARD, Task.ENCODE)
+LABELS_TOKENS = (Task.CLASSIFY_TOKENS, Task.ENCODE)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +227,8 @@ REWARDS = (Task.REWARD, Task.ENCODE)
         ("BertForSequenceClassification", {}, "embed", EMBEDS),
         ("BertForSequenceClassification", {}, "reward", "has 2 labels; a reward model has one"),
         ("BertForSequenceClassification", ONE_LABEL, "reward", (*CLASSIFIES, Task.REWARD)),
-        ("BertForTokenClassification", {}, "auto", "BertForTokenClassification labels tokens"),
+        ("BertForTokenClassification", {}, "auto", LABELS_TOKENS),
+        ("BertForTokenClassification", {}, "classify", LABELS_TOKENS),
         ("BertForTokenClassification", {}, "embed", EMBEDS),
         ("BertForQuestionAnswering", {}, "auto", "--convert embed makes an embedding model of it"),
     ],
@@ -238,8 +248,65 @@ def test_recognize_convert(
     assert spec.origins["tasks"] == (
         f"--convert {convert}" if decided else f"config.json: architectures {name}"
     )
-    assert bool(spec.labels) is (Task.CLASSIFY in expected)
-    assert (spec.pooling == (PoolingType.ALL,)) is (expected == REWARDS)
+    assert bool(spec.labels) is bool({Task.CLASSIFY, Task.CLASSIFY_TOKENS} & {*expected})
+    assert (spec.pooling == (PoolingType.ALL,)) is (expected in (REWARDS, LABELS_TOKENS))
+
+
+@pytest.mark.parametrize("build", [causal, gpt2])
+def test_recognize_a_class_that_generates(build: Any, tmp_path: Path, recognise: Recognise) -> None:
+    folder = build(tmp_path / "model")
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"^config\.json: architectures is \w+, a class that generates text, and there is no "
+        r"modules\.json with a Pooling module: .* --convert embed or --runner pooling$",
+    ):
+        recognise(folder)
+    for told in ({"convert": "embed"}, {"runner": "pooling"}):
+        assert recognise(folder, **told).spec.tasks == EMBEDS
+    add_modules(folder)
+    write_pooling(folder, "lasttoken")
+    assert recognise(folder).spec.tasks == EMBEDS
+    write_modules(folder, ("Transformer", ""))
+    with pytest.raises(UnsupportedModel, match=r"and modules\.json has no Pooling module"):
+        recognise(folder)
+
+
+def test_recognize_several_pooling_flags_of_one_size(tmp_path: Path, recognise: Recognise) -> None:
+    folder = sentence_transformer(tmp_path / "model", "cls_token", "mean_tokens")
+    add_modules(folder, ("Dense", "2_Dense"))
+    add_dense(folder, "2_Dense", (HIDDEN, 8))
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"^2_Dense/config.json: in_features is 32, but 1_Pooling/config.json: "
+        "pooling_mode_cls_token, pooling_mode_mean_tokens gives 64$",
+    ):
+        recognise(folder)
+    write_pooling(folder, "cls_token", "mean_tokens", dim=HIDDEN // 2)
+    with pytest.raises(UnsupportedModel, match=r"of tokens of 16 numbers .* but they have 32"):
+        recognise(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'; an embedding"),
+        (
+            {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}},
+            r"modality_config.text.method_output_name is \['logits'\]; poolc reads last_",
+        ),
+        (
+            {"modality_config": {"text": {"method": "forward"}, "message": {"method": "forward"}}},
+            "modality_config has message: the library puts texts into the tokenizer's chat",
+        ),
+    ],
+)
+def test_recognize_transformer_that_gives_something_else(
+    config: dict[str, Any], message: str, tmp_path: Path, recognise: Recognise
+) -> None:
+    folder = sentence_transformer(tmp_path / "model")
+    write_json(folder / "sentence_bert_config.json", config)
+    with pytest.raises(UnsupportedModel, match=f"sentence_bert_config.json: {message}"):
+        recognise(folder)
 
 
 def test_recognize_convert_none_of_a_generator(tmp_path: Path, recognise: Recognise) -> None:

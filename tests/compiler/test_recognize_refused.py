@@ -24,7 +24,10 @@ from tests.compiler.folders import edit_json, encoder
         ({"hidden_act": "nonsense"}, "transformers cannot build BertModel: KeyError 'nonsense'"),
         ({"model_type": "vit"}, "ViTModel is not a text encoder with token embeddings"),
         ({"model_type": "clip"}, "transformers cannot build BertModel: `get_input_embeddings`"),
-        ({"model_type": "t5"}, "BertModel is an encoder-decoder model; this poolc compiles only"),
+        (
+            {"model_type": "bart"},
+            "BertModel is an encoder-decoder model of which transformers has no",
+        ),
     ],
 )
 def test_recognize_unknown_architecture(

@@ -165,15 +165,19 @@ def module(kind: str, path: Any = "") -> dict[str, Any]:
         ([module("Transformer", None)], "modules.json is not a list of type and path"),
         ([module("Transformer", "../other")], r"path '\.\./other' leaves the model's folder"),
         ([module("Transformer", "/etc")], "path '/etc' leaves the model's folder"),
-        ([module("BoW")], "modules.json starts with BoW; poolc reads Transformer"),
-        ([module("Transformer"), module("LSTM", "1")], "has a LSTM module; poolc reads Transf"),
+        ([module("BoW")], "modules.json starts with BoW; poolc reads Transformer and Static"),
+        ([module("Transformer"), module("LSTM", "1")], "a LSTM module, .*: .* no recurrent layers"),
+        ([module("Transformer"), module("WordWeights", "1")], "a WordWeights module, .* words"),
+        ([module("Transformer"), module("CNN", "1")], "a CNN module, which poolc does not compile"),
+        ([module("Transformer"), module("WeightedLayerPooling", "1")], "hidden states of every"),
+        ([module("Transformer"), module("Other", "1")], "has a Other module; poolc reads Transf"),
         (
             [module("Transformer"), module("Normalize", "1"), module("Pooling", "2")],
-            "orders Normalize, Pooling; poolc reads Pooling, Dense..., Normalize",
+            "module_input_name is 'sentence_embedding'; a Normalize module before Pooling reads",
         ),
         (
             [module("Transformer"), module("Pooling", "1_Pooling"), module("Pooling", "1_Pooling")],
-            "orders Pooling, Pooling",
+            "orders Transformer, Pooling, Pooling: the second Pooling would replace the first",
         ),
     ],
 )
@@ -192,8 +196,21 @@ def test_read_refuses_modules(entries: Any, message: str, tmp_path: Path) -> Non
         ({"pooling_mode": []}, r"pooling_mode \[\]; known"),
         ({"pooling_mode_median": True}, "pooling_mode_median; known: pooling_mode_cls_token"),
         (
-            {"pooling_mode": "mean", "include_prompt": False},
-            r"1_Pooling/config.json excludes the prompt from pooling \(include_prompt\)",
+            {"pooling_mode": "mean", "include_prompt": "no"},
+            "1_Pooling/config.json: include_prompt is 'no'; allowed: true, false",
+        ),
+        (
+            {"pooling_mode": "cls", "pooling_mode_mean_tokens": True},
+            "1_Pooling/config.json contradicts itself: pooling_mode is 'cls', but "
+            "pooling_mode_mean_tokens is true",
+        ),
+        (
+            {"pooling_mode": ["cls", "mean"], "pooling_mode_cls_token": False},
+            "contradicts itself: .* but pooling_mode_cls_token is false",
+        ),
+        (
+            {"pooling_mode_cls_token": "yes"},
+            "pooling_mode_cls_token is 'yes'; allowed: true, false",
         ),
     ],
 )
@@ -251,13 +268,14 @@ def test_read_refuses_dense(changes: dict[str, Any], message: str, tmp_path: Pat
         st_files.read(tmp_path)
 
 
-def test_read_refuses_dense_without_activation(tmp_path: Path) -> None:
+def test_read_dense_without_activation(tmp_path: Path) -> None:
     skeleton(tmp_path, ("Dense", "2_Dense"))
     add_dense(tmp_path, "2_Dense", (HIDDEN, 8))
     config = {"in_features": HIDDEN, "out_features": 8, "activation_function": None}
     write_json(tmp_path / "2_Dense" / "config.json", config)
-    with pytest.raises(UnsupportedModel, match="activation None; known"):
-        st_files.read(tmp_path)
+    read = st_files.read(tmp_path)
+    assert read is not None
+    assert read.layers[0].activation is Activation.IDENTITY
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
@@ -286,3 +304,71 @@ def test_activation_names_are_torch_classes() -> None:
 def test_flags_of_the_shared_builder_are_all_covered() -> None:
     assert set(MODES) == set(PoolingType) - {PoolingType.ALL}
     assert MAX_LENGTH > 48
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"modality_config": {"image": {}}}, "modality_config has no text"),
+        (
+            {"modality_config": {"text": {"method": "get_text_features"}}},
+            "modality_config.text.method is 'get_text_features'; poolc calls forward",
+        ),
+        (
+            {"processing_kwargs": {"text": {"add_special_tokens": False}}},
+            "processing_kwargs.text.add_special_tokens is False",
+        ),
+    ],
+)
+def test_read_refuses_transformer(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    skeleton(tmp_path)
+    write_json(tmp_path / "sentence_bert_config.json", config)
+    with pytest.raises(UnsupportedModel, match=f"sentence_bert_config.json: {message}"):
+        st_files.read(tmp_path)
+
+
+def router(folder: Path, **config: Any) -> Path:
+    """A Router in front, with a static model for each side."""
+    static = "sentence_transformers.models.StaticEmbedding"
+    structure = {"query": ["a"], "document": ["b"]}
+    given = {"types": {"a": static, "b": static}, "structure": structure, "parameters": {}}
+    write_modules(folder, ("Router", ""))
+    write_json(folder / "router_config.json", {**given, **config})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("parameters", "main", "has_default"),
+    [
+        ({}, "query", True),
+        ({"default_route": "document"}, "document", True),
+        ({"allow_empty_key": False}, "document", False),
+        ({"route_mappings": {"(None, 'text')": "document"}}, "document", True),
+    ],
+)
+def test_read_router(
+    parameters: dict[str, Any], main: str, has_default: bool, tmp_path: Path
+) -> None:
+    read = st_files.read(router(tmp_path, parameters=parameters))
+    assert read is not None
+    assert read.router is not None
+    assert (read.router.main, read.router.has_default) == (main, has_default)
+    assert read.transformer == transformer_path(tmp_path) == {"query": "a", "document": "b"}[main]
+    assert st_files.module_paths(tmp_path) == ["", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"structure": {}}, "structure names no routes"),
+        ({"structure": {"query": ["c"]}}, "KeyError 'c'"),
+        ({"structure": {"../x": ["a"]}}, "a route is called '../x'"),
+        ({"types": {"a": "mine.Module", "b": "mine.Module"}}, "names mine.Module, code that"),
+        ({"parameters": {"default_route": "title"}}, "default_route is 'title'; its routes are: q"),
+        ({"parameters": {"route_mappings": {"x": "query"}}}, "route_mappings has the key 'x'"),
+        ({"parameters": {"route_mappings": {"(1, 2)": "y"}}}, "route_mappings names 'y'"),
+    ],
+)
+def test_read_refuses_router(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=f"router_config.json.*{message}"):
+        st_files.read(router(tmp_path, **config))

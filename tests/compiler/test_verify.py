@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from poolc.compiler import tokenizer
+from poolc.compiler.frontends import pytorch
 from poolc.compiler.heads import PoolingModel, embedding, pooling
 from poolc.compiler.parity_texts import parity_pairs, parity_texts
 from poolc.compiler.recognize import recognize
 from poolc.compiler.reference import Reference, Subject, open_reference
-from poolc.compiler.routes import pytorch
 from poolc.compiler.verify import FP32_BOUND, verify
 from poolc.errors import CompileError, ParityError, TokenizerError
 from poolc.model_cache.artifact import open_artifact
@@ -51,9 +51,11 @@ def test_gate_refuses_another_pooling(
 ) -> None:
     right = pooling.pool
 
-    def wrong(hidden: torch.Tensor, mask: torch.Tensor, kind: PoolingType) -> torch.Tensor:
+    def wrong(
+        hidden: torch.Tensor, mask: torch.Tensor, kind: PoolingType, counted: torch.Tensor | None
+    ) -> torch.Tensor:
         # Padding counts: right alone, wrong in a batch of several lengths.
-        return right(hidden, torch.ones_like(mask), kind)
+        return right(hidden, torch.ones_like(mask), kind, counted)
 
     monkeypatch.setattr(embedding, "pool", wrong)
     monkeypatch.setattr(pytorch, "export", _export)  # not the graph that was traced before

@@ -65,6 +65,11 @@ def test_pickles_count_where_no_safetensors_lie(model: Path) -> None:
     assert "3/w.pt" not in digest
 
 
+def test_pickled_heads_count_beside_safetensors(model: Path) -> None:
+    write_files(model, {"colbert_linear.pt": b"x", "sparse_linear.pt": b"x"})
+    assert source_digest(model).keys() >= {"colbert_linear.pt", "sparse_linear.pt"}
+
+
 def test_links_are_followed(model: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()

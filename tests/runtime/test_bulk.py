@@ -349,7 +349,7 @@ def test_wrong_task(classifier: Engine, text_file: Path) -> None:
 
 
 def test_task_without_jobs(embedder: Engine, text_file: Path) -> None:
-    with pytest.raises(InvalidOption, match="no jobs of encode; allowed: embed, classify, score"):
+    with pytest.raises(InvalidOption, match="no jobs of encode; allowed: embed, embed_sparse"):
         run(embedder, BulkJob(Task.ENCODE, (text_file,), "-"))
 
 

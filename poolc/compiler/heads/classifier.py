@@ -20,7 +20,15 @@ class ClassifierHead(nn.Module):
     def __init__(self, spec: ModelSpec, folder: Path) -> None:
         super().__init__()
         self.activation = activation_module(spec.activation or Activation.IDENTITY)
+        self.affine = (spec.logit_mean, spec.logit_sigma) != (None, None)
+        self.mean = 0.0 if spec.logit_mean is None else spec.logit_mean
+        self.sigma = 1.0 if spec.logit_sigma is None else spec.logit_sigma
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, sigma={self.sigma}"
 
     def forward(self, outputs: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         logits = outputs.logits.float()
+        if self.affine:
+            logits = (logits - self.mean) / self.sigma
         return logits, self.activation(logits).clone(), outputs.hidden_states[-1].float()

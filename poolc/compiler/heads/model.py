@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from poolc.compiler.heads.classifier import ClassifierHead
 from poolc.compiler.heads.embedding import EmbeddingHead
-from poolc.compiler.heads.tokens import HiddenStatesHead
-from poolc.spec import Kind, ModelSpec
+from poolc.compiler.heads.hybrid import HybridHead
+from poolc.compiler.heads.multi_vector import MultiVectorHead
+from poolc.compiler.heads.sparse import SpladeHead
+from poolc.compiler.heads.tokens import HiddenStatesHead, TokenLogitsHead
+from poolc.compiler.heads.trunks import adapted
+from poolc.spec import POOLING_MASK, Kind, ModelSpec
 
 
 class Head(Protocol):
@@ -25,8 +29,17 @@ class Head(Protocol):
 _HEADS: dict[Kind, type[nn.Module]] = {
     Kind.EMBEDDING: EmbeddingHead,
     Kind.CLASSIFIER: ClassifierHead,
-    Kind.REWARD: HiddenStatesHead,
+    Kind.TOKEN_CLASSIFIER: TokenLogitsHead,
+    Kind.SPARSE: SpladeHead,
+    Kind.MULTI_VECTOR: MultiVectorHead,
+    Kind.HYBRID: HybridHead,
 }
+
+
+def _head(spec: ModelSpec) -> type[nn.Module]:
+    if spec.kind is Kind.REWARD:
+        return TokenLogitsHead if spec.labels else HiddenStatesHead
+    return _HEADS[spec.kind]
 
 
 class PoolingModel(nn.Module):
@@ -37,9 +50,9 @@ class PoolingModel(nn.Module):
 
     def __init__(self, backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = adapted(backbone, spec)
         self.input_names = spec.inputs
-        self.head = _HEADS[spec.kind](spec, folder)
+        self.head = _head(spec)(spec, folder)
 
     @property
     def output_names(self) -> list[str]:
@@ -49,8 +62,9 @@ class PoolingModel(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(self.input_names, inputs, strict=True))
+        of_backbone = {name: value for name, value in named.items() if name != POOLING_MASK}
         outputs = self.backbone(
-            **named, output_hidden_states=self.head.wants_hidden_states, return_dict=True
+            **of_backbone, output_hidden_states=self.head.wants_hidden_states, return_dict=True
         )
         result: tuple[Tensor, ...] = self.head(outputs, named)
         return result

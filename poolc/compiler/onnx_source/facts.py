@@ -41,6 +41,7 @@ def look(shipped: Shipped, config: Any, trunk: Trunk) -> Architecture:
         name=name,
         config=config,
         trunk=trunk,
+        auto=None,
         hidden_size=width,
         vocab_size=_vocab_size(shipped, config),
         position_limit=_position_limit(shipped, config),

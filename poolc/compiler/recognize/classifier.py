@@ -6,34 +6,46 @@ from poolc.compiler import st_files
 from poolc.compiler.architecture import Architecture, architecture_name
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
-from poolc.errors import InvalidOption
-from poolc.spec import Activation, Task
+from poolc.errors import InvalidOption, TokenizerError, UnsupportedModel, nearest
+from poolc.spec import Activation, LmHeadSpec, Task, Trunk
 
+_FROM_TOKEN = "config.json: classifier_from_token"
+_TWO_WAY, _ROWS = "from_2_way_softmax", "no_post_processing"
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"
 
 
 def choose_classifier(context: Context, arch: Architecture, choices: Choices) -> None:
     """Fill in the fields of Kind.CLASSIFIER. Raises InvalidOption."""
-    names = dict(context.config.id2label or {})
-    labels = tuple(str(names[i]) for i in sorted(names))
+    if arch.trunk is Trunk.CAUSAL_LM:
+        labels, labels_origin = _choose_lm_head(context, choices), _FROM_TOKEN
+    else:
+        names = dict(context.config.id2label or {})
+        labels = tuple(str(names[i]) for i in sorted(names))
+        labels_origin = "config.json: id2label"
     tasks = [Task.CLASSIFY, Task.SCORE, Task.ENCODE]
     tasks += [Task.REWARD] if len(labels) == 1 else []
     choices.set("tasks", tuple(tasks), choices.origins["tasks"])
-    choices.set("labels", labels, "config.json: id2label")
+    choices.set("labels", labels, labels_origin)
     cross_encoder = bool(
-        getattr(context.config, "sentence_transformers", None)
+        arch.trunk is Trunk.CAUSAL_LM
+        or getattr(context.config, "sentence_transformers", None)
         or getattr(context.config, _LEGACY_ACTIVATION, None)
         or (context.st and context.st.model_type == "CrossEncoder")
     )
     choices.set(
         "pairs",
         cross_encoder or len(labels) == 1,
-        "config.json: a Sentence Transformers cross-encoder"
+        _FROM_TOKEN
+        if arch.trunk is Trunk.CAUSAL_LM
+        else "config.json: a Sentence Transformers cross-encoder"
         if cross_encoder
         else f"{len(labels)} label(s) in config.json",
     )
-    _choose_activation(context, labels, choices)
+    choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
+    for name in ("logit_mean", "logit_sigma"):
+        if getattr(context.pooler, name) is not None:
+            choices.set(name, getattr(context.pooler, name), f"--pooler-config {name}")
     if context.pooler.use_activation is not None:
         choices.set(
             "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
@@ -46,7 +58,38 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
         )
 
 
-def _choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
+def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
+    """Choose the rows of the language model's head, by vLLM's keys; return the labels."""
+    tokens = context.config.classifier_from_token
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) for t in tokens):
+        raise UnsupportedModel(f"{_FROM_TOKEN} is {tokens!r}; allowed: a list of tokens")
+    vocabulary = context.tokenizer.get_vocab()
+    unknown = [token for token in tokens if token not in vocabulary]
+    if unknown:
+        raise TokenizerError(
+            f"{_FROM_TOKEN}: the tokenizer has no single token {', '.join(map(repr, unknown))}: "
+            "name tokens of its vocabulary"
+        )
+    original = getattr(context.config, "is_original_qwen3_reranker", False)
+    method = getattr(context.config, "method", None) or (_TWO_WAY if original else _ROWS)
+    if method not in (_TWO_WAY, _ROWS):
+        raise UnsupportedModel(
+            f"config.json: method is {method!r}; {nearest(str(method), (_TWO_WAY, _ROWS))}"
+        )
+    if method == _TWO_WAY and len(tokens) != 2:
+        raise UnsupportedModel(
+            f"{_FROM_TOKEN} has {len(tokens)} tokens; {_TWO_WAY} needs two, false then true"
+        )
+    ids = tuple(int(vocabulary[token]) for token in tokens)
+    choices.set("lm_head", LmHeadSpec(ids, difference=method == _TWO_WAY), _FROM_TOKEN)
+    context.warn(
+        "this reranker is made from a language model and has no score template: pass prompts as "
+        "its authors write them to classify; score puts two texts together as its tokenizer does"
+    )
+    return (tokens[1],) if method == _TWO_WAY else tuple(tokens)
+
+
+def choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
     """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
     choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,24 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """A spec, the class behind it, and the folder (below the source) of its weights."""
+    """A spec, the class behind it, and the folder (below the source) of its weights.
+
+    ``routes``: the other routes of an asymmetric model, by name; ``spec.router`` has their specs.
+    """
 
     spec: ModelSpec
     arch: Architecture
     transformer: str
     st: SentenceTransformer | None
+    routes: Mapping[str, Route] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of a model, and what its texts are tokenised with."""
+
+    recognized: Recognized
+    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
+from poolc.compiler.st_files import SentenceTransformer
+from poolc.compiler.st_files.transformer import FEATURES
 from poolc.errors import InvalidOption, UnsupportedModel
 from poolc.runtime.matryoshka import KEYS, parse_matryoshka
-from poolc.spec import Defaults, PoolingType, Similarity, Task
+from poolc.spec import Defaults, LayerKind, LayerSpec, PoolingType, Similarity, Task
 
 
 def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> None:
@@ -19,9 +22,13 @@ def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> 
     st, pooler = context.st, context.pooler
     if st and st.pooling:
         choices.set("pooling", st.pooling, st.pooling_file)
-        choices.set("normalize", st.normalize, "modules.json")
-        if st.layers:
-            choices.set("layers", st.layers, "modules.json")
+        choices.set("normalize", st.normalize, st.file)
+        if not st.include_prompt:
+            choices.set("include_prompt", False, f"{st.pooling_file}: include_prompt")
+        for name in ("token_layers", "layers"):
+            if getattr(st, name):
+                choices.set(name, getattr(st, name), st.file)
+        _check_features(st)
     if pooler.pooling is not None:
         choices.set("pooling", (pooler.pooling,), "--pooler-config pooling_type")
     if pooler.pooling is PoolingType.ALL:
@@ -34,19 +41,67 @@ def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> 
     for name, value in (("use_activation", pooler.use_activation), ("normalize", pooler.normalize)):
         if value is not None:
             choices.set("normalize", value, f"--pooler-config {name}")
-    layers = choices.get("layers", ())
-    width = arch.hidden_size * len(choices.values["pooling"])
-    before = "pooling"
-    for head in layers:
-        if head.in_features != width:
-            raise UnsupportedModel(
-                f"{head.path}/config.json: in_features is {head.in_features}, "
-                f"but {before} gives {width}"
-            )
-        before, width = head.path, head.out_features
-    choices.set("embedding_size", width, "the last head's width")
+    choices.set("embedding_size", _sizes(st, arch, choices), "the last head's width")
     choose_prompts(context, choices)
     choose_matryoshka(context, choices)
+
+
+def _check_features(st: SentenceTransformer) -> None:
+    """Refuse a Transformer module that gives something else than its last hidden states."""
+    file = f"{st.transformer}/{st.bert.file}".removeprefix("/")
+    if st.bert.task != FEATURES:
+        raise UnsupportedModel(
+            f"{file}: transformer_task is {st.bert.task!r}; an embedding model's is {FEATURES!r}"
+        )
+    if st.bert.output not in (None, ("last_hidden_state",)):
+        raise UnsupportedModel(
+            f"{file}: modality_config.text.method_output_name is {list(st.bert.output or ())}; "
+            "poolc reads last_hidden_state"
+        )
+    if st.bert.chat:
+        raise UnsupportedModel(
+            f"{file}: modality_config has message: the library puts texts into the tokenizer's "
+            "chat template, which poolc does not compile; a model that was trained without it "
+            "lists text only"
+        )
+
+
+def _sizes(st: SentenceTransformer | None, arch: Architecture, choices: Choices) -> int:
+    """Fill in the sizes of both chains, and return the vector's. Raises UnsupportedModel."""
+    tokens, size = _chain(choices.get("token_layers", ()), arch.hidden_size, "a token")
+    if tokens:
+        choices.values["token_layers"] = tokens
+    pooling = choices.values["pooling"]
+    pooled = st.pooled if st else None
+    several = f"{st.pooling_file}: {pooled.fields}" if st and pooled and len(pooling) > 1 else ""
+    if several and pooled and pooled.token_size not in (None, size):
+        raise UnsupportedModel(
+            f"{several}, of tokens of {pooled.token_size} numbers (embedding_dimension); but they "
+            f"have {size}: keep the one that the model was trained with"
+        )
+    layers, width = _chain(choices.get("layers", ()), size * len(pooling), several or "pooling")
+    if layers:
+        choices.values["layers"] = layers
+    return width
+
+
+def _chain(
+    layers: tuple[LayerSpec, ...], width: int, before: str
+) -> tuple[tuple[LayerSpec, ...], int]:
+    """Return modules with their sizes, and the last one's."""
+    sized = []
+    for layer in layers:
+        if layer.kind is LayerKind.NORMALIZE:
+            layer = replace(layer, in_features=width, out_features=width)
+        if layer.in_features != width:
+            key = "dimension" if layer.kind is LayerKind.LAYER_NORM else "in_features"
+            raise UnsupportedModel(
+                f"{layer.path}/config.json: {key} is {layer.in_features}, "
+                f"but {before} gives {width}"
+            )
+        sized.append(layer)
+        before, width = layer.path, layer.out_features
+    return tuple(sized), width
 
 
 def _default_pooling(context: Context, arch: Architecture, choices: Choices) -> None:

@@ -56,7 +56,7 @@ class Reference(ABC):
         encoded = self.tokenizer(
             *texts, truncation=True, max_length=self.max_length, return_tensors="pt"
         )
-        return {name: encoded[name] for name in self.spec.inputs}
+        return {name: encoded[name] for name in self.spec.inputs if name in encoded}
 
 
 def _numpy(outputs: dict[str, torch.Tensor]) -> Row:

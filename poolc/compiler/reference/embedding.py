@@ -1,21 +1,30 @@
-"""The reference of embedding models: sentence-transformers' own modules."""
+"""The reference of embedding models: sentence-transformers' own modules, by route."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from poolc.compiler.recognize import Recognized
+from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_texts
+from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.reference.base import Case, Reference, Subject
-from poolc.runtime.request import Item
+from poolc.runtime.request import Item, Params
 from poolc.spec import (
+    ATTENTION_MASK,
+    INPUT_IDS,
     POOLED,
     SENTENCE_EMBEDDING,
     TOKEN_EMBEDDINGS,
+    TOKEN_TYPE_IDS,
     CompileOptions,
+    LayerKind,
+    LayerSpec,
+    ModelSpec,
     PoolingType,
+    Trunk,
 )
 
 _POOLING_MODES = {
@@ -28,37 +37,169 @@ _POOLING_MODES = {
 }
 
 
+_PROMPT = "Represent the sentence: "  # of models that have no prompt of their own
+
+
+class _Chain(Protocol):
+    """The library's modules of one route."""
+
+    name: str
+
+    def tokenize(self, text: str) -> dict[str, torch.Tensor]:
+        """Return what the graph is fed, each [1, seq]."""
+        ...
+
+    def run(self, features: dict[str, torch.Tensor], prompt: str) -> dict[str, torch.Tensor]:
+        """Return every output, each [1, ...]."""
+        ...
+
+
 class EmbeddingReference(Reference):
     """Runs the modules of the folder's SentenceTransformer one after the other."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject)
-        self.name, self._modules = _sentence_transformer(
-            subject.folder, subject.recognized, subject.options
-        )
+        found = {"": Route(subject.recognized, subject.tokenizer), **subject.recognized.routes}
+        router = self.spec.router
+        self._chains = {
+            name: _open(subject, route, name or (router.main if router else ""))
+            for name, route in found.items()
+        }
+        self.name = self._chains[""].name
+        self._found = found
+
+    def cases(self) -> list[Case]:
+        """Return every kind of text, through every route; not those that no token is left of."""
+        router = self.spec.router
+        sides: dict[str, str | None] = {"": None}
+        if router is not None:
+            sides = {_of(router.main, route): side for side, route in router.sides.items()}
+        cases = []
+        for route, side in sides.items():
+            spec = self._found[route].recognized.spec
+            longest = min(spec.max_length, PARITY_MAX_LENGTH)
+            params = Params(prompt="", truncate=True, max_length=longest, side=side)
+            texts = [
+                text
+                for text in parity_texts(longest)
+                if isinstance(text, str) and self._chains[route].tokenize(text)[INPUT_IDS].numel()
+            ]
+            cases.append(Case(spec.tasks[0], texts, params))
+        if self.spec.include_prompt:
+            return cases
+        prompt = next(filter(None, self.spec.prompts.values()), _PROMPT)
+        prompted = [replace(case, params=replace(case.params, prompt=prompt)) for case in cases]
+        return [*cases, *prompted]
+
+    def token_ids(self, case: Case, item: Item) -> tuple[list[int], list[int] | None]:
+        """See ``Reference.token_ids``."""
+        features = self._chain(case).tokenize(_prompted(case, item))
+        types = features.get(TOKEN_TYPE_IDS)
+        return features[INPUT_IDS][0].tolist(), None if types is None else types[0].tolist()
 
     def outputs(self, case: Case, item: Item) -> dict[str, torch.Tensor]:
-        state: dict[str, Any] = dict(self.encode(item))
-        outputs = {}
-        for module in self._modules:
-            if type(module).__name__ == "Normalize":
-                outputs[POOLED] = state["sentence_embedding"].clone()
-            state = module(state)
-        outputs.setdefault(POOLED, state["sentence_embedding"])
-        return {
-            **outputs,
-            SENTENCE_EMBEDDING: state["sentence_embedding"],
-            TOKEN_EMBEDDINGS: state["token_embeddings"],
-        }
+        """See ``Reference.outputs``."""
+        chain = self._chain(case)
+        return chain.run(chain.tokenize(_prompted(case, item)), case.params.prompt or "")
+
+    def _chain(self, case: Case) -> _Chain:
+        router, side = self.spec.router, case.params.side
+        if router is None or side is None:
+            return self._chains[""]
+        return self._chains[_of(router.main, router.sides[side])]
 
 
-def _sentence_transformer(
-    folder: Path, recognized: Recognized, options: CompileOptions
-) -> tuple[str, list[Any]]:
+def _prompted(case: Case, item: Item) -> str:
+    return (case.params.prompt or "") + str(item)
+
+
+def _of(main: str, route: str) -> str:
+    return "" if route == main else route
+
+
+def _open(subject: Subject, route: Route, name: str) -> _Chain:
+    if route.recognized.arch.trunk is Trunk.STATIC:
+        return _StaticChain(subject.folder, route.recognized)
+    return _TransformerChain(subject, route, name)
+
+
+class _TransformerChain:
+    """Transformer, and every module behind it."""
+
+    def __init__(self, subject: Subject, route: Route, name: str) -> None:
+        self._spec, self._tokenizer = route.recognized.spec, route.tokenizer
+        self._max_length = min(self._spec.max_length, PARITY_MAX_LENGTH)
+        self.name, self._modules = _modules(subject.folder, route, name, subject.options)
+
+    def tokenize(self, text: str) -> dict[str, torch.Tensor]:
+        """See ``_Chain``."""
+        encoded = self._tokenizer(
+            text, truncation=True, max_length=self._max_length, return_tensors="pt"
+        )
+        return {name: encoded[name] for name in self._spec.inputs if name in encoded}
+
+    def run(self, features: dict[str, torch.Tensor], prompt: str) -> dict[str, torch.Tensor]:
+        """See ``_Chain``."""
+        state: dict[str, Any] = dict(features)
+        if prompt:
+            # As its ``preprocess`` does.
+            state["prompt_length"] = self._modules[0]._get_prompt_length(prompt)
+        return _run(self._modules, state, self._spec.normalize)
+
+
+class _StaticChain:
+    """StaticEmbedding, and every module behind it; model2vec's rules over the same table."""
+
+    name = "sentence-transformers StaticEmbedding"
+
+    def __init__(self, folder: Path, recognized: Recognized) -> None:
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+        self._spec = recognized.spec
+        self._static = StaticEmbedding.load(str(folder), subfolder=recognized.transformer).float()
+        self._limit = min(self._spec.max_length, PARITY_MAX_LENGTH)
+        side = self._spec.truncation_side
+        self._static.tokenizer.enable_truncation(self._limit, direction=side)
+        self._modules = [*_layers(folder, self._spec.layers), *_end(self._spec)]
+
+    def tokenize(self, text: str) -> dict[str, torch.Tensor]:
+        """See ``_Chain``."""
+        chars = self._spec.chars_per_token
+        ids = self._static.preprocess([text[: chars * self._limit] if chars else text])["input_ids"]
+        return {INPUT_IDS: ids[None], ATTENTION_MASK: torch.ones_like(ids)[None]}
+
+    def run(self, features: dict[str, torch.Tensor], prompt: str) -> dict[str, torch.Tensor]:
+        """See ``_Chain``."""
+        ids = features[INPUT_IDS][0]
+        counted = [token for token in ids.tolist() if token not in self._spec.uncounted_ids]
+        bag = torch.tensor(counted, dtype=torch.long)
+        state = self._static({"input_ids": bag, "offsets": torch.zeros(1, dtype=torch.long)})
+        state[TOKEN_EMBEDDINGS] = self._static.embedding.weight[ids][None]
+        return _run(self._modules, state, self._spec.normalize)
+
+
+def _run(modules: list[Any], state: dict[str, Any], normalize: bool) -> dict[str, torch.Tensor]:
+    """Run the modules; ``pooled`` is what the Normalize at the end gets where ``normalize``."""
+    last = len(modules) - 1
+    pooled = None
+    for place, module in enumerate(modules):
+        if normalize and place == last:
+            pooled = state["sentence_embedding"].clone()
+        state = module(state)
+    unit = state["sentence_embedding"]
+    return {
+        POOLED: unit if pooled is None else pooled,
+        SENTENCE_EMBEDDING: unit,
+        TOKEN_EMBEDDINGS: state["token_embeddings"],
+    }
+
+
+def _modules(folder: Path, route: Route, name: str, options: CompileOptions) -> tuple[str, Any]:
     """Return the folder's own pipeline, or one assembled from the same library where the files
     configure none or an option overrides them."""
     from sentence_transformers import SentenceTransformer
 
+    recognized = route.recognized
     model_options = {"attn_implementation": "eager", "dtype": torch.float32}
     overridden = {"pooling_type", "seq_pooling_type", "normalize", "use_activation"}
     if recognized.st and recognized.st.pooling and not overridden & set(options.pooler_config):
@@ -69,20 +210,23 @@ def _sentence_transformer(
             trust_remote_code=options.trust_remote_code,
             local_files_only=True,
         )
-        return "sentence-transformers", list(model.eval())
+        return "sentence-transformers", _of_route(model.eval(), name)
     trust = {"trust_remote_code": options.trust_remote_code}
     return "sentence-transformers modules", _assembled(folder, recognized, model_options, trust)
+
+
+def _of_route(model: Any, route: str) -> list[Any]:
+    modules: list[Any] = []
+    for module in model:
+        routes = getattr(module, "sub_modules", None)
+        modules += [module] if routes is None else list(routes[route])
+    return [module for module in modules if type(module).__name__ != "Dropout"]
 
 
 def _assembled(
     folder: Path, recognized: Recognized, model_options: dict[str, Any], trust: dict[str, Any]
 ) -> list[Any]:
-    from sentence_transformers.sentence_transformer.modules import (
-        Dense,
-        Normalize,
-        Pooling,
-        Transformer,
-    )
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     spec = recognized.spec
     transformer = Transformer(
@@ -92,7 +236,28 @@ def _assembled(
         config_kwargs=dict(trust),
     )
     modes = [_POOLING_MODES[kind] for kind in spec.pooling]
-    modules: list[Any] = [transformer, Pooling(spec.hidden_size, pooling_mode=modes)]
-    modules += [Dense.load(str(folder), subfolder=dense.path) for dense in spec.layers]
-    modules += [Normalize()] if spec.normalize else []
+    size = spec.token_layers[-1].out_features if spec.token_layers else spec.hidden_size
+    tokens, texts = (_layers(folder, layers) for layers in (spec.token_layers, spec.layers))
+    pooling = Pooling(size, pooling_mode=modes, include_prompt=spec.include_prompt)
+    modules = [transformer, *tokens, pooling, *texts, *_end(spec)]
     return [module.eval() for module in modules]
+
+
+def _layers(folder: Path, layers: tuple[LayerSpec, ...]) -> list[Any]:
+    from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
+
+    classes = {LayerKind.DENSE: Dense, LayerKind.LAYER_NORM: LayerNorm}
+    return [
+        classes[layer.kind].load(str(folder), subfolder=layer.path).eval()
+        if layer.kind in classes
+        else Normalize.load(str(folder), subfolder=layer.path)
+        if layer.path
+        else Normalize()
+        for layer in layers
+    ]
+
+
+def _end(spec: ModelSpec) -> list[Any]:
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    return [Normalize()] if spec.normalize else []

@@ -43,9 +43,22 @@ class ClassifierReference(TransformerReference):
 
     def outputs(self, case: Case, item: Item) -> dict[str, torch.Tensor]:
         output = self.model(**self.encode(item), output_hidden_states=True)
+        logits = self._affine(self._rows(output.logits))
         activation = activation_module(self.spec.activation or Activation.IDENTITY)
         return {
-            LOGITS: output.logits,
-            PROBS: activation(output.logits),
+            LOGITS: logits,
+            PROBS: activation(logits),
             TOKEN_EMBEDDINGS: output.hidden_states[-1],
         }
+
+    def _rows(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of a language model, [1, seq, vocab]: the rows of the last token."""
+        head = self.spec.lm_head
+        if head is None:
+            return logits
+        rows = logits[:, -1, list(head.token_ids)]
+        return rows[:, 1:] - rows[:, :1] if head.difference else rows
+
+    def _affine(self, logits: torch.Tensor) -> torch.Tensor:
+        mean, sigma = self.spec.logit_mean, self.spec.logit_sigma
+        return (logits - (mean or 0.0)) / (1.0 if sigma is None else sigma)

@@ -29,6 +29,9 @@ class TargetCompiler(Protocol):
         """Raise InvalidOption for a precision that the target does not have."""
         ...
 
-    def lower(self, canonical: ir.Model, spec: ModelSpec, folder: Path) -> Lowered:
-        """Write the executable files into ``folder``. Leaves ``canonical`` as it is."""
+    def lower(self, canonical: Mapping[str, ir.Model], spec: ModelSpec, folder: Path) -> Lowered:
+        """Write the executable files into ``folder``. Leaves ``canonical`` as it is.
+
+        It has one graph a route of ``spec``, the main one under "".
+        """
         ...

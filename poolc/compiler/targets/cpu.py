@@ -7,6 +7,7 @@ output set, all reading one weights file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,7 +17,16 @@ from poolc.compiler.targets.base import Lowered
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import InvalidOption
 from poolc.model_cache.manifest import GraphInfo, Requires, TensorInfo
-from poolc.spec import MAIN_SET, TOKENS_SET, CompileOptions, ModelSpec, Precision, output_sets
+from poolc.spec import (
+    MAIN_SET,
+    TOKENS_SET,
+    CompileOptions,
+    ModelSpec,
+    Precision,
+    output_sets,
+    route_set,
+    set_route,
+)
 
 # The oldest ONNX Runtime that the suite runs artifacts on; its CPU provider has Attention-23.
 _REQUIRES = Requires(onnxruntime=">=1.24")
@@ -34,26 +44,35 @@ class CpuCompiler:
                 f"precision is {options.precision}; target cpu has: fp32", param="precision"
             )
 
-    def lower(self, canonical: ir.Model, spec: ModelSpec, folder: Path) -> Lowered:
+    def lower(self, canonical: Mapping[str, ir.Model], spec: ModelSpec, folder: Path) -> Lowered:
         """See ``TargetCompiler.lower``."""
         sets = output_sets(spec)
-        present = {value.name for value in canonical.graph.outputs}
+        graphs = [graph.graph for graph in canonical.values()]
+        present = {value.name for graph in graphs for value in graph.outputs}
         tokens = sets.pop(TOKENS_SET)
         has_tokens = present.issuperset(tokens)  # graphs that a model ships may hide them
         if has_tokens and tokens != sets[MAIN_SET]:
             sets[TOKENS_SET] = tokens
-        models = {}
-        for output_set, outputs in sets.items():
-            file = "model.onnx" if output_set == MAIN_SET else f"model.{output_set}.onnx"
-            models[file] = SelectOutputsPass(outputs)(canonical.clone()).model
-        save_sharing_weights(models, folder, "model.onnx.data")
-        infos = {
-            output_set: _graph_info(file, model)
-            for output_set, (file, model) in zip(sets, models.items(), strict=True)
+        files = {
+            route_set(output_set, route): _file(route_set(output_set, route))
+            for route in canonical
+            for output_set in sets
         }
-        if has_tokens and TOKENS_SET not in infos:
-            infos[TOKENS_SET] = infos[MAIN_SET]
+        models = {
+            file: SelectOutputsPass(sets[output_set.partition("@")[0]])(
+                canonical[set_route(output_set)].clone()
+            ).model
+            for output_set, file in files.items()
+        }
+        save_sharing_weights(models, folder, "model.onnx.data")
+        infos = {output_set: _graph_info(file, models[file]) for output_set, file in files.items()}
+        for route in canonical if has_tokens else ():
+            infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
         return Lowered(infos, _REQUIRES, _TUNING)
+
+
+def _file(output_set: str) -> str:
+    return "model.onnx" if output_set == MAIN_SET else f"model.{output_set}.onnx"
 
 
 def _graph_info(file: str, model: ir.Model) -> GraphInfo:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from poolc.errors import InputError, InvalidOption, InvalidText
 from poolc.model_cache.serde import to_plain
 from poolc.runtime.bulk.records import Columns, Record, check_inputs, read_records
-from poolc.runtime.bulk.sinks import check_output, open_sink
+from poolc.runtime.bulk.sinks import NPY_SUFFIX, check_output, open_sink
 from poolc.runtime.engine import Engine
-from poolc.runtime.outputs import OutputDtype
+from poolc.runtime.heads import check_params
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Params
 from poolc.spec import Task
@@ -70,6 +70,12 @@ def check(job: BulkJob) -> int:
     if job.task not in _ROWS:
         raise InvalidOption(f"there are no jobs of {job.task}; allowed: {', '.join(_ROWS)}")
     check_output(job.output, job.inputs)
+    if job.task in _RAGGED and Path(job.output).suffix.lower() == NPY_SUFFIX:
+        raise InvalidOption(
+            f"the output {job.output} holds one array, but rows of {job.task} differ in length: "
+            "write JSON lines (.jsonl)",
+            param="output",
+        )
     return check_inputs(job.inputs, job.columns, pairs=job.task is Task.SCORE)
 
 
@@ -83,11 +89,13 @@ def run(
     """
     total_bytes = check(job)
     engine.require(job.task)
+    check_params(engine.spec, job.task, job.params)
     meta: dict[str, Any] = {}
     with open_sink(job.output) as sink:
-        done_bytes = 0
+        done_bytes = num_truncated = 0
         for record, row in _answers(engine, job):
             sink.write(row.values, _fields(sink.num_rows, record, row.fields))
+            num_truncated += row.fields.get("truncated", False)
             done_bytes += record.num_bytes
             if on_progress is not None:
                 on_progress(BulkProgress(sink.num_rows, done_bytes, total_bytes))
@@ -96,8 +104,18 @@ def run(
         if sink.num_rows == 0:
             raise InvalidText(f"no texts in {', '.join(map(str, job.inputs))}", param="inputs")
         meta["rows"] = sink.num_rows
+        if job.params.truncate:
+            meta["rows_truncated"] = num_truncated
         sink.publish(meta)
         return BulkResult(sink.num_rows, job.output, meta)
+
+
+def embedding_job(engine: Engine, job: BulkJob) -> BulkJob:
+    """Return a job of Task.EMBED as one of what the model embeds to, where that is another task."""
+    tasks = engine.spec.tasks
+    if job.task is not Task.EMBED or Task.EMBED in tasks:
+        return job
+    return replace(job, task=next((task for task in _RAGGED if task in tasks), job.task))
 
 
 def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
@@ -109,9 +127,14 @@ def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
             yield record.item
 
     num_done = 0
+    truncated: list[bool] = []  # of the rows that are finished and not yet taken
+    parts = engine.stream(job.task, items(), job.params, truncated)
     try:
-        for row in _ROWS[job.task](engine, job.params, items()):
+        for row in _ROWS[job.task](engine, job.params, parts):
             num_done += 1
+            was_cut = truncated.pop(0)
+            if job.params.truncate:
+                row.fields["truncated"] = was_cut
             yield pending.popleft(), row
     except InputError as error:
         position = -1 if error.index is None else error.index - num_done
@@ -121,45 +144,42 @@ def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
         raise type(error)(message, index=error.index, param=error.param) from error
 
 
-def _embeddings(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_Row]:
-    vectors = engine.embed_iter(
-        items,
-        dimensions=params.dimensions,
-        normalize=params.normalize,
-        prompt_name=params.prompt_name,
-        prompt=params.prompt,
-        truncate=params.truncate,
-        output_dtype=cast("OutputDtype", params.output_dtype),
-    )
-    return (_Row(vector, {"embedding": vector}) for vector in vectors)
+def _embeddings(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    for vectors in parts:
+        for vector in vectors:
+            yield _Row(vector, {"embedding": vector})
 
 
-def _classes(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_Row]:
+def _sparse_vectors(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    for vectors in parts:
+        for vector in vectors:
+            tokens = vector.tokens()
+            shown = {"indices": vector.indices, "values": vector.values, "tokens": tokens}
+            yield _Row(vector.values, {"embedding": shown})
+
+
+def _classes(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
     names, kind = engine.spec.labels, _class_values(engine, params)
     named = len(set(names)) == len(names)
-    answers = engine.classify_iter(
-        items, use_activation=params.use_activation, truncate=params.truncate
-    )
-    for label, values in answers:
-        shown = dict(zip(names, values, strict=True)) if named else values
-        yield _Row(values, {"label": label, kind: shown})
+    for part in parts:
+        for label, values in zip(part.labels, part.probs, strict=True):
+            shown = dict(zip(names, values, strict=True)) if named else values
+            yield _Row(values, {"label": label, kind: shown})
 
 
-def _scores(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_Row]:
-    scores = engine.score_iter(
-        items,
-        label=params.label,
-        use_activation=params.use_activation,
-        truncate=params.truncate,
-        dimensions=params.dimensions,
-    )
-    for score in scores:
-        value = np.asarray(score, np.float32)
-        yield _Row(value, {"score": value[()]})
+def _scores(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    for scores in parts:
+        for score in scores:
+            value = np.asarray(score, np.float32)
+            yield _Row(value, {"score": value[()]})
 
 
+# Rows of different length.
+_RAGGED = (Task.EMBED_SPARSE, Task.EMBED_TOKENS)
 _ROWS: Mapping[Task, Callable[[Engine, Params, Iterable[Any]], Iterator[_Row]]] = {
     Task.EMBED: _embeddings,
+    Task.EMBED_SPARSE: _sparse_vectors,
+    Task.EMBED_TOKENS: _embeddings,
     Task.CLASSIFY: _classes,
     Task.SCORE: _scores,
 }
@@ -192,7 +212,9 @@ def _describe(engine: Engine, job: BulkJob, values: npt.NDArray[Any]) -> dict[st
         "params": asked,
         "inputs": [str(path) for path in job.inputs],
     }
-    if job.task is Task.EMBED:
+    if job.task in _RAGGED:
+        meta |= {"row_shape": [None, *values.shape[1:]]}  # rows differ in length
+    if job.task in (Task.EMBED, *_RAGGED):
         meta["prompt"] = resolve_prompt(engine.spec, job.params)
     if job.task is Task.CLASSIFY:
         meta |= {"labels": list(engine.spec.labels), "values": _class_values(engine, job.params)}

@@ -5,13 +5,15 @@ how a model runs. One file a kind of result.
 """
 
 from poolc.runtime.calls.arguments import as_pairs
-from poolc.runtime.calls.base import WINDOW
+from poolc.runtime.calls.base import WINDOW, windows
 from poolc.runtime.calls.classes import ClassCalls
 from poolc.runtime.calls.embedding import EmbeddingCalls
+from poolc.runtime.calls.retrieval import RetrievalCalls
 from poolc.runtime.calls.tokens import TokenCalls
 
-__all__ = ["WINDOW", "Calls", "as_pairs"]
+__all__ = ["WINDOW", "Calls", "as_pairs", "windows"]
 
 
-class Calls(EmbeddingCalls, ClassCalls, TokenCalls):
-    """embed, classify, score, reward and encode over the seam that a subclass provides."""
+class Calls(EmbeddingCalls, RetrievalCalls, ClassCalls, TokenCalls):
+    """embed, embed_sparse, embed_tokens, embed_hybrid, classify, score, reward and encode over the
+    seam that a subclass provides."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from poolc.runtime.calls.arguments import as_iterable
@@ -21,6 +20,8 @@ T = TypeVar("T")
 # Texts tokenised and sorted together. Large enough that sorting leaves almost no padding, small
 # enough that the next window is tokenised while this one runs and that streams stay flat in memory.
 WINDOW = 1024
+# Long texts make shorter windows: chunked, they are all tokens of theirs.
+_WINDOW_CHARS = 1 << 23
 _WINDOWS_IN_FLIGHT = 2
 
 
@@ -55,33 +56,48 @@ class Seam(ABC):
     def finish(self, prepared: Prepared, rows: Sequence[Row]) -> Result:
         """Rows -> result."""
 
-    def run(self, task: Task, items: list[Any], params: Params) -> list[Any]:
+    def run(
+        self, task: Task, items: list[Any], params: Params, truncated: list[bool] | None = None
+    ) -> list[Any]:
+        """Return what ``stream`` yields."""
         self.require(task)
-        if not items or len(items) > WINDOW:
+        if len(next(windows(items), [])) < max(len(items), 1):
             # A mistake in the last window must not cost the work of the first.
             self.check(task, items, params)
-        return list(self.stream(task, items, params))
+        return list(self.stream(task, items, params, truncated))
 
-    def stream(self, task: Task, items: Iterable[Item], params: Params) -> Iterator[Any]:
-        """Yield one result a window; window k + 1 is tokenised while window k runs."""
+    def stream(
+        self,
+        task: Task,
+        items: Iterable[Item],
+        params: Params,
+        truncated: list[bool] | None = None,
+    ) -> Iterator[Any]:
+        """Yield one result a window; window k + 1 is tokenised while window k runs.
+
+        ``truncated`` receives, before a window is yielded, whether each of its texts was cut.
+        """
         self.require(task)
         pending: deque[tuple[Prepared, Work]] = deque()
         done = 0
         try:
-            for window in _windows(as_iterable(items)):
+            for window in windows(as_iterable(items)):
                 prepared = self.prepare(task, window, params, first_index=done)
                 done += len(window)
                 pending.append((prepared, self.submit(prepared)))
                 if len(pending) > _WINDOWS_IN_FLIGHT:
-                    yield self._finished(*pending.popleft())
+                    yield self._finished(*pending.popleft(), truncated)
             while pending:
-                yield self._finished(*pending.popleft())
+                yield self._finished(*pending.popleft(), truncated)
         finally:
             for _, work in pending:  # after an error or an early stop nothing runs on unseen
                 work.cancel()
 
-    def _finished(self, prepared: Prepared, work: Work) -> Any:
-        return self.finish(prepared, work.wait())
+    def _finished(self, prepared: Prepared, work: Work, truncated: list[bool] | None) -> Any:
+        result = self.finish(prepared, work.wait())
+        if truncated is not None:
+            truncated += prepared.truncated.tolist()
+        return result
 
 
 async def on_thread(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
@@ -90,10 +106,25 @@ async def on_thread(call: Callable[P, T], *args: P.args, **options: P.kwargs) ->
     return await asyncio.to_thread(call, *args, **options)
 
 
-def _windows(items: Iterable[Item]) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while window := list(islice(iterator, WINDOW)):
+def windows(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cut items into windows of at most ``WINDOW`` of them, and of bounded size."""
+    window: list[Any] = []
+    size = 0
+    for item in items:
+        window.append(item)
+        size += _size(item)
+        if len(window) == WINDOW or size >= _WINDOW_CHARS:
+            yield window
+            window, size = [], 0
+    if window:
         yield window
+
+
+def _size(item: Any) -> int:
+    """Return the characters or token ids of an item; what is neither is refused later."""
+    if isinstance(item, tuple):
+        return sum(map(_size, item))
+    return len(item) if isinstance(item, (str, list)) else getattr(item, "size", 0)
 
 
 def joined(parts: list[Ragged]) -> Ragged:

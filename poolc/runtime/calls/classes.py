@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict, Unpack, cast
 
 import numpy as np
@@ -14,34 +14,66 @@ from poolc.runtime.request import Item, Params
 from poolc.spec import Task
 
 
-class ClassifyOptions(TypedDict, total=False):
-    """Keywords of ``classify``, ``reward`` and their twins."""
+class ClassifyParams(TypedDict, total=False):
+    """Keywords of ``classify`` and ``reward`` that are fields of ``Params``."""
 
     use_activation: bool | None
     truncate: bool
+    truncation_side: str | None
 
 
-class ScoreOptions(TypedDict, total=False):
-    """Keywords of ``score`` and its twins."""
+class ClassifyOptions(ClassifyParams, total=False):
+    """Keywords of ``classify`` and its twins."""
+
+    truncated: list[bool] | None
+
+
+class RewardParams(ClassifyParams, total=False):
+    """Keywords of ``reward`` that are fields of ``Params``."""
+
+    step_tag_id: int | None
+    returned_token_ids: Sequence[int] | None
+
+
+class RewardOptions(RewardParams, total=False):
+    """Keywords of ``reward`` and its twins."""
+
+    truncated: list[bool] | None
+
+
+class ScoreParams(TypedDict, total=False):
+    """Keywords of ``score`` that are fields of ``Params``."""
 
     label: str | int | None
     use_activation: bool | None
     truncate: bool
     dimensions: int | None
+    truncation_side: str | None
+    chunk: bool | None
+
+
+class ScoreOptions(ScoreParams, total=False):
+    """Keywords of ``score`` and its twins."""
+
+    truncated: list[bool] | None
 
 
 class ClassCalls(Seam):
     """Labels, scores and rewards."""
 
     def classify(
-        self, texts: Texts, *, use_activation: bool | None = None, truncate: bool = False
+        self,
+        texts: Texts,
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[ClassifyParams],
     ) -> Classification:
         """Return the best label and the probabilities of each text or pair of texts.
 
-        ``use_activation=False`` gives raw logits. Raises as ``embed`` does.
+        ``use_activation=False`` gives raw logits. Truncates and raises as ``embed`` does.
         """
-        params = Params(use_activation=use_activation, truncate=truncate)
-        parts = cast("list[Classification]", self.run(Task.CLASSIFY, as_items(texts), params))
+        params, items = Params(**options), as_items(texts)
+        parts = cast("list[Classification]", self.run(Task.CLASSIFY, items, params, truncated))
         labels = [label for part in parts for label in part.labels]
         return Classification(labels, np.concatenate([p.probs for p in parts]), parts[0].names)
 
@@ -54,47 +86,76 @@ class ClassCalls(Seam):
         use_activation: bool | None = None,
         truncate: bool = False,
         dimensions: int | None = None,
+        truncation_side: str | None = None,
+        chunk: bool | None = None,
+        truncated: list[bool] | None = None,
     ) -> Float32:
         """Return one score a pair, float32 [n]: 1-1, 1-N or N-N texts.
 
         A cross-encoder reads both texts; an embedding model compares their vectors. ``label`` says
-        which one a score is where the model has several. Raises as ``embed`` does.
+        which one a score is where the model has several. Long texts are treated and errors raised
+        as by ``embed``; a cross-encoder has no windows, and a pair is ``truncated`` in either text.
         """
         params = Params(
-            dimensions=dimensions, truncate=truncate, use_activation=use_activation, label=label
+            dimensions=dimensions,
+            truncate=truncate,
+            use_activation=use_activation,
+            label=label,
+            truncation_side=truncation_side,
+            chunk=chunk,
         )
-        return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params))
+        return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params, truncated))
 
     def reward(
-        self, texts: Texts, *, use_activation: bool | None = None, truncate: bool = False
+        self,
+        texts: Texts,
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[RewardParams],
     ) -> Float32 | Ragged:
         """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``),
-        else one row a token as Ragged. Raises as ``embed`` does."""
-        params = Params(use_activation=use_activation, truncate=truncate)
-        parts = self.run(Task.REWARD, as_items(texts), params)
+        else one row a token, or a step, as Ragged.
+
+        ``step_tag_id``: only at tokens with this id. ``returned_token_ids``: which columns of the
+        logits are the reward, of a language model by token id. Truncates and raises as ``embed``
+        does.
+        """
+        parts = self.run(Task.REWARD, as_items(texts), Params(**options), truncated)
         if isinstance(parts[0], Ragged):
             return joined(parts)
         return cast("Float32", np.concatenate(parts))
 
     def classify_iter(
-        self, texts: Iterable[Item], **options: Unpack[ClassifyOptions]
+        self,
+        texts: Iterable[Item],
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[ClassifyParams],
     ) -> Iterator[tuple[str | None, Float32]]:
         """Yield (label, probabilities [labels]) a text, in order."""
-        for part in self.stream(Task.CLASSIFY, texts, Params(**options)):
+        for part in self.stream(Task.CLASSIFY, texts, Params(**options), truncated):
             yield from zip(part.labels, part.probs, strict=True)
 
     def score_iter(
-        self, pairs: Iterable[tuple[str, str]], **options: Unpack[ScoreOptions]
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[ScoreParams],
     ) -> Iterator[float]:
         """Yield one score a (left, right) pair, in order."""
-        for part in self.stream(Task.SCORE, pairs, Params(**options)):
+        for part in self.stream(Task.SCORE, pairs, Params(**options), truncated):
             yield from (float(value) for value in part)
 
     def reward_iter(
-        self, texts: Iterable[Item], **options: Unpack[ClassifyOptions]
+        self,
+        texts: Iterable[Item],
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[RewardParams],
     ) -> Iterator[float | Float32]:
         """Yield one reward (or one array of token rewards) a text, in order."""
-        for part in self.stream(Task.REWARD, texts, Params(**options)):
+        for part in self.stream(Task.REWARD, texts, Params(**options), truncated):
             yield from (part if isinstance(part, Ragged) else (float(value) for value in part))
 
     async def aclassify(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Classification:
@@ -105,6 +166,6 @@ class ClassCalls(Seam):
         """Async twin of ``score``."""
         return await on_thread(self.score, left, right, **options)
 
-    async def areward(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Float32 | Ragged:
+    async def areward(self, texts: Texts, **options: Unpack[RewardOptions]) -> Float32 | Ragged:
         """Async twin of ``reward``."""
         return await on_thread(self.reward, texts, **options)

@@ -18,8 +18,8 @@ from poolc.spec import Task
 Array = npt.NDArray[Any]
 
 
-class EmbedOptions(TypedDict, total=False):
-    """Keywords of ``embed`` and its twins."""
+class EmbedParams(TypedDict, total=False):
+    """Keywords of ``embed`` that are fields of ``Params``."""
 
     dimensions: int | None
     normalize: bool | None
@@ -27,6 +27,16 @@ class EmbedOptions(TypedDict, total=False):
     prompt: str | None
     truncate: bool
     output_dtype: OutputDtype
+    truncation_side: str | None
+    chunk: bool | None
+    max_length: int | None
+    side: str | None
+
+
+class EmbedOptions(EmbedParams, total=False):
+    """Keywords of ``embed`` and its twins."""
+
+    truncated: list[bool] | None
 
 
 class EmbeddingCalls(Seam):
@@ -42,19 +52,41 @@ class EmbeddingCalls(Seam):
         prompt: str | None = None,
         truncate: bool = False,
         output_dtype: OutputDtype = "float32",
+        truncation_side: str | None = None,
+        chunk: bool | None = None,
+        max_length: int | None = None,
+        truncated: list[bool] | None = None,
+        side: str | None = None,
     ) -> Array:
         """Return one vector a text: [n, dim], float32 unless ``output_dtype`` says otherwise.
 
         A lone string is a list of one; items may be token ids. ``dimensions`` is a Matryoshka size.
         With neither ``prompt_name`` nor ``prompt`` the model's default prompt is put before each
-        text, as in Sentence Transformers; ``prompt=""`` for none. ``truncate`` cuts long texts
-        instead of raising.
+        text, as in Sentence Transformers; ``prompt=""`` for none. ``side`` is whose texts they are,
+        for models that take queries and documents through different modules; ``embed_query`` and
+        ``embed_document`` say it.
+
+        A text of more tokens than the model takes (or ``max_length``, if that is less) raises.
+        With ``truncate`` its end is cut off, or its beginning with ``truncation_side="left"``;
+        the list ``truncated`` then receives True or False a text. With ``chunk`` it is embedded
+        in windows, each with the prompt, whose vectors are averaged by their tokens.
 
         Raises UnsupportedTask, InvalidText, TextTooLong (both with ``.index``), InvalidDimensions,
         InvalidOption: all of them before the model has run on any text.
         """
-        params = Params(dimensions, normalize, prompt_name, prompt, truncate, None, output_dtype)
-        return np.concatenate(self.run(Task.EMBED, as_list(texts), params))
+        params = Params(
+            dimensions=dimensions,
+            normalize=normalize,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            truncate=truncate,
+            max_length=max_length,
+            output_dtype=output_dtype,
+            truncation_side=truncation_side,
+            chunk=chunk,
+            side=side,
+        )
+        return np.concatenate(self.run(Task.EMBED, as_list(texts), params, truncated))
 
     def embed_query(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
         """Like ``embed``, with the model's ``query`` prompt unless ``options`` name another.
@@ -71,9 +103,18 @@ class EmbeddingCalls(Seam):
         """
         return self.embed(texts, **_with_prompt(options, DOCUMENT_PROMPT))
 
-    def embed_iter(self, texts: Iterable[Item], **options: Unpack[EmbedOptions]) -> Iterator[Array]:
-        """Yield one vector [dim] a text, in order, reading ahead at most three windows."""
-        for part in self.stream(Task.EMBED, texts, Params(**options)):
+    def embed_iter(
+        self,
+        texts: Iterable[Item],
+        *,
+        truncated: list[bool] | None = None,
+        **options: Unpack[EmbedParams],
+    ) -> Iterator[Array]:
+        """Yield one vector [dim] a text, in order, reading ahead at most three windows.
+
+        ``truncated`` has a text's entry when its vector is yielded, and may then have more.
+        """
+        for part in self.stream(Task.EMBED, texts, Params(**options), truncated):
             yield from part
 
     def embed_query_iter(
@@ -102,6 +143,8 @@ class EmbeddingCalls(Seam):
 
 
 def _with_prompt(options: EmbedOptions, name: str) -> EmbedOptions:
+    """Say which side the texts are of, and name its prompt where ``options`` name none."""
+    options = {"side": name, **options}
     if options.get("prompt") is not None or options.get("prompt_name") is not None:
         return options
     return {**options, "prompt_name": name}

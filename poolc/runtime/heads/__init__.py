@@ -13,14 +13,30 @@ import numpy.typing as npt
 
 from poolc.errors import InvalidOption
 from poolc.runtime.heads.classes import classification, label_index, label_scores, rewards
-from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, similarities
-from poolc.runtime.outputs import Classification, Ragged, check_dtype
+from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, merged, similarities
+from poolc.runtime.heads.hybrid import HybridVectors, hybrid_vectors
+from poolc.runtime.heads.sparse import (
+    check_sparse_params,
+    compact,
+    expand,
+    sparse_scores,
+    sparse_vectors,
+)
+from poolc.runtime.heads.token_vectors import late_interaction_scores, token_vectors
+from poolc.runtime.heads.tokens import check_token_params, token_classes, token_rewards
+from poolc.runtime.outputs import Classification, Ragged, Span, check_dtype
+from poolc.runtime.prompts import SIDES
 from poolc.runtime.request import Params, Prepared, Row
+from poolc.runtime.sparse import SparseVectors, TokenName
 from poolc.spec import TOKEN_EMBEDDINGS, Kind, ModelSpec, Similarity, Task
+
+__all__ = ["Result", "check_params", "compact", "expand", "finish"]
 
 _SWITCHES = ("normalize", "truncate", "use_activation", "add_special_tokens", "chunk")
 
-Result = npt.NDArray[Any] | Classification | Ragged
+Result = (
+    npt.NDArray[Any] | Classification | Ragged | list[list[Span]] | SparseVectors | HybridVectors
+)
 
 
 def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
@@ -29,10 +45,20 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
     Raises InvalidDimensions or InvalidOption.
     """
     _check_types(params)
+    sides = SIDES if spec.router is None else sorted(spec.router.sides)
+    if params.side not in (None, *sides):
+        raise InvalidOption(
+            f"side is {params.side!r}; allowed: {', '.join(sides)}, or None", param="side"
+        )
     if params.dimensions is not None:
         check_embedding_size(spec, task, params.dimensions)
     size = params.dimensions or spec.default_dimensions or spec.embedding_size
-    check_dtype(params.output_dtype, size if task is Task.EMBED else None)
+    sized = task in (Task.EMBED, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
+    check_dtype(params.output_dtype, size if sized else None)
+    if spec.kind is Kind.HYBRID and spec.multi_vector and task is not Task.EMBED:
+        check_dtype(params.output_dtype, spec.multi_vector.dim if sized else None)
+    check_sparse_params(spec, task, params)
+    check_token_params(spec, task, params)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
     elif task is Task.SCORE and params.label is not None:
@@ -55,9 +81,20 @@ def _check_types(params: Params) -> None:
         )
 
 
-def finish(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
-    """Turn the rows of a request's sequences, in order, into the task's result."""
+def finish(
+    spec: ModelSpec, prepared: Prepared, rows: Sequence[Row], token_name: TokenName = str
+) -> Result:
+    """Turn the rows of a request's sequences, in order, into the task's result.
+
+    ``token_name`` says what the tokens of sparse vectors are called.
+    """
+    if spec.kind in _RETRIEVAL:
+        found = _finish_retrieval(spec, prepared, rows, token_name)
+        if found is not None:
+            return found
     task, params = prepared.task, prepared.params
+    if prepared.windows is not None:
+        rows = merged(spec, prepared, rows)
     if task is Task.EMBED:
         return embeddings(spec, params, rows)
     if task is Task.CLASSIFY:
@@ -68,4 +105,39 @@ def finish(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
         return similarities(spec, prepared, rows)
     if task is Task.REWARD and spec.kind is Kind.CLASSIFIER:
         return rewards(params, rows)
-    return Ragged.from_rows([row[TOKEN_EMBEDDINGS] for row in rows])
+    return _finish_tokens(spec, prepared, rows)
+
+
+def _finish_tokens(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Result:
+    """Return the result of a task that has one row a token."""
+    if prepared.task is Task.CLASSIFY_TOKENS:
+        return token_classes(spec, prepared, rows)
+    if prepared.task is Task.REWARD and spec.labels:
+        return token_rewards(spec, prepared, rows)
+    tag = prepared.params.step_tag_id if prepared.task is Task.REWARD else None
+    states = [row[TOKEN_EMBEDDINGS] for row in rows]
+    if tag is not None:
+        pairs = zip(states, prepared.sequences, strict=True)
+        states = [state[sequence.ids == tag] for state, sequence in pairs]
+    return Ragged.from_rows(states)
+
+
+_RETRIEVAL = (Kind.SPARSE, Kind.MULTI_VECTOR, Kind.HYBRID)
+
+
+def _finish_retrieval(
+    spec: ModelSpec, prepared: Prepared, rows: Sequence[Row], token_name: TokenName
+) -> Result | None:
+    """Return the result of a task that only these kinds have; None for the others."""
+    task = prepared.task
+    if task is Task.EMBED_SPARSE:
+        return sparse_vectors(spec, prepared, rows, token_name)
+    if task is Task.EMBED_TOKENS:
+        return token_vectors(spec, prepared.params, rows)
+    if task is Task.EMBED_HYBRID:
+        return hybrid_vectors(spec, prepared, rows, token_name)
+    if task is Task.SCORE and spec.kind is Kind.SPARSE:
+        return sparse_scores(spec, prepared, rows)
+    if task is Task.SCORE and spec.kind is Kind.MULTI_VECTOR:
+        return late_interaction_scores(spec, prepared, rows)
+    return None

@@ -12,11 +12,16 @@ from poolc.errors import InvalidDimensions
 from poolc.runtime.matryoshka import check_dimensions
 from poolc.runtime.outputs import Float32, convert_dtype, l2_normalize, similarity
 from poolc.runtime.request import Params, Prepared, Row
-from poolc.spec import POOLED, SENTENCE_EMBEDDING, ModelSpec, Task
+from poolc.spec import POOLED, SENTENCE_EMBEDDING, Kind, ModelSpec, Task
 
 
 def check_embedding_size(spec: ModelSpec, task: Task, dimensions: object) -> None:
-    if task not in (Task.EMBED, Task.SCORE) or spec.embedding_size is None:
+    tasks = {
+        Kind.EMBEDDING: (Task.EMBED, Task.SCORE),
+        Kind.HYBRID: (Task.EMBED, Task.SCORE, Task.EMBED_HYBRID),
+        Kind.MULTI_VECTOR: (Task.EMBED_TOKENS, Task.SCORE),
+    }.get(spec.kind, ())
+    if task not in tasks or spec.embedding_size is None:
         raise InvalidDimensions(f"dimensions applies to embed, not to {task}", param="dimensions")
     check_dimensions(spec.matryoshka, spec.embedding_size, dimensions)
 
@@ -33,6 +38,27 @@ def embeddings(spec: ModelSpec, params: Params, rows: Sequence[Row]) -> npt.NDAr
         vectors = np.stack([row[POOLED][:dimensions] for row in rows])
         vectors = l2_normalize(vectors) if normalize else vectors
     return convert_dtype(vectors, params.output_dtype)
+
+
+def merged(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> list[Row]:
+    """Return one row an item: the mean of its windows' vectors, weighted by counted tokens.
+
+    It is taken after Dense and before Normalize, so that for mean pooling it is what pooling the
+    tokens of all windows at once gives.
+    """
+    remaining = iter(rows)
+    items: list[Row] = []
+    for sequences in prepared.items:
+        own = [next(remaining) for _ in sequences]
+        if len(own) == 1:
+            items += own
+            continue
+        vectors = np.stack([row[POOLED] for row in own])  # [windows, dim]
+        weights = np.array([sequence.num_counted for sequence in sequences], np.float64)
+        pooled = (weights @ vectors / weights.sum()).astype(np.float32)
+        unit = l2_normalize(pooled) if spec.normalize else pooled
+        items.append({POOLED: pooled, SENTENCE_EMBEDDING: unit})
+    return items
 
 
 def similarities(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Float32:

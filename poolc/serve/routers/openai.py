@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from poolc.errors import InvalidDimensions
@@ -71,7 +72,7 @@ async def embeddings(request: Request) -> Response:
             "object": "list",
             "created": int(time.time()),
             "model": model.shown_name(asked.model),
-            "data": _data(vectors, asked.encoding_format or "float"),
+            "data": _data(vectors, answer.truncated, asked.encoding_format or "float"),
             "usage": _usage(answer.num_tokens),
         }
 
@@ -112,12 +113,18 @@ def _check(model: Served, asked: EmbeddingRequest) -> None:
         )
 
 
-def _data(vectors: Float32, encoding_format: EncodingFormat) -> list[dict[str, Any]]:
+def _data(
+    vectors: Float32, truncated: npt.NDArray[np.bool_], encoding_format: EncodingFormat
+) -> list[dict[str, Any]]:
     encode = base64_float32 if encoding_format == "base64" else float_list
-    return [
+    data: list[dict[str, Any]] = [
         {"index": index, "object": "embedding", "embedding": encode(vector)}
         for index, vector in enumerate(vectors)
     ]
+    # Not in OpenAI's reply: only there where it says something.
+    for index in np.flatnonzero(truncated):
+        data[index]["truncated"] = True
+    return data
 
 
 def _usage(num_tokens: int) -> dict[str, int | None]:

@@ -143,6 +143,11 @@ def test_embeddings_truncated(client: httpx.AsyncClient, asked: int, tokens: int
     assert response.json()["usage"]["prompt_tokens"] == tokens
 
 
+def test_embeddings_say_which_texts_were_cut(client: httpx.AsyncClient) -> None:
+    response = post(client, input=["bread", "bread " * 200], truncate_prompt_tokens=-1)
+    assert [entry.get("truncated") for entry in response.json()["data"]] == [None, True]
+
+
 def test_embeddings_without_special_tokens(client: httpx.AsyncClient, embedder: Engine) -> None:
     response = post(client, input="bread", add_special_tokens=False)
     bare = embedder.tokenize("bread", add_special_tokens=False)

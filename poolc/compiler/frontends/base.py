@@ -14,7 +14,7 @@ from poolc.compiler.recognize import Recognized
 from poolc.spec import CompileOptions
 
 
-class Route(Protocol):
+class Frontend(Protocol):
     """One compile's way; its methods are called in this order."""
 
     def recognize(
@@ -23,8 +23,8 @@ class Route(Protocol):
         """Say what the model is; ``work`` is a folder for files that are needed until the end."""
         ...
 
-    def graph(self, subject: Subject, progress: Progress) -> ir.Model:
-        """Return the canonical graph; announces its own stages."""
+    def graphs(self, subject: Subject, progress: Progress) -> dict[str, ir.Model]:
+        """Return the canonical graph of each route ("": the only one); announces its stages."""
         ...
 
     def reference(self, subject: Subject) -> Reference:

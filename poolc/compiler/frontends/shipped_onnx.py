@@ -36,8 +36,8 @@ _POOLING_OPTIONS = frozenset({"pooling_type", "seq_pooling_type", "normalize", "
 _UNIT = 1e-3  # how far the length of a unit vector may be from 1
 
 
-class ShippedOnnxRoute:
-    """See ``Route``."""
+class ShippedOnnxFrontend:
+    """See ``Frontend``."""
 
     def __init__(self) -> None:
         self._shipped: Shipped | None = None  # filled by ``recognize``
@@ -45,7 +45,7 @@ class ShippedOnnxRoute:
     def recognize(
         self, folder: Path, work: Path, options: CompileOptions, progress: Progress
     ) -> tuple[Recognized, PreTrainedTokenizerBase]:
-        """See ``Route.recognize``. Raises UnsupportedModel for a head that it does not attach."""
+        """See ``Frontend.recognize``. Raises UnsupportedModel for a head that is not attached."""
         shipped = self._shipped = open_shipped(folder, work)
         if shipped.half:
             progress.warn(f"{shipped.file} computes in fp16: its heads are in fp32")
@@ -66,13 +66,13 @@ class ShippedOnnxRoute:
             recognized = replace(recognized, spec=_as_shipped(subject, shipped))
         return recognized, words
 
-    def graph(self, subject: Subject, progress: Progress) -> ir.Model:
-        """See ``Route.graph``."""
+    def graphs(self, subject: Subject, progress: Progress) -> dict[str, ir.Model]:
+        """See ``Frontend.graphs``."""
         with progress.stage("attach"):
-            return attach_heads(self._opened(), subject.recognized.spec, subject.folder)
+            return {"": attach_heads(self._opened(), subject.recognized.spec, subject.folder)}
 
     def reference(self, subject: Subject) -> Reference:
-        """See ``Route.reference``."""
+        """See ``Frontend.reference``."""
         return ShippedReference(subject, self._opened())
 
     def _opened(self) -> Shipped:
@@ -90,6 +90,9 @@ def _checked(spec: ModelSpec, shipped: Shipped) -> ModelSpec:
         "logit_mean and logit_sigma": (spec.logit_mean, spec.logit_sigma) != (None, None),
         "step rewards": spec.step is not None,
         "pooling without the prompt (include_prompt)": POOLING_MASK in spec.inputs,
+        "layers before pooling": bool(spec.token_layers),
+        "routes": spec.router is not None,
+        "a static table": spec.trunk is Trunk.STATIC,
     }
     refused = next((name for name, wanted in asked.items() if wanted), None)
     if refused is not None:

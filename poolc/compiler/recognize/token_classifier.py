@@ -1,0 +1,32 @@
+"""Token classifiers: labels of every token, and what spans are made from."""
+
+from __future__ import annotations
+
+from poolc.compiler.architecture import Architecture
+from poolc.compiler.choices import Choices
+from poolc.compiler.recognize.classifier import choose_activation
+from poolc.compiler.recognize.context import Context
+from poolc.spec import PoolingType, Task
+
+
+def choose_token_classifier(context: Context, arch: Architecture, choices: Choices) -> None:
+    """Fill in the fields of Kind.TOKEN_CLASSIFIER. Raises InvalidOption."""
+    origin = choices.origins["tasks"]
+    choices.set("tasks", (Task.CLASSIFY_TOKENS, Task.ENCODE), origin)
+    choices.set("pooling", (PoolingType.ALL,), "a label a token")
+    labels = id2label(context)
+    choices.set("labels", labels, "config.json: id2label")
+    choose_activation(context, labels, choices)
+    if context.pooler.use_activation is not None:
+        choices.set(
+            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
+        )
+    unknown = context.tokenizer.unk_token_id
+    if unknown is not None:
+        choices.values["unk_token_id"] = int(unknown)
+
+
+def id2label(context: Context) -> tuple[str, ...]:
+    """Return config.json's labels in the order of their numbers."""
+    names = dict(context.config.id2label or {})
+    return tuple(str(names[i]) for i in sorted(names))
