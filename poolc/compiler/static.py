@@ -122,5 +122,5 @@ def table_name(names: Mapping[str, Any]) -> str:
         if name in names:
             return name
     raise CorruptWeights(
-        f"{STATIC_WEIGHTS} holds neither {_TABLE} nor {_MODEL2VEC_TABLE}: it is not a static model's"
+        f"{STATIC_WEIGHTS} holds neither {_TABLE} nor {_MODEL2VEC_TABLE}: it is no static model's"
     )

@@ -1,4 +1,4 @@
-"""A table of token vectors as the trunk of a static model; ``compiler/static.py`` reads the rest."""
+"""A table of token vectors as a trunk; ``compiler/static.py`` reads the rest of such models."""
 
 from __future__ import annotations
 

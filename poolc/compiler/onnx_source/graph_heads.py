@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from poolc.compiler.onnx_source.layers import LAYER_NORM_EPSILON, Layer
+from poolc.compiler.onnx_source.numpy_heads import RRELU_SLOPE
 from poolc.spec import Activation, LayerKind, PoolingType
 
 # From which opset on these take their axes as an input.
@@ -157,6 +158,14 @@ def _gelu(nodes: Nodes, x: ir.Value) -> ir.Value:
     return nodes.add("Mul", half, nodes.add("Add", erf, nodes.constant(1.0)))
 
 
+def _clip(nodes: Nodes, x: ir.Value, low: float, high: float) -> ir.Value:
+    return nodes.add("Clip", x, nodes.constant(low), nodes.constant(high))
+
+
+def _hard_sigmoid(nodes: Nodes, x: ir.Value) -> ir.Value:
+    return nodes.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+
+
 _ACTIVATIONS: Mapping[Activation, Callable[[Nodes, ir.Value], ir.Value]] = {
     Activation.IDENTITY: lambda nodes, x: nodes.add("Identity", x),
     Activation.SIGMOID: lambda nodes, x: nodes.add("Sigmoid", x),
@@ -171,4 +180,18 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Nodes, ir.Value], ir.Value]] = {
         "Mul", x, nodes.add("Tanh", nodes.add("Softplus", x))
     ),
     Activation.SOFTPLUS: lambda nodes, x: nodes.add("Softplus", x),
+    Activation.CELU: lambda nodes, x: nodes.add("Elu", x, alpha=1.0),
+    Activation.SELU: lambda nodes, x: nodes.add("Selu", x),
+    Activation.RELU6: lambda nodes, x: _clip(nodes, x, 0.0, 6.0),
+    Activation.RRELU: lambda nodes, x: nodes.add("LeakyRelu", x, alpha=RRELU_SLOPE),
+    Activation.HARDSIGMOID: lambda nodes, x: _hard_sigmoid(nodes, x),
+    Activation.HARDSWISH: lambda nodes, x: nodes.add("Mul", x, _hard_sigmoid(nodes, x)),
+    Activation.HARDTANH: lambda nodes, x: _clip(nodes, x, -1.0, 1.0),
+    Activation.HARDSHRINK: lambda nodes, x: nodes.add("Shrink", x, lambd=0.5, bias=0.0),
+    Activation.SOFTSHRINK: lambda nodes, x: nodes.add("Shrink", x, lambd=0.5, bias=0.5),
+    Activation.SOFTSIGN: lambda nodes, x: nodes.add("Softsign", x),
+    Activation.TANHSHRINK: lambda nodes, x: nodes.add("Sub", x, nodes.add("Tanh", x)),
+    Activation.LOGSIGMOID: lambda nodes, x: nodes.add(
+        "Neg", nodes.add("Softplus", nodes.add("Neg", x))
+    ),
 }

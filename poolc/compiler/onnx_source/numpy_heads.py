@@ -96,6 +96,10 @@ def _sigmoid(x: Vector) -> Vector:
     return share
 
 
+# Constants of Klambauer et al., "Self-Normalizing Neural Networks", as torch has them.
+_SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+RRELU_SLOPE = (1 / 8 + 1 / 3) / 2  # torch's slope outside training
+
 _ACTIVATIONS: Mapping[Activation, Callable[[Vector], Vector]] = {
     Activation.IDENTITY: lambda x: x,
     Activation.SIGMOID: _sigmoid,
@@ -108,4 +112,16 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Vector], Vector]] = {
     Activation.LEAKY_RELU: lambda x: np.where(x > 0, x, 0.01 * x),
     Activation.MISH: lambda x: x * np.tanh(np.logaddexp(0, x)),
     Activation.SOFTPLUS: lambda x: np.logaddexp(0, x),
+    Activation.CELU: lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    Activation.SELU: lambda x: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
+    Activation.RELU6: lambda x: np.clip(x, 0, 6),
+    Activation.RRELU: lambda x: np.where(x > 0, x, RRELU_SLOPE * x),
+    Activation.HARDSIGMOID: lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    Activation.HARDSWISH: lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    Activation.HARDTANH: lambda x: np.clip(x, -1, 1),
+    Activation.HARDSHRINK: lambda x: np.where(np.abs(x) > 0.5, x, 0),
+    Activation.SOFTSHRINK: lambda x: np.sign(x) * np.maximum(np.abs(x) - 0.5, 0),
+    Activation.SOFTSIGN: lambda x: x / (1 + np.abs(x)),
+    Activation.TANHSHRINK: lambda x: x - np.tanh(x),
+    Activation.LOGSIGMOID: lambda x: -np.logaddexp(0, -x),
 }
