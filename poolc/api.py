@@ -22,7 +22,13 @@ from poolc.errors import (
     nearest,
 )
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
-from poolc.model_cache.requests import Identity, compile_key, folder_identity, hub_identity
+from poolc.model_cache.requests import (
+    Identity,
+    compile_key,
+    folder_identity,
+    hub_identity,
+    resolved,
+)
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -122,14 +128,33 @@ def make_options(**options: Any) -> CompileOptions:
 
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
     """Return the stored artifact of a request, without network access; None if there is none."""
-    identity = _identity(model, local_folder(model), options.revision, store)
+    found = _lookup(model, options, store)
+    if found is not None:  # compiled where PyTorch is installed, perhaps
+        return found
+    here = resolved(options)
+    return None if here == options else _lookup(model, here, store)
+
+
+def _lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
+    folder = local_folder(model)
+    identity = (
+        _identity(model, options.revision, store)
+        if folder is None
+        else folder_identity(folder.name, store.source_digest(folder, from_onnx=options.from_onnx))
+    )
     tokenizer, name = None, options.tokenizer
     if name is not None:
-        folder = Path(name).expanduser()
-        tokenizer = _identity(name, folder.resolve() if folder.is_dir() else None, None, store)
+        tokenizer = _tokenizer_identity(name, store)
     if identity is None or (name is not None and tokenizer is None):
         return None
     return store.lookup(compile_key(identity, options, tokenizer))
+
+
+def _tokenizer_identity(name: str, store: Store) -> Identity | None:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return _identity(name, None, store)
+    return folder_identity(folder.resolve().name, store.source_digest(folder.resolve()))
 
 
 def _stored(
@@ -152,12 +177,8 @@ def _warn(event: dict[str, Any]) -> None:
         warnings.warn(event["message"], UserWarning, stacklevel=4)
 
 
-def _identity(
-    name: str, folder: Path | None, revision: str | None, store: Store
-) -> Identity | None:
-    """Identify a folder, or a hub id at the commit that it is known to mean; None if it is not."""
-    if folder is not None:
-        return folder_identity(folder.name, store.source_digest(folder))
+def _identity(name: str, revision: str | None, store: Store) -> Identity | None:
+    """Identify a hub id at the commit that it is known to mean; None if it is not known."""
     pinned = revision if revision and _COMMIT.match(revision) else None
     commit = pinned or store.recorded_commit(name, revision)
     return hub_identity(name, commit) if commit is not None else None

@@ -384,4 +384,5 @@ class CompileOptions:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     defaults: Defaults = Defaults.SENTENCE_TRANSFORMERS
+    from_onnx: bool = False  # from the ONNX graph that the model ships, without PyTorch
     keep_canonical: bool = False

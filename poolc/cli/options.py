@@ -81,6 +81,14 @@ class CompileArguments:
             help="Load weights that could run code while loading.",
         ),
     ] = False
+    from_onnx: Annotated[
+        bool,
+        typer.Option(
+            "--from-onnx",
+            help="Compile the ONNX graph that the model ships instead of its weights; the default "
+            "where PyTorch is not installed.",
+        ),
+    ] = False
     keep_canonical: Annotated[
         bool,
         typer.Option("--keep-canonical", help="Keep the canonical graph."),

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from poolc.compiler.events import Progress
 from poolc.errors import MissingDependency, PoolcError
+from poolc.model_cache.requests import resolved
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
@@ -46,9 +47,13 @@ def _first_line(error: Exception) -> str:
 def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
     _quiet_libraries()
     progress = Progress(lambda event: _send(events, event))
+    options = from_plain(CompileOptions, request["options"], "options")
     try:
         with progress.stage("start"):  # importing torch takes seconds
+            from poolc.compiler.frontends import open_frontend
             from poolc.compiler.pipeline import Request, compile_model
+
+            open_frontend(resolved(options))
     except ImportError as error:
         if error.name and error.name.startswith("poolc"):
             raise
@@ -57,13 +62,14 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
         raise MissingDependency(
             f"compiling needs {error.name or 'the compile extra'}, {problem}: "
             'pip install "poolc[compile,cpu]" (for CPU-only machines, add '
-            "--extra-index-url https://download.pytorch.org/whl/cpu)"
+            "--extra-index-url https://download.pytorch.org/whl/cpu); models that ship ONNX need "
+            'only "poolc[compile-onnx,cpu]"'
         ) from error
     output = request["output"]
     artifact = compile_model(
         Request(
             model=request["model"],
-            options=from_plain(CompileOptions, request["options"], "options"),
+            options=options,
             output=Path(output) if output is not None else None,
             refresh=request["refresh"],
         ),

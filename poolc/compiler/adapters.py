@@ -10,22 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from typing import TYPE_CHECKING, Any
 
 from poolc.compiler.json_files import read_json
 from poolc.compiler.natives import JINA_V3
 from poolc.errors import CorruptWeights, InvalidOption
 
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
 TASK_KEY = "jina_task"  # of config.json, so of hf_overrides
 DEFAULT_TASK = "text-matching"
 WEIGHTS = "model.safetensors"
 _STACKED = ".parametrizations.weight."
-
-Tensors = dict[str, torch.Tensor]
 
 
 def tasks(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -44,6 +43,8 @@ def merge_adapter(folder: Path, config: Mapping[str, Any], names: tuple[str, ...
     ``folder`` is a mirror: links to weights are removed, not followed. Raises InvalidOption for
     an unknown task and CorruptWeights for an adapter that does not fit.
     """
+    from safetensors.torch import load_file, save_file
+
     task = str(config.get(TASK_KEY, DEFAULT_TASK))
     found = {_plain(name): name for name in names}
     if _plain(task) not in found:
@@ -89,6 +90,10 @@ def _merge_stacked(tensors: Tensors, index: int, scale: float) -> Tensors:
 
 
 def _merge_peft(folder: Path, task: str) -> Tensors:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
     settings = read_json(folder / task / "adapter_config.json")
     rank, alpha = float(settings["r"]), float(settings["lora_alpha"])
     scale = alpha / rank**0.5 if settings.get("use_rslora") else alpha / rank

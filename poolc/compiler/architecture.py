@@ -1,7 +1,8 @@
 """What transformers says about a model before its weights are read: class, sizes, inputs, limits.
 
 The model is built on the meta device, so every fact comes from the class that will run, not from a
-table of family names.
+table of family names. torch is imported where a model is built: what only reads config.json works
+without it.
 """
 
 from __future__ import annotations
@@ -12,31 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTextEncoding,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-)
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from poolc.compiler.json_files import read_json
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
-_AUTO_CLASSES: Mapping[Trunk, Any] = {
-    Trunk.BASE: AutoModel,
-    Trunk.SEQUENCE_CLASSIFIER: AutoModelForSequenceClassification,
-    Trunk.TOKEN_CLASSIFIER: AutoModelForTokenClassification,
-    Trunk.MASKED_LM: AutoModelForMaskedLM,
-    Trunk.CAUSAL_LM: AutoModelForCausalLM,
+_AUTO_CLASSES: Mapping[Trunk, str] = {
+    Trunk.BASE: "AutoModel",
+    Trunk.SEQUENCE_CLASSIFIER: "AutoModelForSequenceClassification",
+    Trunk.TOKEN_CLASSIFIER: "AutoModelForTokenClassification",
+    Trunk.MASKED_LM: "AutoModelForMaskedLM",
+    Trunk.CAUSAL_LM: "AutoModelForCausalLM",
 }
 # What transformers raises for a config.json that its classes do not accept.
 _REFUSALS = (
@@ -60,7 +50,7 @@ class Architecture:
     name: str  # as config.json names it
     config: Any
     trunk: Trunk
-    auto: Any  # the Auto class that builds it
+    auto: Any  # the Auto class that builds it; None where no class is built
     hidden_size: int
     vocab_size: int
     position_limit: int | None
@@ -120,7 +110,9 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
 
     Raises UnsupportedModel where transformers has no such class.
     """
-    auto = _AUTO_CLASSES[trunk]
+    import torch
+
+    auto = getattr(transformers, _AUTO_CLASSES[trunk])
     model = _build(auto, config, trust_remote_code)
     # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.
     both_halves = all(hasattr(model.base_model, half) for half in ("encoder", "decoder"))
@@ -153,7 +145,7 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
 
 def _text_encoder(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
     """Return the Auto class of an encoder-decoder family's text encoder, and the model."""
-    auto = AutoModelForTextEncoding
+    auto = transformers.AutoModelForTextEncoding
     if type(config) not in auto._model_mapping:
         raise UnsupportedModel(
             f"{architecture_name(config)} is an encoder-decoder model of which transformers has "
@@ -163,6 +155,8 @@ def _text_encoder(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
 
 
 def _build(auto: Any, config: Any, trust_remote_code: bool) -> Any:
+    import torch
+
     try:
         with torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=trust_remote_code)
@@ -181,6 +175,8 @@ def load_weights(
 
     Raises CorruptWeights where tensors are missing or have another shape.
     """
+    import torch
+
     try:
         model, info = arch.auto.from_pretrained(
             folder,
@@ -234,6 +230,8 @@ def token_head(model: PreTrainedModel) -> TokenHead | None:
     Its own ``forward`` is no guide to rewards of tokens: InternLM2's and Qwen2.5-Math-RM's keep the
     last token only.
     """
+    import torch
+
     if model.base_model is model:
         return None
     heads = [
@@ -252,6 +250,8 @@ def _position_limit(model: PreTrainedModel) -> int | None:
 
     Families that number positions from padding_idx + 1 (RoBERTa, MPNet) lose that many rows.
     """
+    import torch
+
     for name, module in model.named_modules():
         if "position_embedding" in name and isinstance(module, torch.nn.Embedding):
             offset = 0 if module.padding_idx is None else module.padding_idx + 1

@@ -14,14 +14,12 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 
+from poolc.compiler.canonical import BATCH, IR_VERSION, SEQ
 from poolc.compiler.heads import PoolingModel
 from poolc.errors import CompileError
 from poolc.spec import ATTENTION_MASK, INPUT_IDS, POOLING_MASK
 
 OPSET = 23
-# The newest format that the oldest supported ONNX Runtime reads.
-IR_VERSION = 11
-BATCH, SEQ = "batch", "seq"
 
 
 def export(model: PoolingModel) -> ir.Model:

@@ -1,7 +1,8 @@
 """Downloads from the Hugging Face hub: which files, at which commit, with progress.
 
 Only what the compiler reads is fetched: configuration, tokenizer, safetensors (pickles only where
-there are none) and, with trust given, Python files.
+there are none) and, with trust given, Python files; from ONNX, the graph instead of the weights
+that it stands in for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
-from poolc.model_cache.source_files import HEAD_PICKLES
+from poolc.model_cache.source_files import HEAD_PICKLES, onnx_files, without_trunk_weights
 
 # Names of a repository's files -> those to fetch.
 Select = Callable[[Iterable[str]], list[str]]
@@ -74,8 +75,12 @@ def download(
     return folder, commit
 
 
-def wanted(names: Iterable[str], *, trust_remote_code: bool) -> list[str]:
+def wanted(names: Iterable[str], *, trust_remote_code: bool, from_onnx: bool = False) -> list[str]:
     """Return the files of a repository that the compiler reads, sorted."""
+    names = list(names)
+    if from_onnx:
+        kept = wanted(without_trunk_weights(names), trust_remote_code=trust_remote_code)
+        return sorted({*kept, *onnx_files(names)})
     patterns = [*_WANTED, *(["*.py"] if trust_remote_code else [])]
     kept = [n for n in names if _matches(n, patterns) and not _matches(n, _UNWANTED)]
     folders_with_safetensors = {_parent(name) for name in kept if name.endswith(".safetensors")}

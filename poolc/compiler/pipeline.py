@@ -1,28 +1,29 @@
-"""The stages of a compile, in order: fetch, recognise, load, export, lower, verify, publish."""
+"""The stages of a compile, in order: fetch, recognise, the graph's own, lower, verify, publish.
+
+The graph comes from weights (load, export) or from the ONNX that a model ships (attach):
+``routes/``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from poolc.compiler import source, tokenizer
-from poolc.compiler.architecture import load_weights
+from poolc.compiler.comparison import Subject
 from poolc.compiler.events import Progress
-from poolc.compiler.export import export
-from poolc.compiler.heads import PoolingModel
+from poolc.compiler.frontends import open_frontend
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
-from poolc.compiler.recognize import Recognized, Route, recognize
-from poolc.compiler.reference import Subject, open_reference
+from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
-from poolc.compiler.static import load_static
 from poolc.compiler.targets.base import Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
 from poolc.compiler.verify import verify
@@ -39,12 +40,12 @@ from poolc.model_cache.manifest import (
     SchemaVersion,
 )
 from poolc.model_cache.publish import publish, seal, staging
-from poolc.model_cache.requests import compile_key, recorded_options
+from poolc.model_cache.requests import compile_key, recorded_options, resolved
 from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
-from poolc.spec import CompileOptions, Target, Trunk, route_set
+from poolc.spec import CompileOptions, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {Target.CPU: CpuCompiler}
 
@@ -74,11 +75,15 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
 
     Raises ModelError, CompileError, InputError or ArtifactError; nothing is published then.
     """
-    options = request.options
+    options = resolved(request.options)
     target = _target(options)
     import_onnxruntime()  # the gate needs it: say so now, not after the export
     parent = request.output.parent if request.output else store.artifacts
     _check_output(request)
+    frontend = open_frontend(options)
+    if options != request.options:
+        progress.warn("PyTorch is not installed: compiling the ONNX graph that the model ships")
+        request = replace(request, options=options)
     # Both are removed by the next compile where this one is killed.
     with staging(parent) as work, staging(parent) as staged:
         with progress.stage("fetch"):
@@ -86,14 +91,13 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             other = _other_tokenizer(request, store, progress)
             folder = source.materialize(found, other, options, work, progress)
         with progress.stage("recognise"):
-            recognized, words = recognize(folder, options, progress.warn)
+            recognized, words = frontend.recognize(folder, work, options, progress)
+        subject = Subject(folder, recognized, words, options)
         routes = {"": Route(recognized, words), **recognized.routes}
-        with progress.stage("load"):
-            models = {name: _load(folder, r.recognized, options) for name, r in routes.items()}
-        with progress.stage("export"):
-            canonical = {
-                name: StripMetadataPass()(export(model)).model for name, model in models.items()
-            }
+        canonical = {
+            name: StripMetadataPass()(graph).model
+            for name, graph in frontend.graphs(subject, progress).items()
+        }
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
             _write_tokenizers(staged, routes, folder)
@@ -104,8 +108,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         with progress.stage("verify"):
             seal(staged, manifest, report)
-            subject = Subject(folder, recognized, words, options)
-            parity = verify(Engine(open_artifact(staged)), open_reference(subject))
+            parity = verify(Engine(open_artifact(staged)), frontend.reference(subject))
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),
@@ -137,19 +140,6 @@ def _other_tokenizer(request: Request, store: Store, progress: Progress) -> Sour
     if name is None:
         return None
     return source.fetch_tokenizer(name, store, progress, refresh=request.refresh)
-
-
-def _load(folder: Path, recognized: Recognized, options: CompileOptions) -> PoolingModel:
-    path = folder / recognized.transformer
-    if recognized.arch.trunk is Trunk.STATIC:
-        return PoolingModel(load_static(path), recognized.spec, folder).eval()
-    backbone = load_weights(
-        path,
-        recognized.arch,
-        trust_remote_code=options.trust_remote_code,
-        attention="sdpa",
-    )
-    return PoolingModel(backbone, recognized.spec, folder).eval()
 
 
 def _check_output(request: Request) -> None:

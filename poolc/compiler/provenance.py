@@ -48,7 +48,7 @@ def space_id(folder: Path, recognized: Recognized, files: Mapping[str, str]) -> 
     inputs = {
         name: digest
         for name, digest in files.items()
-        if name.endswith(_WEIGHTS) or _of_tokenizer(name)
+        if name.endswith(_WEIGHTS) or _of_onnx(name) or _of_tokenizer(name)
     }
     routes = {name: route.recognized for name, route in recognized.routes.items()}
     for name, found in {"": recognized, **routes}.items():
@@ -59,6 +59,10 @@ def space_id(folder: Path, recognized: Recognized, files: Mapping[str, str]) -> 
         if found.st is not None:
             inputs[route_set("do_lower_case", name)] = str(found.st.lower_case)
     return hash_space(recognized.spec, inputs)
+
+
+def _of_onnx(name: str) -> bool:
+    return ".onnx" in name.rpartition("/")[2]  # model.onnx, and model.onnx_data of large ones
 
 
 def _of_tokenizer(name: str) -> bool:

@@ -1,7 +1,8 @@
 """Hub id or path -> a local folder whose weights are safe to read.
 
-Safetensors are read as they are, pickles are turned into them (``pickles.py``). Knows nothing about
-what the model is.
+Safetensors are read as they are, pickles are turned into them (``pickles.py``). From ONNX, the
+graph that the model ships stands in for the weights of its transformer (``onnx_source/``). Knows
+nothing about what the model is; imports torch only to read pickles.
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from poolc.compiler.adapters import TASK_KEY, merge_adapter, tasks
 from poolc.compiler.events import Progress
 from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
 from poolc.compiler.natives import native_config
-from poolc.compiler.pickles import load_pickles
+from poolc.compiler.onnx_source.selection import check_shipped, select
 from poolc.compiler.st_files import module_paths, native_modules, transformer_path
-from poolc.errors import CorruptWeights, InvalidOption, TokenizerError
-from poolc.model_cache.requests import Identity, folder_identity, hub_identity
-from poolc.model_cache.source_files import HEAD_PICKLES, local_folder
+from poolc.errors import (
+    CorruptWeights,
+    InvalidOption,
+    MissingDependency,
+    TokenizerError,
+)
+from poolc.model_cache.requests import Identity, folder_identity, has_torch, hub_identity
+from poolc.model_cache.source_files import HEAD_PICKLES, local_folder, onnx_files
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
 
@@ -79,15 +84,19 @@ def fetch(
     """
     folder = local_folder(model)
     if folder is not None:
-        return SourceModel(folder, folder.name, None, store.source_digest(folder))
+        files = store.source_digest(folder, from_onnx=options.from_onnx)
+        if options.from_onnx:
+            check_shipped(folder.name, (p.relative_to(folder) for p in folder.rglob("*.onnx")))
+        return SourceModel(folder, folder.name, None, files)
     known = None if refresh else store.recorded_commit(model, options.revision)
     # Python files are fetched only with trust, which the earlier compile need not have given.
     local = cached(model, known) if known and not options.trust_remote_code else None
-    if known is not None and local is not None and _has_weights(local):
-        return _of_hub(local, model, known, options.trust_remote_code, store)
-    select = partial(wanted, trust_remote_code=options.trust_remote_code)
-    local, commit = download(model, known or options.revision, select, progress)
-    return _of_hub(local, model, commit, options.trust_remote_code, store)
+    if known is not None and local is not None and _has_weights(local, options):
+        return _of_hub(local, model, known, options, store)
+    local, commit = download(
+        model, known or options.revision, partial(select, model, options), progress
+    )
+    return _of_hub(local, model, commit, options, store)
 
 
 def fetch_tokenizer(
@@ -122,15 +131,19 @@ def _of_tokenizer(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name.rpartition("/")[2] in TOKENIZER_FILES)
 
 
-def _has_weights(folder: Path) -> bool:
+def _has_weights(folder: Path, options: CompileOptions) -> bool:
+    if options.from_onnx:
+        return bool(onnx_files(p.relative_to(folder).as_posix() for p in folder.rglob("*")))
     below = folder / transformer_path(folder)
     return any(below.glob("*.safetensors")) or bool(_weight_pickles(below))
 
 
-def _of_hub(local: Path, hub_id: str, commit: str, trust: bool, store: Store) -> SourceModel:
+def _of_hub(
+    local: Path, hub_id: str, commit: str, options: CompileOptions, store: Store
+) -> SourceModel:
     """Describe a download by what a fresh one would hold, whatever else the hub's cache has."""
-    files = store.source_digest(local)
-    kept = wanted(files, trust_remote_code=trust)
+    files = store.source_digest(local, from_onnx=options.from_onnx)
+    kept = wanted(files, trust_remote_code=options.trust_remote_code, from_onnx=options.from_onnx)
     return SourceModel(local, hub_id, commit, {name: files[name] for name in kept})
 
 
@@ -151,7 +164,9 @@ def materialize(
 
     Raises UnsafeWeights, CorruptWeights or InvalidOption.
     """
-    folders = [source.folder / path for path in module_paths(source.folder)]
+    trunk = transformer_path(source.folder)
+    paths = [p for p in module_paths(source.folder) if p != trunk or not options.from_onnx]
+    folders = [source.folder / path for path in paths]
     for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         _check_safetensors(path, source.folder)
     pickles = [path for folder in folders for path in _weight_pickles(folder)]
@@ -161,6 +176,36 @@ def materialize(
         return source.folder
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
+    if pickles or heads:
+        _convert(pickles, heads, mirror, source, options, progress)
+    if options.hf_overrides:
+        _override_config(mirror, options.hf_overrides)
+    if tokenizer is not None:
+        _replace_tokenizer(mirror, tokenizer.folder)
+    if _needs_translation(mirror):
+        _translate(mirror)
+    return mirror
+
+
+def _convert(
+    pickles: list[Path],
+    heads: list[Path],
+    mirror: Path,
+    source: SourceModel,
+    options: CompileOptions,
+    progress: Progress,
+) -> None:
+    """Write pickled weights into the mirror as safetensors, a file a folder."""
+    if not has_torch():
+        raise MissingDependency(
+            f"{min([*pickles, *heads]).relative_to(source.folder)} is a pickle, which only PyTorch "
+            "reads: "
+            'pip install "poolc[compile,cpu]", or convert it to safetensors'
+        )
+    from safetensors.torch import save_file
+
+    from poolc.compiler.pickles import load_pickles
+
     for folder in sorted({path.parent for path in pickles}):
         tensors = load_pickles(
             [path for path in pickles if path.parent == folder], options, progress
@@ -171,13 +216,6 @@ def materialize(
         tensors = load_pickles([path], options, progress)
         target = mirror / path.relative_to(source.folder).with_suffix(".safetensors")
         save_file(tensors, target, metadata={"format": "pt"})
-    if options.hf_overrides:
-        _override_config(mirror, options.hf_overrides)
-    if tokenizer is not None:
-        _replace_tokenizer(mirror, tokenizer.folder)
-    if _needs_translation(mirror):
-        _translate(mirror)
-    return mirror
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,7 +243,7 @@ def _head_pickles(folder: Path) -> list[Path]:
 
 def _check_safetensors(path: Path, folder: Path) -> None:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             file.keys()
     except (SafetensorError, OSError) as error:
         raise CorruptWeights(

@@ -1,8 +1,8 @@
 """Static models: a table of token vectors where others have a transformer.
 
-Reads what Sentence Transformers' StaticEmbedding and model2vec save: ``model.safetensors`` and a
-bare ``tokenizer.json``. A mapping of tokens to rows and a weight a token (model2vec's quantised
-vocabularies) are folded into the table, one row a token.
+Reads, without torch, what Sentence Transformers' StaticEmbedding and model2vec save:
+``model.safetensors`` and a bare ``tokenizer.json``. A mapping of tokens to rows and a weight a
+token (model2vec's quantised vocabularies) are folded into the table, one row a token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from poolc.compiler.architecture import Architecture
@@ -26,9 +25,9 @@ from poolc.compiler.st_files import SentenceTransformer
 from poolc.errors import CorruptWeights, TokenizerError
 from poolc.spec import Trunk
 
-_WEIGHTS = "model.safetensors"
+STATIC_WEIGHTS = "model.safetensors"
 _TOKENIZER = "tokenizer.json"
-_TABLE, _MODEL2VEC_TABLE, _MAPPING, _TOKEN_WEIGHTS = (
+_TABLE, _MODEL2VEC_TABLE, MAPPING, TOKEN_WEIGHTS = (
     *("embedding.weight", "embeddings"),
     *("mapping", "weights"),
 )
@@ -44,17 +43,6 @@ class StaticTokenizer:
     median_chars: int  # of the tokens of its vocabulary
 
 
-class StaticTrunk(nn.Module):
-    """Looks tokens up, in the place of a transformer."""
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.table = nn.Embedding(table.shape[0], table.shape[1], _weight=table)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.table(input_ids))
-
-
 def static_config(folder: Path, st: SentenceTransformer) -> Any:
     """Return what stands in for transformers' configuration: config.json, where there is one."""
     fields = read_json(folder / "config.json")
@@ -64,11 +52,12 @@ def static_config(folder: Path, st: SentenceTransformer) -> Any:
 
 def probe_static(folder: Path, config: Any) -> Architecture:
     """Read the table's size. Raises CorruptWeights."""
-    shapes = _shapes(folder / _WEIGHTS)
-    table = shapes.get(_table_name(shapes), ())
+    shapes = _shapes(folder / STATIC_WEIGHTS)
+    table = shapes.get(table_name(shapes), ())
     if len(table) != 2:
-        raise CorruptWeights(f"{_WEIGHTS}: {_table_name(shapes)} has {len(table)} axes, not 2")
-    rows = shapes[_MAPPING][0] if _MAPPING in shapes else table[0]
+        name = table_name(shapes)
+        raise CorruptWeights(f"{STATIC_WEIGHTS}: {name} has {len(table)} axes, not 2")
+    rows = shapes[MAPPING][0] if MAPPING in shapes else table[0]
     return Architecture(
         name=config.architectures[0],
         config=config,
@@ -79,23 +68,6 @@ def probe_static(folder: Path, config: Any) -> Architecture:
         position_limit=None,
         takes_token_types=False,
     )
-
-
-def load_static(folder: Path) -> StaticTrunk:
-    """Load the table in fp32, one row a token. Raises CorruptWeights."""
-    with safe_open(folder / _WEIGHTS, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    table = tensors[_table_name(tensors)].float()
-    try:
-        if _MAPPING in tensors:
-            table = table[tensors[_MAPPING].long()]
-        if _TOKEN_WEIGHTS in tensors:
-            table = table * tensors[_TOKEN_WEIGHTS].float()[:, None]
-    except (IndexError, RuntimeError) as error:
-        raise CorruptWeights(
-            f"{_WEIGHTS}: {_MAPPING} and {_TOKEN_WEIGHTS} do not fit the table: {error}"
-        ) from error
-    return StaticTrunk(table.contiguous()).eval().requires_grad_(False)
 
 
 def load_static_tokenizer(folder: Path) -> StaticTokenizer:
@@ -123,8 +95,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise TokenizerError(
-            f"{_TOKENIZER} has token {highest}, but the table of {_WEIGHTS} has {rows} rows, from "
-            "0: they belong to different models"
+            f"{_TOKENIZER} has token {highest}, but the table of {STATIC_WEIGHTS} has {rows} rows, "
+            "from 0: they belong to different models"
         )
 
 
@@ -139,14 +111,16 @@ def _unknown_id(plain: Mapping[str, Any], backend: Tokenizer) -> int | None:
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     if not path.is_file():
         raise CorruptWeights(f"{path.name} is missing, which holds the table of token vectors")
-    with safe_open(path, framework="pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    with safe_open(path, framework="np") as file:
+        names = list(file.keys())
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
-def _table_name(names: Mapping[str, Any]) -> str:
+def table_name(names: Mapping[str, Any]) -> str:
+    """Return what the table is called. Raises CorruptWeights where it is not there."""
     for name in (_TABLE, _MODEL2VEC_TABLE):
         if name in names:
             return name
     raise CorruptWeights(
-        f"{_WEIGHTS} holds neither {_TABLE} nor {_MODEL2VEC_TABLE}: it is not a static model's"
+        f"{STATIC_WEIGHTS} holds neither {_TABLE} nor {_MODEL2VEC_TABLE}: it is no static model's"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from poolc.compiler.reference import Case, Reference
+from poolc.compiler.comparison import Case, Reference
 from poolc.errors import ParityError, TokenizerError
 from poolc.runtime import heads
 from poolc.runtime.engine import Engine

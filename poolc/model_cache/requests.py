@@ -5,7 +5,9 @@ The compiler remembers under the same key that ``poolc.api`` looks up, so both c
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from poolc.model_cache.host import host_class
@@ -24,6 +26,16 @@ def folder_identity(name: str, files: Mapping[str, str]) -> Identity:
 def hub_identity(hub_id: str, commit: str) -> Identity:
     """Identify a repository at a commit."""
     return {"hub": hub_id, "commit": commit}
+
+
+def has_torch() -> bool:
+    """Say whether PyTorch is installed, without importing it."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def resolved(options: CompileOptions) -> CompileOptions:
+    """Return the options of a compile here: without PyTorch it can only be from ONNX."""
+    return options if has_torch() else replace(options, from_onnx=True)
 
 
 def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from poolc.errors import ModelError, ModelNotFound
@@ -18,6 +18,7 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _MODEL_FILES = ("config.json", "modules.json")
 
 _STAMP_KIND = "source"
+_ONNX_STAMP_KIND = "source-onnx"
 _SUBJECT = "files"
 
 _SKIPPED_FOLDERS = frozenset({"onnx", "openvino", "__pycache__"})
@@ -25,9 +26,15 @@ _SKIPPED_SUFFIXES = frozenset(
     # documents and pictures
     {".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".ico", ".pdf"}
     # weights of other frameworks
-    | {".h5", ".msgpack", ".ot", ".gguf", ".onnx"}
+    | {".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".onnx_data"}
 )
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth"})
+_WEIGHT_SUFFIXES = _PICKLE_SUFFIXES | {".safetensors"}
+# Whatever else a folder holds, one of these lies beside the transformer's configuration.
+_TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "vocab.txt"})
+_ONNX_FILES = ("onnx/model.onnx", "model.onnx")
+# Weights beside a graph of more than 2 GB.
+_ONNX_DATA = re.compile(r"^model\.(onnx[._])?data([._-].+)?$")
 # BGE-M3's heads lie beside the weights as pickles, whatever the format of the weights.
 HEAD_PICKLES = ("colbert_linear.pt", "sparse_linear.pt")
 
@@ -52,19 +59,59 @@ def local_folder(model: str) -> Path | None:
     return None
 
 
-def source_digest(folder: Path, stamps: Stamps | None = None) -> dict[str, str]:
+def onnx_files(names: Iterable[str]) -> list[str]:
+    """Return which of a model's files are the ONNX graph that it ships, and its weights, sorted.
+
+    The graph in ``onnx/`` comes first, as Sentence Transformers prefers it. Other variants
+    (quantised, optimised) are never taken. Empty where there is none.
+    """
+    present = set(names)
+    # Old Sentence Transformers folders have the transformer, and its graph, in 0_Transformer/.
+    places = ["", *sorted(folder for folder in _trunk_folders(present) if folder)]
+    graphs = [f"{place}{file}" for place in places for file in _ONNX_FILES]
+    graph = next((name for name in graphs if name in present), None)
+    if graph is None:
+        return []
+    below = graph.removesuffix("model.onnx")
+    data = {n for n in present if n.startswith(below) and _ONNX_DATA.match(n[len(below) :])}
+    return sorted({graph, *data})
+
+
+def without_trunk_weights(names: Iterable[str]) -> list[str]:
+    """Return names without the transformer's weights, which a shipped ONNX graph stands in for."""
+    present = list(names)
+    trunks = _trunk_folders(present)
+    return [
+        name
+        for name in present
+        if name[: name.rfind("/") + 1] not in trunks
+        or Path(name).suffix.lower() not in _WEIGHT_SUFFIXES
+    ]
+
+
+def _trunk_folders(names: Iterable[str]) -> set[str]:
+    """Return the folders that hold a tokenizer, each with its "/" ("" for the model's own)."""
+    split = (name.rpartition("/") for name in names)
+    return {folder + slash for folder, slash, file in split if file in _TOKENIZER_FILES}
+
+
+def source_digest(
+    folder: Path, stamps: Stamps | None = None, *, from_onnx: bool = False
+) -> dict[str, str]:
     """Return relative path -> sha256 of every file that matters in a model folder, sorted by path.
 
     With ``stamps``, files that kept their device, inode, size and times are not hashed again.
+    ``from_onnx``: the shipped ONNX graph matters, and not the weights that it stands in for.
     Raises ModelNotFound for no folder and ModelError for a file that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ModelNotFound(f"{folder} is not a folder")
     real = os.path.realpath(folder)
-    kept = stamps.load(_STAMP_KIND, real, _SUBJECT) if stamps is not None else Record(_SUBJECT)
+    kind = _ONNX_STAMP_KIND if from_onnx else _STAMP_KIND
+    kept = stamps.load(kind, real, _SUBJECT) if stamps is not None else Record(_SUBJECT)
     files: dict[str, Hashed] = {}
-    for name in sorted(_relevant_files(folder)):
+    for name in sorted(_of_onnx(folder) if from_onnx else _relevant_files(folder)):
         try:
             stamp = FileStamp.of(os.stat(folder / name))
             known = kept.files.get(name)
@@ -75,8 +122,20 @@ def source_digest(folder: Path, stamps: Stamps | None = None) -> dict[str, str]:
             raise ModelError(f"{folder / name} cannot be read: {reason}") from error
     record = Record(_SUBJECT, files)
     if stamps is not None and record != kept:
-        stamps.save(_STAMP_KIND, real, record)
+        stamps.save(kind, real, record)
     return {name: hashed.sha256 for name, hashed in files.items()}
+
+
+def _of_onnx(folder: Path) -> set[str]:
+    relevant = set(_relevant_files(folder))
+    places = {folder / trunk for trunk in ("", *_trunk_folders(relevant))}
+    files = {
+        path.relative_to(folder).as_posix()
+        for place in places
+        for path in (*place.glob("*"), *place.glob("onnx/*"))
+        if path.is_file()
+    }
+    return {*without_trunk_weights(relevant), *onnx_files(files | relevant)}
 
 
 def _relevant_files(folder: Path) -> Iterator[str]:

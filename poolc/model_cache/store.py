@@ -128,9 +128,9 @@ class Store:
         plain = {"id": hub_id, "revision": revision, "commit": commit}
         self._write(self._commit(hub_id, revision), plain)
 
-    def source_digest(self, folder: Path) -> dict[str, str]:
+    def source_digest(self, folder: Path, *, from_onnx: bool = False) -> dict[str, str]:
         """Return ``source_digest(folder)``, hashing only what changed since it was last asked."""
-        return source_digest(folder, self.stamps)
+        return source_digest(folder, self.stamps, from_onnx=from_onnx)
 
     def entries(self) -> list[Entry]:
         """List the artifacts, oldest first, without hashing them."""

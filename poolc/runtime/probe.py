@@ -225,6 +225,11 @@ def _advice(
         missing = [name for name, version in packages[extra].items() if version is None]
         if missing:
             advice.append(f'{purpose} (missing {", ".join(missing)}): pip install "poolc[{extra}]"')
+        if "torch" in missing:
+            advice.append(
+                "without torch only models that ship ONNX (onnx/model.onnx) compile: "
+                'pip install "poolc[compile-onnx]"'
+            )
     return advice
 
 

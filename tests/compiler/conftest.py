@@ -18,6 +18,7 @@ from poolc.api import make_options
 from poolc.compiler import pipeline, source
 from poolc.compiler.events import Event, Progress
 from poolc.compiler.export import export
+from poolc.compiler.frontends import pytorch
 from poolc.compiler.heads import PoolingModel
 from poolc.compiler.recognize import recognize
 from poolc.model_cache.artifact import Artifact
@@ -92,7 +93,7 @@ def compile_here(
             traced[key] = export(model)
         return traced[key].clone()
 
-    monkeypatch.setattr(pipeline, "export", export_once)
+    monkeypatch.setattr(pytorch, "export", export_once)
 
     def run(
         model: Path | str,

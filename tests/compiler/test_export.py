@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from poolc.compiler.export import IR_VERSION, OPSET, export
+from poolc.compiler.canonical import IR_VERSION
+from poolc.compiler.export import OPSET, export
 from poolc.errors import CompileError
 from poolc.spec import ATTENTION_MASK, INPUT_IDS, POOLED, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS
 from tests.compiler.conftest import CompileHere

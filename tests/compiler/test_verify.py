@@ -12,7 +12,8 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from poolc.compiler import pipeline, tokenizer
+from poolc.compiler import tokenizer
+from poolc.compiler.frontends import pytorch
 from poolc.compiler.heads import PoolingModel, embedding, pooling
 from poolc.compiler.parity_texts import parity_pairs, parity_texts
 from poolc.compiler.recognize import recognize
@@ -57,7 +58,7 @@ def test_gate_refuses_another_pooling(
         return right(hidden, torch.ones_like(mask), kind, counted)
 
     monkeypatch.setattr(embedding, "pool", wrong)
-    monkeypatch.setattr(pipeline, "export", _export)  # not the graph that was traced before
+    monkeypatch.setattr(pytorch, "export", _export)  # not the graph that was traced before
     with pytest.raises(ParityError) as caught:
         compile_here(plain_bert)
     message = str(caught.value)
@@ -79,7 +80,7 @@ def _export(model: PoolingModel) -> ir.Model:
 def test_gate_refuses_altered_weights(
     scale: float, plain_bert: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = pipeline.export  # type: ignore[attr-defined]
+    right = pytorch.export  # type: ignore[attr-defined]
 
     def wrong(model: PoolingModel) -> ir.Model:
         graph: ir.Model = right(model)
@@ -89,7 +90,7 @@ def test_gate_refuses_altered_weights(
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(scale), name=name)
         return graph
 
-    monkeypatch.setattr(pipeline, "export", wrong)
+    monkeypatch.setattr(pytorch, "export", wrong)
     with pytest.raises(ParityError, match="differs from sentence-transformers modules by"):
         compile_here(plain_bert)
 

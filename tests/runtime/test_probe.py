@@ -121,8 +121,10 @@ def test_missing_packages_are_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         probing, "_version", lambda name: None if name in missing else version(name)
     )
-    assert probe().advice[:2] == (
+    assert probe().advice[:3] == (
         'to compile models (missing torch): pip install "poolc[compile]"',
+        "without torch only models that ship ONNX (onnx/model.onnx) compile: "
+        'pip install "poolc[compile-onnx]"',
         'to serve over HTTP (missing uvicorn): pip install "poolc[serve]"',
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -55,8 +56,14 @@ _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
 }
 
 
+class Look(Protocol):
+    """Finds the facts of a model: in its class, or in the graph that it ships."""
+
+    def __call__(self, config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture: ...
+
+
 def recognize(
-    folder: Path, options: CompileOptions, warn: Warn
+    folder: Path, options: CompileOptions, warn: Warn, look: Look = probe
 ) -> tuple[Recognized, PreTrainedTokenizerBase]:
     """Say what the model in ``folder`` is.
 
@@ -68,17 +75,17 @@ def recognize(
             param="runner",
         )
     st = st_files.read(folder)
-    main = _route(folder, st, options, warn)
+    main = _route(folder, st, options, warn, look)
     if st is None or st.router is None:
         return main.recognized, main.tokenizer
     others = {
-        name: _route(folder, chain, options, warn) for name, chain in st.router.others.items()
+        name: _route(folder, chain, options, warn, look) for name, chain in st.router.others.items()
     }
     return join_routes(st.router, main, others, options), main.tokenizer
 
 
 def _route(
-    folder: Path, st: SentenceTransformer | None, options: CompileOptions, warn: Warn
+    folder: Path, st: SentenceTransformer | None, options: CompileOptions, warn: Warn, look: Look
 ) -> Route:
     """Say what one chain of modules is: a whole model, but for asymmetric ones."""
     transformer = folder / st.transformer if st else folder
@@ -98,7 +105,7 @@ def _route(
         arch = probe_static(transformer, config)
         choose_static(context, st, static, arch, choices)
     else:
-        arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
+        arch = look(config, trunk, trust_remote_code=options.trust_remote_code)
         choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
     choose_pooler(context, choices)

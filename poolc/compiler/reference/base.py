@@ -6,37 +6,15 @@ So neither padding nor poolc's own heads take part.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
+from poolc.compiler.comparison import Case, Subject
 from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_texts
-from poolc.compiler.recognize import Recognized
 from poolc.runtime.request import Item, Params, Row
-from poolc.spec import CompileOptions, Task
 
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The model that is compared: its folder, what was recognised, its tokenizer, the options."""
-
-    folder: Path
-    recognized: Recognized
-    tokenizer: PreTrainedTokenizerBase
-    options: CompileOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Items that the gate asks the engine for in one way, which the reference follows."""
-
-    task: Task
-    items: Sequence[Item]
-    params: Params
+__all__ = ["Case", "Reference", "Subject"]
 
 
 class Reference(ABC):

@@ -47,8 +47,11 @@ class CpuCompiler:
     def lower(self, canonical: Mapping[str, ir.Model], spec: ModelSpec, folder: Path) -> Lowered:
         """See ``TargetCompiler.lower``."""
         sets = output_sets(spec)
+        graphs = [graph.graph for graph in canonical.values()]
+        present = {value.name for graph in graphs for value in graph.outputs}
         tokens = sets.pop(TOKENS_SET)
-        if tokens != sets[MAIN_SET]:
+        has_tokens = present.issuperset(tokens)  # graphs that a model ships may hide them
+        if has_tokens and tokens != sets[MAIN_SET]:
             sets[TOKENS_SET] = tokens
         files = {
             route_set(output_set, route): _file(route_set(output_set, route))
@@ -63,7 +66,7 @@ class CpuCompiler:
         }
         save_sharing_weights(models, folder, "model.onnx.data")
         infos = {output_set: _graph_info(file, models[file]) for output_set, file in files.items()}
-        for route in canonical:
+        for route in canonical if has_tokens else ():
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
         return Lowered(infos, _REQUIRES, _TUNING)
 
