@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import transformers
 
 from tests.matrix.families import FAMILIES, Family
 from tests.matrix.heads import HEADS
@@ -17,6 +20,13 @@ _SHARED = {
 }
 _STANDING_FOR_ALL = ("bert", "qwen3")
 _ENCODER_DECODERS = ("t5", "mt5")
+_BIDIRECTIONAL = ("gemma3", "qwen2-bidirectional")
+# Which Auto class builds a head.
+_MAPPINGS = {
+    "tokens": "AutoModelForTokenClassification",
+    "splade": "AutoModelForMaskedLM",
+    "reranker": "AutoModelForCausalLM",
+}
 _CLASSIFIERS = ("single-label", "multi-label", "regression", "cross-encoder")
 
 
@@ -52,6 +62,18 @@ def _reason(family: Family, head: str) -> str | None:
         )
     if head == "cls" and family.decoder:
         return "the first token of a causal model has seen nothing of the text"
+    if head in _MAPPINGS and _class_of(family) not in _mapping(_MAPPINGS[head]):
+        return f"transformers has no class of this family for {_MAPPINGS[head]}"
+    if head == "reranker" and (not family.decoder or family.name in _BIDIRECTIONAL):
+        return "made from language models that read from left to right"
     if head in _SHARED and family.name not in _STANDING_FOR_ALL:
         return f"{_SHARED[head]}; measured with {' and '.join(_STANDING_FOR_ALL)}"
     return None
+
+
+def _class_of(family: Family) -> Any:
+    return getattr(transformers, family.backbone).config_class
+
+
+def _mapping(auto: str) -> Any:
+    return getattr(transformers, auto)._model_mapping

@@ -91,8 +91,8 @@ def embedding(folder: Path, engine: Engine) -> Measured:
     hidden = engine.encode(TEXTS, truncate=True)
     return Measured(
         "sentence-transformers",
-        max(_error(found, expected), _error(list(hidden), tokens)),
-        _worst_cosine(found, expected),
+        max(difference(found, expected), difference(list(hidden), tokens)),
+        smallest_cosine(found, expected),
         float(np.abs(found - alone).max()),
         max(map(len, tokens)),
     )
@@ -121,7 +121,7 @@ def classes(folder: Path, engine: Engine) -> Measured:
     alone = np.stack([engine.classify([item], truncate=True).probs[0] for item in items])
     return Measured(
         "transformers",
-        max(_error(found, expected), _error(probs, wanted)),
+        max(difference(found, expected), difference(probs, wanted)),
         None,
         float(np.abs(probs - alone).max()),
         longest,
@@ -147,7 +147,7 @@ def pairs(folder: Path, engine: Engine) -> Measured:
     alone = [engine.score(*pair, truncate=True)[0] for pair in PAIRS]
     return Measured(
         "sentence-transformers CrossEncoder",
-        _error(found, expected),
+        difference(found, expected),
         None,
         float(np.abs(found - np.array(alone)).max()),
         LIMIT,
@@ -163,7 +163,7 @@ def _activated(logits: Array, config: Any) -> Array:
     return np.asarray(grown / grown.sum())
 
 
-def _error(found: Any, expected: Sequence[Any]) -> float:
+def difference(found: Any, expected: Sequence[Any]) -> float:
     """Return the largest |a - b| / max(1, max |b|) of any row; infinite where shapes differ."""
     worst = 0.0
     for row, wanted in zip(found, expected, strict=True):
@@ -175,7 +175,7 @@ def _error(found: Any, expected: Sequence[Any]) -> float:
     return worst
 
 
-def _worst_cosine(found: Array, expected: Sequence[Any]) -> float:
+def smallest_cosine(found: Array, expected: Sequence[Any]) -> float:
     wanted = np.stack(expected)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
     return float(((found * wanted).sum(axis=1) / np.maximum(norms, 1e-30)).min())

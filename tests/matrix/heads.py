@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.matrix import compare
+from tests.matrix import compare, token_heads
 from tests.matrix.families import Family
 from tests.models import HIDDEN, save_model, write_json, write_modules, write_pooling
 
@@ -149,6 +149,15 @@ _ENTRIES = (
     Head("multi-label", "multi label", _multi_label, compare.classes),
     Head("regression", "regression", _regression, compare.classes),
     Head("cross-encoder", "cross-encoder", _cross_encoder, compare.pairs),
+    Head(
+        "tokens",
+        "classes of tokens",
+        token_heads.token_classes,
+        token_heads.measure_token_classes,
+    ),
+    Head("splade", "SPLADE", token_heads.splade, token_heads.measure_splade),
+    Head("colbert", "ColBERT", token_heads.colbert, token_heads.measure_colbert),
+    Head("reranker", "LM reranker", token_heads.reranker, token_heads.measure_reranker),
 )
 
 HEADS: Mapping[str, Head] = {head.name: head for head in _ENTRIES}
