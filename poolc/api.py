@@ -23,6 +23,7 @@ from poolc.errors import (
 )
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 from poolc.model_cache.requests import Identity, compile_key, folder_identity, hub_identity
+from poolc.model_cache.score_templates import template_text
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -102,6 +103,8 @@ def load(
 def make_options(**options: Any) -> CompileOptions:
     """Build CompileOptions from keywords; enum values may be plain strings, None means unset.
 
+    ``score_template`` may be the name of a template that comes with poolc, a file or Jinja source;
+    its text is what the options hold, so that requests are looked up by what the template says.
     Raises InvalidOption for an unknown name or value, with the nearest name.
     """
     names = [f.name for f in fields(CompileOptions)]
@@ -114,6 +117,8 @@ def make_options(**options: Any) -> CompileOptions:
         raise InvalidOption(
             f"runner is {runner!r}; allowed: auto, pooling, generate", param="runner"
         )
+    if "score_template" in given:
+        given["score_template"] = template_text(given["score_template"])
     try:
         return from_plain(CompileOptions, given, "option")
     except ValueError as error:

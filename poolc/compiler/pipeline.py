@@ -34,6 +34,7 @@ from poolc.model_cache.manifest import (
     RECIPE,
     SCHEMA_MAJOR,
     SCHEMA_MINOR,
+    SCORE_TEMPLATE_FILE,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
     Manifest,
@@ -95,6 +96,9 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
             _write_tokenizer(staged, words, folder / recognized.transformer)
+            if recognized.template is not None:
+                path = staged / SCORE_TEMPLATE_FILE
+                path.write_text(recognized.template, encoding="utf-8", newline="")
             if options.keep_canonical:
                 _write_canonical(staged, canonical)
         inputs = _Inputs(found, other, folder, recognized)
@@ -162,7 +166,8 @@ def _check_output(request: Request) -> None:
 
 def _write_tokenizer(staged: Path, words: PreTrainedTokenizerBase, folder: Path) -> None:
     (staged / TOKENIZER_FILE).write_text(tokenizer.tokenizer_json(words), encoding="utf-8")
-    settings = read_json(folder / TOKENIZER_CONFIG_FILE)
+    # Old folders name their special tokens elsewhere, and templates may use them.
+    settings = {**words.special_tokens_map, **read_json(folder / TOKENIZER_CONFIG_FILE)}
     settings.pop("name_or_path", None)  # where it lay on the machine that trained it
     (staged / TOKENIZER_CONFIG_FILE).write_bytes(canonical_json(settings))
 

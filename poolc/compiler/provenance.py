@@ -54,6 +54,8 @@ def space_id(folder: Path, recognized: Recognized, files: Mapping[str, str]) -> 
     inputs["config.json"] = hashlib.sha256(canonical_json(computed)).hexdigest()
     if recognized.st is not None:
         inputs["do_lower_case"] = str(recognized.st.lower_case)
+    if recognized.template is not None:
+        inputs["score_template"] = hashlib.sha256(recognized.template.encode()).hexdigest()
     return hash_space(recognized.spec, inputs)
 
 

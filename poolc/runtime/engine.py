@@ -8,9 +8,10 @@ requests.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,17 @@ import numpy.typing as npt
 
 from poolc.errors import ArtifactIncompatible, InvalidText, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
-from poolc.model_cache.manifest import TOKENIZER_FILE
+from poolc.model_cache.manifest import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
+from poolc.runtime.budgets import check_budgets, within_budgets
 from poolc.runtime.calls import Calls
 from poolc.runtime.cores import allowed_cores, shared_executor
+from poolc.runtime.pair_prompts import PairPrompts, PromptMaker
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
+from poolc.runtime.templates import special_tokens
 from poolc.runtime.tokenize import How, Limits, TextTokenizer
 from poolc.runtime.work import Work
 from poolc.spec import (
@@ -44,6 +48,17 @@ from poolc.spec import (
 )
 
 _DEFAULT_BUDGET_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What to tokenise and how; which of it a score compares; what was shortened before."""
+
+    items: Sequence[Item]
+    how: How
+    pairs: npt.NDArray[np.int64] | None = None
+    cut: Sequence[bool] = ()
+    prompts: PairPrompts | None = None  # what makes prompts of pairs
 
 
 class Engine(Calls):
@@ -65,6 +80,7 @@ class Engine(Calls):
             spec.max_length, spec.vocab_size, TOKEN_TYPE_IDS in spec.inputs, spec.truncation_side
         )
         self._tokenizer = TextTokenizer(artifact.file(TOKENIZER_FILE), limits)
+        self._prompts = _prompt_maker(artifact, self._tokenizer)
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -78,10 +94,14 @@ class Engine(Calls):
 
     def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
         """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
-        asked, _, how = self._asked(task, items, params, 0)
-        self._tokenizer.check(asked)
-        if not params.truncate:
-            self._tokenizer.check_lengths(asked, **how)
+        asked = self._asked(task, items, params, 0)
+        self._tokenizer.check(asked.items)
+        if params.truncate:
+            return
+        if asked.prompts is not None:
+            asked.prompts.check_lengths(asked.items, asked.how)
+        else:
+            self._tokenizer.check_lengths(asked.items, **asked.how)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
@@ -91,9 +111,15 @@ class Engine(Calls):
         Raises UnsupportedTask, InvalidText, TextTooLong, InvalidDimensions or InvalidOption, with
         the index of the item counted from ``first_index``.
         """
-        asked, pairs, how = self._asked(task, items, params, first_index)
-        sequences = self._tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        return Prepared(task, params, sequences, self._output_set(task), pairs)
+        asked = self._asked(task, items, params, first_index)
+        truncate = bool(params.truncate)
+        if asked.prompts is not None:
+            sequences = asked.prompts.encode(asked.items, truncate=truncate, how=asked.how)
+        else:
+            sequences = self._tokenizer.encode(asked.items, truncate=truncate, **asked.how)
+        for i in np.flatnonzero(asked.cut):
+            sequences[i] = replace(sequences[i], truncated=True)
+        return Prepared(task, params, sequences, self._output_set(task), asked.pairs)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -140,17 +166,18 @@ class Engine(Calls):
         """Release the model's memory; the engine cannot be used afterwards."""
         self._backend.close()
 
-    def _asked(
-        self, task: Task, items: Sequence[Item], params: Params, first_index: int
-    ) -> tuple[Sequence[Item], npt.NDArray[np.int64] | None, How]:
-        """Return what to tokenise, which of it a score compares, and how to tokenise it."""
+    def _asked(self, task: Task, items: Sequence[Item], params: Params, first_index: int) -> _Asked:
         self.require(task)
         heads.check_params(self.spec, task, params)
         indices: Sequence[int] = range(first_index, first_index + len(items))
         _check_shape(task, items, indices)
-        pairs = None
-        if task is Task.SCORE and self.spec.kind is not Kind.CLASSIFIER:
-            items, pairs = _deduplicated(items)
+        reads_pairs = self.spec.kind is Kind.CLASSIFIER
+        prompts = self._prompts.prompts(params)
+        check_budgets(params, self.max_length, pairs=reads_pairs or task is Task.SCORE)
+        items, cut_sides = within_budgets(items, params, self._tokenizer, indices)
+        pairs, cut = None, [any(sides) for sides in cut_sides]
+        if task is Task.SCORE and not reads_pairs:
+            items, pairs, cut = _deduplicated(items, cut_sides)
             # Errors name the first pair that a distinct text occurs in.
             _, first = np.unique(pairs, return_index=True)
             indices = [first_index + int(flat) // 2 for flat in first]
@@ -161,7 +188,7 @@ class Engine(Calls):
             "add_special_tokens": params.add_special_tokens is not False,
             "indices": indices,
         }
-        return items, pairs, how
+        return _Asked(items, how, pairs, cut, prompts)
 
     def _output_set(self, task: Task) -> str:
         if task is Task.EMBED_HYBRID:
@@ -216,11 +243,26 @@ def _is_pair(item: object) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(t, str) for t in item)
 
 
-def _deduplicated(items: Sequence[Any]) -> tuple[list[Item], npt.NDArray[np.int64]]:
-    """Split pairs into distinct texts and [n, 2] positions: one query, N documents -> N + 1."""
-    positions: dict[str, int] = {}
+def _deduplicated(
+    items: Sequence[Any], cut: Sequence[tuple[bool, bool]]
+) -> tuple[list[Item], npt.NDArray[np.int64], list[bool]]:
+    """Split pairs into distinct texts, [n, 2] positions (one query, N documents -> N + 1), and
+    whether each text was cut."""
+    positions: dict[tuple[str, bool], int] = {}
     pairs = np.empty((len(items), 2), np.int64)
     for row, pair in enumerate(items):
-        for side, text in enumerate(pair):
+        for side, text in enumerate(zip(pair, cut[row], strict=True)):
             pairs[row, side] = positions.setdefault(text, len(positions))
-    return list(positions), pairs
+    return [text for text, _ in positions], pairs, [was_cut for _, was_cut in positions]
+
+
+def _prompt_maker(artifact: Artifact, tokenizer: TextTokenizer) -> PromptMaker:
+    spec = artifact.manifest.spec
+    if TOKENIZER_CONFIG_FILE in artifact.manifest.files:
+        settings = json.loads(artifact.file(TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
+    else:
+        settings = {}
+    source = None
+    if spec.template is not None:
+        source = artifact.file(spec.template).read_text(encoding="utf-8")
+    return PromptMaker(spec, source, tokenizer, special_tokens(settings))

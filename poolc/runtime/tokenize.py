@@ -63,7 +63,7 @@ class TextTokenizer:
         ``max_length`` that the model does not have. A text far beyond the limit is not read to its
         end (``excerpts.py``), and one of a million characters may be refused though truncated.
         """
-        limit = self._limit(how.get("max_length"))
+        limit = self.limit(how.get("max_length"))
         indices = how.get("indices", range(len(items)))
         for item, index in zip(items, indices, strict=True):
             check_item(item, index, self.limits.vocab_size)
@@ -72,6 +72,20 @@ class TextTokenizer:
             how["indices"] = indices[chunk]
             sequences += self._encode_chunk(items[chunk], limit, truncate, how)
         return sequences
+
+    def places(self, text: str) -> npt.NDArray[np.int64]:
+        """Return where in the text its tokens start and end: [n, 2], without special tokens."""
+        (encoding,) = self._batch([text], special=False)
+        return np.array(encoding.offsets, np.int64).reshape(-1, 2)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without special tokens."""
+        return self._count(texts)
+
+    def length(self, text: str, *, special: bool) -> int:
+        """Return the number of tokens of a text, whatever the model accepts."""
+        (encoding,) = self._batch([text], special=special)
+        return len(encoding)
 
     def check(self, items: Sequence[Any]) -> None:
         """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
@@ -83,7 +97,7 @@ class TextTokenizer:
         What it takes for short enough is so for every known tokenizer; where one makes more of a
         text, ``encode`` will say so.
         """
-        limit, indices = self._limit(how.get("max_length")), how.get("indices", range(len(items)))
+        limit, indices = self.limit(how.get("max_length")), how.get("indices", range(len(items)))
         special = how.get("add_special_tokens", True)
         room = {
             is_pair: limit - (self._tokenizer.num_special_tokens_to_add(is_pair) if special else 0)
@@ -115,7 +129,8 @@ class TextTokenizer:
         normalizer = self._tokenizer.normalizer
         return len((text if normalizer is None else normalizer.normalize_str(text)).encode())
 
-    def _limit(self, max_length: int | None) -> int:
+    def limit(self, max_length: int | None) -> int:
+        """Return how many tokens a sequence may have. Raises InvalidOption."""
         if max_length is None:
             return self.limits.max_length
         whole = isinstance(max_length, int) and not isinstance(max_length, bool)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import poolc
 from poolc.runtime.engine import Engine
 from tests.cli.conftest import Cli
 
@@ -160,3 +162,15 @@ def test_empty_model_folder(cli: Cli, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     ran = cli("embed", tmp_path / "model", text_file, "-o", tmp_path / "out.npy")
     assert ran.code == 4
+
+
+def test_score_with_an_instruction_and_budgets(
+    cli: Cli, artifact: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "in.jsonl", artifact("tiny_reranker")
+    path.write_text('{"query": "a river in town", "document": "bread needs flour"}\n')
+    options = ("--instruction", "Find", "--max-query-length", "2", "--max-document-length", "1")
+    ran = cli("score", folder, path, "-o", "-", *options)
+    engine = poolc.load(folder)
+    wanted = engine.score("a river", "bread", instruction="Find")
+    assert json.loads(ran.out)["score"] == pytest.approx(float(wanted[0]))

@@ -21,6 +21,7 @@ from poolc.compiler.recognize.embedding import choose_embedding
 from poolc.compiler.recognize.kind import choose_kind
 from poolc.compiler.recognize.length import choose_length
 from poolc.compiler.recognize.reward import choose_reward
+from poolc.compiler.recognize.template import choose_template
 from poolc.compiler.tokenizer import load_tokenizer
 from poolc.errors import InvalidOption
 from poolc.spec import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, CompileOptions, Kind, ModelSpec
@@ -64,6 +65,7 @@ def recognize(
     arch = probe(config, trunk, trust_remote_code=options.trust_remote_code)
     choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
+    template = choose_template(context, arch, choices)
     spec = ModelSpec(
         architecture=arch.name,
         model_type=str(config.model_type),
@@ -75,7 +77,7 @@ def recognize(
         origins=choices.origins,
         **choices.values,
     )
-    return Recognized(spec, arch, st.transformer if st else "", st), tokenizer
+    return Recognized(spec, arch, st.transformer if st else "", st, template), tokenizer
 
 
 def _inputs(arch: Architecture, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

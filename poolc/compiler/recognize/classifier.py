@@ -82,10 +82,6 @@ def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
         )
     ids = tuple(int(vocabulary[token]) for token in tokens)
     choices.set("lm_head", LmHeadSpec(ids, difference=method == _TWO_WAY), _FROM_TOKEN)
-    context.warn(
-        "this reranker is made from a language model and has no score template: pass prompts as "
-        "its authors write them to classify; score puts two texts together as its tokenizer does"
-    )
     return (tokens[1],) if method == _TWO_WAY else tuple(tokens)
 
 

@@ -19,12 +19,14 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """A spec, the class behind it, and the folder (below the source) of its weights."""
+    """A spec, the class behind it, the folder (below the source) of its weights, and the text of
+    its score template."""
 
     spec: ModelSpec
     arch: Architecture
     transformer: str
     st: SentenceTransformer | None
+    template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ class ScoreOptions(TypedDict, total=False):
     use_activation: bool | None
     truncate: bool
     dimensions: int | None
+    instruction: str | None
+    template: str | None
+    max_query_length: int | None
+    max_document_length: int | None
 
 
 class ClassCalls(Seam):
@@ -54,14 +58,29 @@ class ClassCalls(Seam):
         use_activation: bool | None = None,
         truncate: bool = False,
         dimensions: int | None = None,
+        instruction: str | None = None,
+        template: str | None = None,
+        max_query_length: int | None = None,
+        max_document_length: int | None = None,
     ) -> Float32:
         """Return one score a pair, float32 [n]: 1-1, 1-N or N-N texts.
 
         A cross-encoder reads both texts; an embedding model compares their vectors. ``label`` says
         which one a score is where the model has several. Raises as ``embed`` does.
+
+        ``instruction`` is given to the score template, and ``template`` is Jinja source in place of
+        the model's own. ``max_query_length`` and ``max_document_length`` are tokens of each text;
+        more are cut off.
         """
         params = Params(
-            dimensions=dimensions, truncate=truncate, use_activation=use_activation, label=label
+            dimensions=dimensions,
+            truncate=truncate,
+            use_activation=use_activation,
+            label=label,
+            instruction=instruction,
+            template=template,
+            max_query_length=max_query_length,
+            max_document_length=max_document_length,
         )
         return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params))
 
