@@ -118,8 +118,8 @@ def _modules(path: Path) -> list[Module]:
         modules = [Module(_kind(e["type"]), _inside(e["path"])) for e in entries]
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModel(f"modules.json is not a list of type and path: {error}") from error
-    # Dropout does nothing at inference.
-    modules = [module for module in modules if module.kind != "Dropout"]
+    # Dropout does nothing at inference; ``logit_score.py`` reads the other.
+    modules = [module for module in modules if module.kind not in ("Dropout", "LogitScore")]
     if not modules:
         raise UnsupportedModel("modules.json names no modules")
     return modules

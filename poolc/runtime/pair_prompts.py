@@ -173,14 +173,14 @@ class PromptMaker:
                 )
             return None
         template = parsed(source, self._tokens)
-        if params.instruction is not None and not template.takes_instruction:
+        if params.instruction and not template.takes_instruction:
             raise InvalidOption(
                 "instruction has no place in this model's score template: leave it out",
                 param="instruction",
             )
         instruction = self._spec.instruction if params.instruction is None else params.instruction
         special = params.template is not None or self._spec.template_special_tokens
-        return PairPrompts(template, instruction, self._tokenizer, special=special)
+        return PairPrompts(template, instruction or None, self._tokenizer, special=special)
 
 
 def _check_texts(params: Params) -> None:

@@ -41,7 +41,7 @@ class Params:
     max_query_length: int | None = None  # tokens of the left text of a pair; more are cut off
     max_document_length: int | None = None  # tokens of the right text of a pair
     side: str | None = None  # query | document, for models that tell them apart
-    instruction: str | None = None  # what a reranker's template is given
+    instruction: str | None = None  # what a reranker's template is given; "" = none at all
     template: str | None = None  # Jinja source used instead of the model's own
     aggregation: str | None = None  # of token labels: none | simple | first | average | max
     step_tag_id: int | None = None  # token whose positions are rewarded

@@ -146,6 +146,16 @@ def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def with_values(source: str, values: Mapping[str, str | float | bool | None]) -> str:
+    """Return a template that sets variables first; nothing else of what it renders changes."""
+    lines = [
+        # The plus keeps a line break that the template starts with.
+        f"{{% set {name} = {'none' if value is None else _to_json(value)} +%}}"
+        for name, value in values.items()
+    ]
+    return "".join(lines) + source
+
+
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
     # 20 ms that a start without templates does not pay.

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from poolc.compiler import pooler_config, st_files
 from poolc.compiler.architecture import Architecture, probe, read_config
 from poolc.compiler.choices import Choices
+from poolc.compiler.logit_score import find_logit_score
 from poolc.compiler.recognize.classifier import choose_classifier
 from poolc.compiler.recognize.context import Context, Recognized, Warn
 from poolc.compiler.recognize.embedding import choose_embedding
@@ -52,7 +53,8 @@ def recognize(
     config = read_config(transformer, trust_remote_code=options.trust_remote_code)
     tokenizer = load_tokenizer(transformer, st, trust_remote_code=options.trust_remote_code)
     pooler = pooler_config.parse(options.pooler_config)
-    context = Context(folder, options, pooler, st, config, tokenizer, warn)
+    logit_score = find_logit_score(folder, st)
+    context = Context(folder, options, pooler, st, config, tokenizer, warn, logit_score)
     choices = Choices()
     kind, trunk = choose_kind(context, choices)
     affine = (pooler.logit_mean, pooler.logit_sigma) != (None, None)

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler.architecture import Architecture
+from poolc.compiler.logit_score import LogitScore
 from poolc.compiler.pooler_config import PoolerConfig
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.spec import CompileOptions, ModelSpec
@@ -40,3 +41,4 @@ class Context:
     config: Any
     tokenizer: PreTrainedTokenizerBase
     warn: Warn
+    logit_score: LogitScore | None = None
