@@ -188,10 +188,14 @@ def _artifact(
 
 
 def _matryoshka_at_load(artifact: Artifact, options: CompileOptions) -> MatryoshkaSpec | None:
-    # What says the same as the artifact changes nothing: a target, pooling as the runner.
+    # What says the same as the artifact changes nothing: a target, pooling as the runner, the
+    # template.
     asked = replace(options, hf_overrides={}, runner=options.runner.replace("pooling", "auto"))
     if asked.target == artifact.manifest.target:
         asked = replace(asked, target=CompileOptions().target)
+    template = artifact.manifest.spec.template
+    if template and asked.score_template == artifact.file(template).read_text(encoding="utf-8"):
+        asked = replace(asked, score_template=None)
     changed = [
         f.name for f in fields(asked) if getattr(asked, f.name) != getattr(CompileOptions(), f.name)
     ]

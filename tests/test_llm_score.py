@@ -69,6 +69,13 @@ def test_constructor_compiles_with_the_chat_template(monkeypatch: pytest.MonkeyP
     assert options.score_template == shipped_text("mxbai-rerank-v2")
 
 
+def test_constructor_over_an_artifact(rerank_llm: LLM) -> None:
+    folder = str(rerank_llm.engine.artifact.path)
+    assert LLM(folder, chat_template="qwen3-reranker").engine.spec.template
+    with pytest.raises(InvalidOption, match="score_template cannot change a compiled artifact"):
+        LLM(folder, chat_template=OWN)
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -6,7 +6,7 @@ Tokens are the model's own, without special tokens. Knows nothing about template
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from poolc.runtime.excerpts import excerpts, is_long, most_chars
 from poolc.runtime.items import check_item
 from poolc.runtime.request import Params
 from poolc.runtime.tokenize import TextTokenizer
+
+# Texts that are in the tokenizer's hands at once.
+_TEXTS = 256
 
 
 def check_budgets(params: Params, max_length: int, *, pairs: bool) -> None:
@@ -55,9 +58,8 @@ def within_budgets(
     for side, budget in enumerate((params.max_query_length, params.max_document_length)):
         if budget is None:
             continue
-        texts = list(dict.fromkeys(items[i][side] for i in pairs))  # a query often stands in many
-        first = {items[i][side]: indices[i] for i in reversed(pairs)}
-        shorter = {text: shortened(text, budget, tokenizer, first[text]) for text in texts}
+        first = {items[i][side]: indices[i] for i in reversed(pairs)}  # a query stands in many
+        shorter = _shortened(first, budget, tokenizer)
         for i in pairs:
             text = shorter[items[i][side]]
             was_cut = text != items[i][side]
@@ -67,26 +69,37 @@ def within_budgets(
     return cut_items, cut
 
 
-def shortened(
-    text: str, budget: int, tokenizer: TextTokenizer, index: int, *, keep_end: bool = False
+def readable(
+    text: str, limit: int, tokenizer: TextTokenizer, index: int, *, keep_end: bool = False
 ) -> str:
-    """Return the first (last) ``budget`` tokens of a text. Raises TextTooLong as ``encode`` does.
+    """Return a text, or of one far beyond ``limit`` tokens an excerpt of more than those.
 
-    A text far beyond the budget is not read to its end.
+    Raises TextTooLong for a text that is too long to be read, and of which no excerpt will do.
     """
-    whole = text
-    if is_long(text, budget):
-        (found,) = excerpts([text], budget, tokenizer.count, keep_end=keep_end)
-        if found is not None:
-            text = found[0]
-        elif len(text) > most_chars(budget):
-            raise TextTooLong(
-                f"item {index} has {len(text)} characters; of a text whose tokens are this long, "
-                f"{budget} tokens allow {most_chars(budget)}: shorten it or split it",
-                index=index,
-            )
-    places = tokenizer.places(text)
-    return part(text, places, budget, keep_end=keep_end) if len(places) > budget else whole
+    if not is_long(text, limit):
+        return text
+    (found,) = excerpts([text], limit, tokenizer.count, keep_end=keep_end)
+    if found is not None:
+        return found[0]
+    if len(text) > most_chars(limit):
+        raise TextTooLong(
+            f"item {index} has {len(text)} characters; of a text whose tokens are this long, "
+            f"{limit} tokens allow {most_chars(limit)}: shorten it or split it",
+            index=index,
+        )
+    return text
+
+
+def _shortened(texts: Mapping[str, int], budget: int, tokenizer: TextTokenizer) -> dict[str, str]:
+    """Return the first ``budget`` tokens of each text; ``texts`` maps them to their items."""
+    found: dict[str, str] = {}
+    names = list(texts)
+    for run in (names[i : i + _TEXTS] for i in range(0, len(names), _TEXTS)):
+        parts = [readable(text, budget, tokenizer, texts[text]) for text in run]
+        for text, shown, places in zip(run, parts, tokenizer.places(parts), strict=True):
+            fits = len(places) <= budget
+            found[text] = text if fits else part(shown, places, budget, keep_end=False)
+    return found
 
 
 def part(text: str, places: npt.NDArray[np.int64], keep: int, *, keep_end: bool) -> str:

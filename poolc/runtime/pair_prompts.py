@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from poolc.errors import InvalidOption
-from poolc.runtime.budgets import part, shortened
-from poolc.runtime.excerpts import is_long
+from poolc.runtime.budgets import part, readable
 from poolc.runtime.items import check_item
 from poolc.runtime.request import Item, Params, TokenSequence
 from poolc.runtime.templates import ScoreTemplate, parsed
@@ -98,17 +97,15 @@ class PairPrompts:
         check_item(pair, index, None)
         keep_end = self._keep_end()
         query, document = (
-            shortened(text, limit, self._tokenizer, index, keep_end=keep_end)
-            if is_long(text, limit)
-            else text
-            for text in pair
+            readable(text, limit, self._tokenizer, index, keep_end=keep_end) for text in pair
         )
         return query, document
 
     def _fitting(self, texts: list[str], limit: int, how: How) -> str:
         special, num_tokens = how.get("add_special_tokens", True), 0
         for side in (1, 0):
-            whole, places = texts[side], self._tokenizer.places(texts[side])
+            whole = texts[side]
+            (places,) = self._tokenizer.places([whole])
             keep = len(places)
             while True:
                 prompt = self._render(*texts)

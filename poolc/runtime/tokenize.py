@@ -73,10 +73,10 @@ class TextTokenizer:
             sequences += self._encode_chunk(items[chunk], limit, truncate, how)
         return sequences
 
-    def places(self, text: str) -> npt.NDArray[np.int64]:
-        """Return where in the text its tokens start and end: [n, 2], without special tokens."""
-        (encoding,) = self._batch([text], special=False)
-        return np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    def places(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        """Return where in each text its tokens start and end: [n, 2], without special tokens."""
+        encodings = self._batch(texts, special=False)
+        return [np.array(encoding.offsets, np.int64).reshape(-1, 2) for encoding in encodings]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, without special tokens."""

@@ -15,6 +15,8 @@ from transformers import AutoTokenizer
 
 from poolc.errors import UnsupportedModel
 from poolc.runtime.engine import Engine
+from poolc.runtime.request import Params
+from poolc.spec import Task
 from tests.compiler.conftest import CompileHere, Recognise
 from tests.compiler.folders import causal, edit_json
 from tests.models import write_json
@@ -77,6 +79,18 @@ def test_logit_score(saved: tuple[Path, CrossEncoder], compile_here: CompileHere
         "Find the river",
         False,
     )
+
+
+def test_logit_score_of_texts_and_pairs(
+    saved: tuple[Path, CrossEncoder], compile_here: CompileHere
+) -> None:
+    engine = Engine(compile_here(saved[0]))
+    items: list[Any] = ["a river", PAIRS[0], "bread", PAIRS[1]]
+    alone = np.concatenate([engine.classify([item]).probs for item in items])
+    np.testing.assert_allclose(engine.classify(items).probs, alone, atol=1e-6)
+    cls = engine.tokenize("[CLS]", add_special_tokens=False)[0]
+    found = engine.prepare(Task.CLASSIFY, items, Params()).sequences
+    assert [int((sequence.ids == cls).sum()) for sequence in found] == [1, 1, 1, 1]
 
 
 def _same(scores: Any) -> Any:

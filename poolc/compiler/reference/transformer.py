@@ -73,8 +73,7 @@ class ClassifierReference(TransformerReference):
             fitting = [
                 p for p in pairs if self._encoded(case, p)["input_ids"].shape[1] <= self.max_length
             ]
-            if fitting:
-                yield replace(case, items=fitting)
+            yield replace(case, items=fitting or [("a", "a")])
 
     def token_ids(self, case: Case, item: Item) -> tuple[list[int], list[int] | None]:
         if self._template is None or not isinstance(item, tuple):
