@@ -108,4 +108,5 @@ def part(text: str, places: npt.NDArray[np.int64], keep: int, *, keep_end: bool)
         return ""
     if keep_end:
         return text[int(places[-keep:, 0].min()) :]
-    return text[: int(places[:keep, 1].max())]
+    # A first token may be no more than the space that a tokenizer puts before a text.
+    return text[: max(1, int(places[:keep, 1].max()))]

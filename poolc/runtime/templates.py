@@ -21,7 +21,10 @@ SPECIAL_TOKENS = (
     *("bos_token", "eos_token", "unk_token", "sep_token"),
     *("pad_token", "cls_token", "mask_token"),
 )
-_VARIABLES = ("messages", "query", "document", "instruction", "add_generation_prompt")
+_VARIABLES = (
+    *("messages", "query", "document", "add_generation_prompt"),
+    *("instruction", "instruct"),  # two names of one thing, as in vLLM's templates
+)
 # What a prompt may have beyond eight times what it is made of: a template that repeats itself
 # without end is stopped before it fills the memory.
 _EXTRA_CHARS = 1 << 20
@@ -119,7 +122,7 @@ class ScoreTemplate:
             "add_generation_prompt": False,
         }
         if instruction is not None:
-            variables["instruction"] = instruction
+            variables |= {"instruction": instruction, "instruct": instruction}
             messages.insert(0, {"role": "system", "content": instruction})
         return {**variables, "messages": messages}
 

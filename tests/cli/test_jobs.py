@@ -172,6 +172,8 @@ def test_score_with_an_instruction_and_budgets(
     options = ("--instruction", "Find", "--max-query-length", "2", "--max-document-length", "1")
     ran = cli("score", folder, path, "-o", "-", *options)
     engine = poolc.load(folder)
-    budgets = {"max_query_length": 2, "max_document_length": 1}
-    wanted = engine.score("a river in town", "bread needs flour", instruction="Find", **budgets)
-    assert json.loads(ran.out)["score"] == pytest.approx(float(wanted[0]))
+    pairs = [("a river in town", "bread needs flour")]
+    (wanted,) = engine.score_iter(
+        pairs, instruction="Find", max_query_length=2, max_document_length=1
+    )
+    assert json.loads(ran.out)["score"] == pytest.approx(wanted)

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from poolc.errors import UnsupportedModel
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
-from poolc.spec import Task
+from poolc.spec import LmHeadSpec, Task
 from tests.compiler.conftest import CompileHere, Recognise
 from tests.compiler.folders import causal, edit_json
 from tests.models import write_json
@@ -67,7 +67,6 @@ def test_logit_score(saved: tuple[Path, CrossEncoder], compile_here: CompileHere
     left, right = zip(*PAIRS, strict=True)
     got = engine.score(left, right)
     np.testing.assert_allclose(got, encoder.predict(PAIRS), atol=1e-5)
-    # Each as its own template renders it, not as a text with special tokens.
     got = engine.score(left, right, instruction="")
     np.testing.assert_allclose(got, encoder.predict(PAIRS, prompt=""), atol=1e-5)
     got = engine.score(left, right, instruction="Find bread", use_activation=False)
@@ -79,16 +78,11 @@ def test_logit_score(saved: tuple[Path, CrossEncoder], compile_here: CompileHere
         "Find the river",
         False,
     )
-
-
-def test_logit_score_of_texts_and_pairs(
-    saved: tuple[Path, CrossEncoder], compile_here: CompileHere
-) -> None:
-    engine = Engine(compile_here(saved[0]))
+    # Texts get the tokenizer's special tokens; prompts have what the template writes.
     items: list[Any] = ["a river", PAIRS[0], "bread", PAIRS[1]]
     alone = np.concatenate([engine.classify([item]).probs for item in items])
     np.testing.assert_allclose(engine.classify(items).probs, alone, atol=1e-6)
-    cls = engine.tokenize("[CLS]", add_special_tokens=False)[0]
+    (cls,) = engine.tokenize("[CLS]", add_special_tokens=False)
     found = engine.prepare(Task.CLASSIFY, items, Params()).sequences
     assert [int((sequence.ids == cls).sum()) for sequence in found] == [1, 1, 1, 1]
 
@@ -97,11 +91,10 @@ def _same(scores: Any) -> Any:
     return scores
 
 
-def test_logit_score_of_one_token(tmp_path: Path, compile_here: CompileHere) -> None:
+def test_logit_score_of_one_token(tmp_path: Path, recognise: Recognise) -> None:
     encoder = save(tmp_path / "model", two=False)
-    engine = Engine(compile_here(tmp_path / "model"))
-    left, right = zip(*PAIRS, strict=True)
-    np.testing.assert_allclose(engine.score(left, right), encoder.predict(PAIRS), atol=1e-5)
+    spec = recognise(tmp_path / "model").spec
+    assert spec.lm_head == LmHeadSpec((encoder[1].true_token_id,), difference=False)
 
 
 def test_logit_score_without_a_template(tmp_path: Path, recognise: Recognise) -> None:

@@ -66,6 +66,9 @@ def test_shipped_names() -> None:
         "{{ m.content | tojson }}\n{% endfor %}{{ add_generation_prompt }}",
         "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m.content }}"
         "{% endfor %}",
+        "{{ instruct | default(messages | selectattr('role', 'eq', 'system') "
+        "| map(attribute='content') | first | default('none', true), true) }}: "
+        "{{ query }} {{ (messages | selectattr('role', 'eq', 'document') | first).content }}",
     ],
 )
 @pytest.mark.parametrize("instruction", [None, "Find ice"])
@@ -77,7 +80,7 @@ def test_render_as_transformers(source: str, instruction: str | None) -> None:
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
     extra: dict[str, Any] = {**TOKENS, "query": PAIR[0], "document": PAIR[1]}
     if instruction is not None:
-        extra["instruction"] = instruction
+        extra |= {"instruction": instruction, "instruct": instruction}
     rendered, _ = render_jinja_template([messages], chat_template=source, **extra)
     assert template(source).render(*PAIR, instruction) == rendered[0]
 

@@ -152,6 +152,10 @@ def _scores(engine: Engine, params: Params, items: Iterable[Any]) -> Iterator[_R
         use_activation=params.use_activation,
         truncate=params.truncate,
         dimensions=params.dimensions,
+        instruction=params.instruction,
+        template=params.template,
+        max_query_length=params.max_query_length,
+        max_document_length=params.max_document_length,
     )
     for score in scores:
         value = np.asarray(score, np.float32)
