@@ -29,6 +29,7 @@ from poolc.model_cache.requests import (
     hub_identity,
     resolved,
 )
+from poolc.model_cache.score_templates import template_text
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -108,6 +109,8 @@ def load(
 def make_options(**options: Any) -> CompileOptions:
     """Build CompileOptions from keywords; enum values may be plain strings, None means unset.
 
+    ``score_template`` may be the name of a template that comes with poolc, a file or Jinja source;
+    its text is what the options hold, so that requests are looked up by what the template says.
     Raises InvalidOption for an unknown name or value, with the nearest name.
     """
     names = [f.name for f in fields(CompileOptions)]
@@ -120,6 +123,8 @@ def make_options(**options: Any) -> CompileOptions:
         raise InvalidOption(
             f"runner is {runner!r}; allowed: auto, pooling, generate", param="runner"
         )
+    if "score_template" in given:
+        given["score_template"] = template_text(given["score_template"])
     try:
         return from_plain(CompileOptions, given, "option")
     except ValueError as error:
@@ -204,10 +209,14 @@ def _artifact(
 
 
 def _matryoshka_at_load(artifact: Artifact, options: CompileOptions) -> MatryoshkaSpec | None:
-    # What says the same as the artifact changes nothing: a target, pooling as the runner.
+    # What says the same as the artifact changes nothing: a target, pooling as the runner, the
+    # template.
     asked = replace(options, hf_overrides={}, runner=options.runner.replace("pooling", "auto"))
     if asked.target == artifact.manifest.target:
         asked = replace(asked, target=CompileOptions().target)
+    template = artifact.manifest.spec.template
+    if template and asked.score_template == artifact.file(template).read_text(encoding="utf-8"):
+        asked = replace(asked, score_template=None)
     changed = [
         f.name for f in fields(asked) if getattr(asked, f.name) != getattr(CompileOptions(), f.name)
     ]

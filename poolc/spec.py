@@ -312,6 +312,7 @@ class ModelSpec:
     sparse: SparseSpec | None = None
     multi_vector: MultiVectorSpec | None = None
     template: str | None = None  # file in the artifact that renders a text pair into one prompt
+    template_special_tokens: bool = True  # whether its prompts get the tokenizer's special tokens
     instruction: str | None = None  # what the template gets where a request names none
     chunk: bool = False  # long texts are chunked where a request does not say
     max_embed_length: int | None = None  # tokens that chunking accepts; None: any number
@@ -381,6 +382,7 @@ class CompileOptions:
     max_length: int | None = None  # tokens
     revision: str | None = None
     tokenizer: str | None = None  # folder or hub id of another tokenizer
+    score_template: str | None = None  # Jinja source that makes one prompt of a text pair
     trust_remote_code: bool = False
     allow_pickle: bool = False
     defaults: Defaults = Defaults.SENTENCE_TRANSFORMERS

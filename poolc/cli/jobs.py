@@ -123,6 +123,21 @@ class PairColumns:
     ] = None
 
 
+@dataclass(frozen=True, slots=True)
+class PairArguments:
+    """How the two texts of a pair are read."""
+
+    instruction: Annotated[
+        str | None, typer.Option(help="What the model's score template is told to look for.")
+    ] = None
+    max_query_length: Annotated[
+        int | None, typer.Option(help="Tokens of the first text; more are cut off.")
+    ] = None
+    max_document_length: Annotated[
+        int | None, typer.Option(help="Tokens of the second text; more are cut off.")
+    ] = None
+
+
 @grouped
 def embed(
     model: Model,
@@ -186,6 +201,7 @@ def score(
     output: Output,
     *,
     columns: PairColumns,
+    reading: PairArguments,
     label: Annotated[
         str | None, typer.Option(help="Which label a score is, where the model has several.")
     ] = None,
@@ -204,6 +220,9 @@ def score(
         truncation_side=lengths.truncation_side,
         chunk=lengths.chunk,
         use_activation=use_activation,
+        instruction=reading.instruction,
+        max_query_length=reading.max_query_length,
+        max_document_length=reading.max_document_length,
     )
     where = Columns(left=columns.left_column, right=columns.right_column)
     _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params))

@@ -60,6 +60,14 @@ class CompileArguments:
         str | None,
         typer.Option(metavar="MODEL", help="Another model's tokenizer."),
     ] = None
+    score_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Jinja template that makes one prompt of a text pair, for rerankers: a file, or "
+            "qwen3-reranker, mxbai-rerank-v2 or bge-reranker-v2-gemma.",
+        ),
+    ] = None
     defaults: Annotated[
         str | None,
         typer.Option(

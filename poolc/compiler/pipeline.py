@@ -35,6 +35,7 @@ from poolc.model_cache.manifest import (
     RECIPE,
     SCHEMA_MAJOR,
     SCHEMA_MINOR,
+    SCORE_TEMPLATE_FILE,
     TOKENIZER_CONFIG_FILE,
     Manifest,
     SchemaVersion,
@@ -101,6 +102,9 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         with progress.stage("lower"):
             lowered = target.lower(canonical, recognized.spec, staged)
             _write_tokenizers(staged, routes, folder)
+            if recognized.template is not None:
+                path = staged / SCORE_TEMPLATE_FILE
+                path.write_text(recognized.template, encoding="utf-8", newline="")
             if options.keep_canonical:
                 _write_canonical(staged, canonical)
         inputs = _Inputs(found, other, folder, recognized)
@@ -159,7 +163,10 @@ def _write_tokenizers(staged: Path, routes: Mapping[str, Route], folder: Path) -
     for route in routes.values():
         path = staged / route.recognized.spec.tokenizer
         path.write_text(tokenizer.tokenizer_json(route.tokenizer), encoding="utf-8")
-    settings = read_json(folder / routes[""].recognized.transformer / TOKENIZER_CONFIG_FILE)
+    main = routes[""]
+    settings = read_json(folder / main.recognized.transformer / TOKENIZER_CONFIG_FILE)
+    # Old folders name their special tokens elsewhere, and templates may use them.
+    settings = {**main.tokenizer.special_tokens_map, **settings}
     settings.pop("name_or_path", None)  # where it lay on the machine that trained it
     (staged / TOKENIZER_CONFIG_FILE).write_bytes(canonical_json(settings))
 

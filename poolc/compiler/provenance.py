@@ -58,6 +58,8 @@ def space_id(folder: Path, recognized: Recognized, files: Mapping[str, str]) -> 
         inputs[route_set("config.json", name)] = digest
         if found.st is not None:
             inputs[route_set("do_lower_case", name)] = str(found.st.lower_case)
+    if recognized.template is not None:
+        inputs["score_template"] = hashlib.sha256(recognized.template.encode()).hexdigest()
     return hash_space(recognized.spec, inputs)
 
 

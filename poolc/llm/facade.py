@@ -40,6 +40,7 @@ from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
 from poolc.llm.tasks import require, task_named
 from poolc.model_cache.artifact import is_artifact
+from poolc.model_cache.score_templates import template_text
 from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
@@ -66,6 +67,7 @@ class _Call:
     truncate_prompt_tokens: int | None
     tokenization_kwargs: Mapping[str, Any] | None
     lora_request: object
+    template: str | None = None  # of score: Jinja source
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class LLM:
     ``model`` is an artifact, a model folder or a hub id; the last two are compiled on first use.
     The other arguments are options of ``poolc.compile`` under vLLM's names. Knobs of vLLM's GPU
     engine are accepted with one warning. No prompt of the model is put before a text.
+    ``chat_template`` is the score template that a reranker is compiled with.
 
     Raises InvalidOption for any other argument, and what ``poolc.load`` raises.
     """
@@ -101,6 +104,7 @@ class LLM:
         pooler_config: object = None,
         trust_remote_code: bool = False,
         defaults: str | None = None,
+        chat_template: str | Path | None = None,
         **engine_knobs: object,
     ) -> None:
         check_knobs(engine_knobs)
@@ -116,6 +120,7 @@ class LLM:
             "pooler_config": plain_pooler_config(pooler_config),
             "trust_remote_code": trust_remote_code or None,
             "defaults": defaults,
+            "score_template": chat_template,
         }
         if is_artifact(Path(model).expanduser()):
             # It holds no code to trust, and a lower limit needs no other graph.
@@ -184,14 +189,20 @@ class LLM:
         pooling_params: GivenParams = None,
         lora_request: object = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
+        chat_template: str | Path | None = None,
     ) -> list[ScoringRequestOutput]:
         """Return one score a pair: of 1 and 1, 1 and N, or N and N texts.
+
+        ``chat_template`` (Jinja source, a file, or the name of a template that comes with poolc)
+        makes the prompt of a pair instead of the model's own score template.
 
         Where an embedding model compares vectors, ``prompt_token_ids`` are those of both texts with
         the padding id between them, as in vLLM.
         """
+        template = None if chat_template is None else template_text(chat_template, "chat_template")
         call = _Call(
-            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+            *(pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request),
+            template,
         )
         pairs = as_pairs(as_texts(data_1, "data_1"), as_texts(data_2, "data_2"))
         return [
@@ -297,6 +308,7 @@ class LLM:
             base = replace(base, side=PLAIN)
         if task is Task.SCORE and self.engine.spec.kind is Kind.MULTI_VECTOR:
             base = replace(base, prompt=None)  # its markers belong to the model, as its weights do
+        base = replace(base, template=call.template)
         made: dict[PoolingParams, Params] = {}  # one object often stands for all prompts
         for index, params in enumerate(given):
             if params not in made:

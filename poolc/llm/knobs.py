@@ -114,7 +114,6 @@ REFUSED: Mapping[str, str] = {
     "tokenizer_revision": "pass a folder that holds that tokenizer as tokenizer",
     "code_revision": "pass a folder that holds that code as model",
     "skip_tokenizer_init": "leave it out; prompts may be token ids either way",
-    "chat_template": "render the template yourself and pass the text",
     "limit_mm_per_prompt": "leave it out; models of text are what poolc runs",
     "mm_processor_kwargs": "leave it out; models of text are what poolc runs",
     "speculative_config": "leave it out; a pooling model generates nothing",
@@ -134,6 +133,7 @@ _READ = (
     "pooler_config",
     "trust_remote_code",
     "defaults",
+    "chat_template",
 )
 _FLOAT32 = ("auto", "float32", "float")
 

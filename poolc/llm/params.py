@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
 from poolc.errors import InvalidDimensions, InvalidOption, nearest
+from poolc.llm.pair_params import checked_extra, pair_params
 from poolc.runtime.request import Params
 from poolc.spec import Similarity, Task
 
@@ -55,7 +56,9 @@ class PoolingParams:
     """What one request may say. None means "as the model says".
 
     ``use_activation`` switches the last step of any task (normalising, softmax or sigmoid);
-    ``normalize``, ``activation`` and ``softmax`` are its older spellings.
+    ``normalize``, ``activation`` and ``softmax`` are its older spellings. ``extra_kwargs`` of a
+    score: ``max_tokens_per_query``, ``max_tokens_per_doc`` (0: no limit) and
+    ``chat_template_kwargs`` with an ``instruction``.
     """
 
     dimensions: int | None
@@ -67,6 +70,7 @@ class PoolingParams:
     task: str | None
     step_tag_id: int | None  # rewards only at tokens with this id
     returned_token_ids: tuple[int, ...] | None  # columns of a reward, by token id
+    extra_kwargs: Mapping[str, Any] = field(hash=False)
 
     def __init__(
         self,
@@ -80,10 +84,11 @@ class PoolingParams:
         task: str | None = None,
         step_tag_id: int | None = None,
         returned_token_ids: Sequence[int] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
         **unknown: object,
     ) -> None:
         """Take the fields by name. Raises InvalidOption for another name or a wrong type."""
-        names = [field.name for field in dataclasses.fields(self)]
+        names = [f.name for f in dataclasses.fields(self)]
         for name in unknown:
             raise unknown_option("PoolingParams", name, names)
         values = (
@@ -96,6 +101,7 @@ class PoolingParams:
             task,
             step_tag_id,
             returned_token_ids,
+            checked_extra(extra_kwargs),
         )
         for name, value in zip(names, values, strict=True):
             object.__setattr__(self, name, _checked(name, value))
@@ -156,8 +162,15 @@ def request_params(
         base = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
     if not base.truncate:  # a side of nothing: transformers takes it too
         base = replace(base, truncation_side=None)
-    field, value = _switch(task, given, index)
-    last_step: dict[str, Any] = {field: value}
+    switch, value = _switch(task, given, index)
+    said: dict[str, Any] = {switch: value, **pair_params(given.extra_kwargs)}
+    if given.extra_kwargs and task is not Task.SCORE:
+        raise InvalidOption(
+            f"PoolingParams of prompt {index}: extra_kwargs are about the pairs of score, and this "
+            f"is a call of {task}; leave them out",
+            index=index,
+            param="extra_kwargs",
+        )
     # vLLM compares vectors by their cosine, whatever the model's files say.
     similarity = Similarity.COSINE if task is Task.SCORE else None
     return replace(
@@ -166,7 +179,7 @@ def request_params(
         similarity=similarity,
         step_tag_id=given.step_tag_id,
         returned_token_ids=given.returned_token_ids,
-        **last_step,
+        **said,
     )
 
 

@@ -8,9 +8,10 @@ requests.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,21 @@ import numpy.typing as npt
 
 from poolc.errors import ArtifactIncompatible, InvalidText, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
+from poolc.model_cache.manifest import TOKENIZER_CONFIG_FILE
 from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
+from poolc.runtime.budgets import check_budgets, within_budgets
 from poolc.runtime.calls import Calls
 from poolc.runtime.chunking import Chunker, chunks
 from poolc.runtime.cores import allowed_cores, shared_executor
+from poolc.runtime.pair_prompts import PairPrompts, PromptMaker
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
 from poolc.runtime.routes import choose_route, load_routes
 from poolc.runtime.sides import SideTokenizer
-from poolc.runtime.tokenize import How
+from poolc.runtime.templates import special_tokens
+from poolc.runtime.tokenize import How, TextTokenizer
 from poolc.runtime.work import Work
 from poolc.spec import (
     ATTENTION_MASK,
@@ -54,6 +59,17 @@ _DEFAULT_BUDGET_TOKENS = 256
 _EMBEDS = (Task.EMBED, Task.EMBED_SPARSE, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What to tokenise and how; which of it a score compares; what was shortened before."""
+
+    items: Sequence[Item]
+    how: How
+    pairs: npt.NDArray[np.int64] | None = None
+    cut: Sequence[bool] = ()
+    prompts: PairPrompts | None = None  # what makes prompts of pairs
+
+
 class Engine(Calls):
     """A loaded artifact. Thread-safe; made by ``poolc.load``.
 
@@ -77,6 +93,7 @@ class Engine(Calls):
         }
         sides = spec.multi_vector
         self._sides = None if sides is None else SideTokenizer(spec, sides, self._tokenizer)
+        self._prompts = _prompt_maker(artifact, self._tokenizer)
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -91,17 +108,21 @@ class Engine(Calls):
     def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
         """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
         if self._sides is not None and self._sides.applies(task):
-            self._validate(task, items, params, range(len(items)))
+            items, _ = self._shortened(task, items, params, range(len(items)))
             self._sides.check(task, items, params)
             return
-        asked, _, how = self._asked(task, items, params, 0)
+        asked = self._asked(task, items, params, 0)
         route = choose_route(self.spec, task, params)
         tokenizer = self._routes[route].tokenizer
-        tokenizer.check(asked)
+        tokenizer.check(asked.items)
         if chunks(self.spec, task, params):
-            self._chunkers[route].check_lengths(asked, **how)
-        elif not params.truncate:
-            tokenizer.check_lengths(asked, **how)
+            self._chunkers[route].check_lengths(asked.items, **asked.how)
+        elif params.truncate:
+            return
+        elif asked.prompts is not None:
+            asked.prompts.check_lengths(asked.items, asked.how)
+        else:
+            tokenizer.check_lengths(asked.items, **asked.how)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
@@ -111,22 +132,30 @@ class Engine(Calls):
         Raises UnsupportedTask, InvalidText, TextTooLong, InvalidDimensions or InvalidOption, with
         the index of the item counted from ``first_index``.
         """
+        output_set = self._output_set(task)
         if self._sides is not None and self._sides.applies(task):
-            self._validate(task, items, params, range(first_index, first_index + len(items)))
+            indices = range(first_index, first_index + len(items))
+            items, cut = self._shortened(task, items, params, indices)
             sequences, pairs = self._sides.encode(task, items, params, first_index)
-            return Prepared(task, params, sequences, self._output_set(task), pairs)
-        asked, pairs, how = self._asked(task, items, params, first_index)
+            for row, side in np.argwhere(cut) if pairs is not None else ():
+                place = int(pairs[row, side])  # type: ignore[index]
+                sequences[place] = replace(sequences[place], truncated=True)
+            return Prepared(task, params, sequences, output_set, pairs)
+        asked = self._asked(task, items, params, first_index)
         route = choose_route(self.spec, task, params)
-        tokenizer, output_set = self._routes[route].tokenizer, self._output_set(task)
+        tokenizer, output_set = self._routes[route].tokenizer, route_set(output_set, route)
         if chunks(self.spec, task, params):
-            found = self._chunkers[route].encode(asked, **how)
-            output_set = route_set(output_set, route)
-            return Prepared(task, params, found.sequences, output_set, pairs, found.edges)
-        sequences = tokenizer.encode(asked, truncate=bool(params.truncate), **how)
-        spelling = tokenizer.spelling if how.get("sources") else None
-        return Prepared(
-            task, params, sequences, route_set(output_set, route), pairs, spelling=spelling
-        )
+            found = self._chunkers[route].encode(asked.items, **asked.how)
+            return Prepared(task, params, found.sequences, output_set, asked.pairs, found.edges)
+        if asked.prompts is not None:
+            truncate = bool(params.truncate)
+            sequences = asked.prompts.encode(asked.items, truncate=truncate, how=asked.how)
+        else:
+            sequences = tokenizer.encode(asked.items, truncate=bool(params.truncate), **asked.how)
+        for i in np.flatnonzero(asked.cut):
+            sequences[i] = replace(sequences[i], truncated=True)
+        spelling = tokenizer.spelling if asked.how.get("sources") else None
+        return Prepared(task, params, sequences, output_set, asked.pairs, spelling=spelling)
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -175,23 +204,25 @@ class Engine(Calls):
         """Release the model's memory; the engine cannot be used afterwards."""
         self._backend.close()
 
-    def _validate(
+    def _shortened(
         self, task: Task, items: Sequence[Item], params: Params, indices: Sequence[int]
-    ) -> None:
+    ) -> tuple[list[Any], list[tuple[bool, bool]]]:
+        """Validate items; cut the texts of pairs to their budgets, and say which were cut."""
         self.require(task)
         heads.check_params(self.spec, task, params)
         chunks(self.spec, task, params)  # refuses policies that contradict each other
         _check_shape(task, items, indices)
+        pairs = self.spec.kind is Kind.CLASSIFIER or task is Task.SCORE
+        check_budgets(params, self.max_length, pairs=pairs)
+        return within_budgets(items, params, self._tokenizer, indices)
 
-    def _asked(
-        self, task: Task, items: Sequence[Item], params: Params, first_index: int
-    ) -> tuple[Sequence[Item], npt.NDArray[np.int64] | None, How]:
-        """Return what to tokenise, which of it a score compares, and how to tokenise it."""
+    def _asked(self, task: Task, items: Sequence[Item], params: Params, first_index: int) -> _Asked:
         indices: Sequence[int] = range(first_index, first_index + len(items))
-        self._validate(task, items, params, indices)
-        pairs = None
+        items, cut_sides = self._shortened(task, items, params, indices)
+        prompts = self._prompts.prompts(params)
+        pairs, cut = None, [any(sides) for sides in cut_sides]
         if task is Task.SCORE and self.spec.kind is not Kind.CLASSIFIER:
-            items, pairs = _deduplicated(items)
+            items, pairs, cut = _deduplicated(items, cut_sides)
             # Errors name the first pair that a distinct text occurs in.
             _, first = np.unique(pairs, return_index=True)
             indices = [first_index + int(flat) // 2 for flat in first]
@@ -205,7 +236,7 @@ class Engine(Calls):
             "indices": indices,
             "sources": params.aggregation not in (None, "none"),
         }
-        return items, pairs, how
+        return _Asked(items, how, pairs, cut, prompts)
 
     def _output_set(self, task: Task) -> str:
         if self.spec.kind is Kind.HYBRID and task in _EMBEDS[1:]:
@@ -263,11 +294,26 @@ def _is_pair(item: object) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(t, str) for t in item)
 
 
-def _deduplicated(items: Sequence[Any]) -> tuple[list[Item], npt.NDArray[np.int64]]:
-    """Split pairs into distinct texts and [n, 2] positions: one query, N documents -> N + 1."""
-    positions: dict[str, int] = {}
+def _deduplicated(
+    items: Sequence[Any], cut: Sequence[tuple[bool, bool]]
+) -> tuple[list[Item], npt.NDArray[np.int64], list[bool]]:
+    """Split pairs into distinct texts, [n, 2] positions (one query, N documents -> N + 1), and
+    whether each text was cut."""
+    positions: dict[tuple[str, bool], int] = {}
     pairs = np.empty((len(items), 2), np.int64)
     for row, pair in enumerate(items):
-        for side, text in enumerate(pair):
+        for side, text in enumerate(zip(pair, cut[row], strict=True)):
             pairs[row, side] = positions.setdefault(text, len(positions))
-    return list(positions), pairs
+    return [text for text, _ in positions], pairs, [was_cut for _, was_cut in positions]
+
+
+def _prompt_maker(artifact: Artifact, tokenizer: TextTokenizer) -> PromptMaker:
+    spec = artifact.manifest.spec
+    if TOKENIZER_CONFIG_FILE in artifact.manifest.files:
+        settings = json.loads(artifact.file(TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
+    else:
+        settings = {}
+    source = None
+    if spec.template is not None:
+        source = artifact.file(spec.template).read_text(encoding="utf-8")
+    return PromptMaker(spec, source, tokenizer, special_tokens(settings))

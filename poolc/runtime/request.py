@@ -44,7 +44,7 @@ class Params:
     max_document_length: int | None = None  # tokens of the right text of a pair
     side: str | None = None  # query | document | plain, for models that tell them apart
     top_k: int | None = None  # weights of a sparse vector that are kept, the largest
-    instruction: str | None = None  # what a reranker's template is given
+    instruction: str | None = None  # what a reranker's template is given; "" = none at all
     template: str | None = None  # Jinja source used instead of the model's own
     aggregation: str | None = None  # of token labels: none | simple | first | average | max
     step_tag_id: int | None = None  # token whose positions are rewarded

@@ -98,6 +98,20 @@ class TextTokenizer:
         name: str | None = self._tokenizer.id_to_token(token_id)
         return name or ""
 
+    def places(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        """Return where in each text its tokens start and end: [n, 2], without special tokens."""
+        encodings = self._batch(texts, special=False)
+        return [np.array(encoding.offsets, np.int64).reshape(-1, 2) for encoding in encodings]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without special tokens."""
+        return self._count(texts)
+
+    def length(self, text: str, *, special: bool) -> int:
+        """Return the number of tokens of a text, whatever the model accepts."""
+        (encoding,) = self._batch([text], special=special)
+        return len(encoding)
+
     def check(self, items: Sequence[Any]) -> None:
         """Raise InvalidText, naming the item, for anything that cannot be tokenised."""
         check_items(items, self.limits.vocab_size)

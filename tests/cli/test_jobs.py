@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import poolc
 from poolc.runtime.engine import Engine
 from tests.cli.conftest import Cli
 
@@ -182,3 +184,18 @@ def test_long_texts(cli: Cli, tiny_embedder: Path, embedder: Engine, tmp_path: P
         assert ("1 of them truncated" in ran.err) == ("truncate" in arguments)
     ran = cli("embed", tiny_embedder, path, "-o", output, "--chunk", "--truncate")
     assert "chunk and truncate contradict each other" in ran.err
+
+
+def test_score_with_an_instruction_and_budgets(
+    cli: Cli, artifact: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "in.jsonl", artifact("tiny_reranker")
+    path.write_text('{"query": "a river in town", "document": "bread needs flour"}\n')
+    options = ("--instruction", "Find", "--max-query-length", "2", "--max-document-length", "1")
+    ran = cli("score", folder, path, "-o", "-", *options)
+    engine = poolc.load(folder)
+    pairs = [("a river in town", "bread needs flour")]
+    (wanted,) = engine.score_iter(
+        pairs, instruction="Find", max_query_length=2, max_document_length=1
+    )
+    assert json.loads(ran.out)["score"] == pytest.approx(wanted)

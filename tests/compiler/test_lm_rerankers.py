@@ -21,10 +21,10 @@ from tests.compiler.conftest import CompileHere, Recognise
 from tests.compiler.folders import causal, classifier, encoder
 from tests.models import HIDDEN, MAX_LENGTH, save_model, wordpiece
 
-QWEN3: dict[str, Any] = {
-    "architectures": ["Qwen3ForSequenceClassification"],
+# Without the template that is the original's.
+TWO_WAY: dict[str, Any] = {
     "classifier_from_token": ["bad", "good"],
-    "is_original_qwen3_reranker": True,
+    "method": "from_2_way_softmax",
 }
 TEXTS = ["bread needs flour", "a", "the cat sleeps in the sun and the river runs through the town"]
 
@@ -49,7 +49,7 @@ def last_logits(folder: Path, tokens: list[str]) -> Any:
 @pytest.mark.parametrize("tied", [False, True])
 def test_reranker_two_way_softmax(tied: bool, tmp_path: Path, compile_here: CompileHere) -> None:
     folder = causal(tmp_path / "model", tie_word_embeddings=tied)
-    artifact = compile_here(folder, hf_overrides=QWEN3)
+    artifact = compile_here(folder, hf_overrides=TWO_WAY)
     logits = last_logits(folder, ["bad", "good"])
     wanted = np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1)
     engine = poolc.load(artifact.path)
@@ -104,10 +104,11 @@ def test_reranker_soft_capped_logits(tmp_path: Path, compile_here: CompileHere) 
 
 
 def test_recognize_reranker(generator: Path, recognise: Recognise) -> None:
-    known = recognise(generator, hf_overrides=QWEN3)
+    known = recognise(generator, hf_overrides=TWO_WAY)
     assert known.spec.trunk is Trunk.CAUSAL_LM
     assert known.spec.lm_head is not None
     assert known.spec.lm_head.difference
+    assert known.spec.template is None
     assert "no score template" in " ".join(known.warnings)
 
 
@@ -125,6 +126,11 @@ def test_recognize_reranker_refused(
 ) -> None:
     with pytest.raises(PoolcError, match=message):
         recognise(generator, hf_overrides={"is_original_qwen3_reranker": True, **overrides})
+
+
+def test_recognize_reranker_qwen3_without_tokens(generator: Path, recognise: Recognise) -> None:
+    with pytest.raises(PoolcError, match="is_original_qwen3_reranker needs classifier_from_token"):
+        recognise(generator, hf_overrides={"is_original_qwen3_reranker": True})
 
 
 def test_recognize_reranker_token_error_class(generator: Path, recognise: Recognise) -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from poolc.compiler import pooler_config, st_files
 from poolc.compiler.architecture import Architecture, probe, read_config
 from poolc.compiler.choices import Choices
+from poolc.compiler.logit_score import find_logit_score
 from poolc.compiler.recognize.classifier import choose_classifier
 from poolc.compiler.recognize.context import Context, Recognized, Route, Warn
 from poolc.compiler.recognize.embedding import choose_embedding
@@ -27,6 +28,7 @@ from poolc.compiler.recognize.reward import choose_reward
 from poolc.compiler.recognize.routes import join_routes
 from poolc.compiler.recognize.sparse import choose_sparse
 from poolc.compiler.recognize.static import choose_static
+from poolc.compiler.recognize.template import choose_template
 from poolc.compiler.recognize.token_classifier import choose_token_classifier
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.static import load_static_tokenizer, probe_static, static_config
@@ -97,7 +99,8 @@ def _route(
         config = read_config(transformer, trust_remote_code=trust)
         tokenizer = load_tokenizer(transformer, st, trust_remote_code=trust)
     pooler = pooler_config.parse(options.pooler_config)
-    context = Context(folder, options, pooler, st, config, tokenizer, warn)
+    logit_score = find_logit_score(folder, st)
+    context = Context(folder, options, pooler, st, config, tokenizer, warn, logit_score)
     choices = Choices()
     kind, trunk = choose_kind(context, choices)
     if st and static:
@@ -109,6 +112,7 @@ def _route(
         choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
     choose_pooler(context, choices)
+    template = choose_template(context, arch, choices)
     spec = ModelSpec(
         architecture=arch.name,
         model_type=str(config.model_type),
@@ -120,7 +124,8 @@ def _route(
         origins=choices.origins,
         **choices.values,
     )
-    return Route(Recognized(spec, arch, st.transformer if st else "", st), tokenizer)
+    found = Recognized(spec, arch, st.transformer if st else "", st, template=template)
+    return Route(found, tokenizer)
 
 
 def _inputs(

@@ -17,7 +17,7 @@ _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"
 def choose_classifier(context: Context, arch: Architecture, choices: Choices) -> None:
     """Fill in the fields of Kind.CLASSIFIER. Raises InvalidOption."""
     if arch.trunk is Trunk.CAUSAL_LM:
-        labels, labels_origin = _choose_lm_head(context, choices), _FROM_TOKEN
+        labels, labels_origin = _choose_lm_head(context, choices), choices.origins["lm_head"]
     else:
         names = dict(context.config.id2label or {})
         labels = tuple(str(names[i]) for i in sorted(names))
@@ -35,7 +35,7 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
     choices.set(
         "pairs",
         cross_encoder or len(labels) == 1,
-        _FROM_TOKEN
+        labels_origin
         if arch.trunk is Trunk.CAUSAL_LM
         else "config.json: a Sentence Transformers cross-encoder"
         if cross_encoder
@@ -59,7 +59,15 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
 
 
 def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
-    """Choose the rows of the language model's head, by vLLM's keys; return the labels."""
+    """Choose the rows of the language model's head; return the labels.
+
+    By vLLM's keys of config.json, else as Sentence Transformers' LogitScore says.
+    """
+    found = context.logit_score
+    if found is not None and getattr(context.config, "classifier_from_token", None) is None:
+        difference = len(found.token_ids) == 2
+        choices.set("lm_head", LmHeadSpec(found.token_ids, difference=difference), found.file)
+        return (str(context.tokenizer.convert_ids_to_tokens(found.token_ids[-1])),)
     tokens = context.config.classifier_from_token
     if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) for t in tokens):
         raise UnsupportedModel(f"{_FROM_TOKEN} is {tokens!r}; allowed: a list of tokens")
@@ -82,10 +90,6 @@ def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
         )
     ids = tuple(int(vocabulary[token]) for token in tokens)
     choices.set("lm_head", LmHeadSpec(ids, difference=method == _TWO_WAY), _FROM_TOKEN)
-    context.warn(
-        "this reranker is made from a language model and has no score template: pass prompts as "
-        "its authors write them to classify; score puts two texts together as its tokenizer does"
-    )
     return (tokens[1],) if method == _TWO_WAY else tuple(tokens)
 
 

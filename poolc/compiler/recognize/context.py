@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler.architecture import Architecture
+from poolc.compiler.logit_score import LogitScore
 from poolc.compiler.pooler_config import PoolerConfig
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.spec import CompileOptions, ModelSpec
@@ -22,6 +23,7 @@ class Recognized:
     """A spec, the class behind it, and the folder (below the source) of its weights.
 
     ``routes``: the other routes of an asymmetric model, by name; ``spec.router`` has their specs.
+    ``template`` is the text of a score template.
     """
 
     spec: ModelSpec
@@ -29,6 +31,7 @@ class Recognized:
     transformer: str
     st: SentenceTransformer | None
     routes: Mapping[str, Route] = field(default_factory=dict)
+    template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,4 @@ class Context:
     config: Any
     tokenizer: PreTrainedTokenizerBase
     warn: Warn
+    logit_score: LogitScore | None = None

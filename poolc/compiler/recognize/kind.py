@@ -141,7 +141,8 @@ def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
     if st and st.model_type == "CrossEncoder":
         return Convert.CLASSIFY, "config_sentence_transformers.json: model_type CrossEncoder"
     if _reads_lm_head(context):
-        return Convert.CLASSIFY, "config.json: classifier_from_token"
+        found = context.logit_score
+        return Convert.CLASSIFY, found.file if found else "config.json: classifier_from_token"
     for suffix, kind in _SUFFIXES:
         if name.endswith(suffix):
             return kind, f"config.json: architectures {name}"
@@ -151,7 +152,8 @@ def _kind_of_files(context: Context, name: str) -> tuple[Convert, str]:
 
 
 def _reads_lm_head(context: Context) -> bool:
-    return getattr(context.config, "classifier_from_token", None) is not None
+    by_config = getattr(context.config, "classifier_from_token", None) is not None
+    return by_config or context.logit_score is not None
 
 
 def _pooling_origin(st: SentenceTransformer) -> str:

@@ -76,8 +76,8 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def without_dropout(modules: list[Module]) -> list[Module]:
-    """Leave out Dropout, which does nothing at inference."""
-    return [module for module in modules if module.kind != "Dropout"]
+    """Leave out Dropout, which does nothing at inference, and what ``logit_score.py`` reads."""
+    return [module for module in modules if module.kind not in ("Dropout", "LogitScore")]
 
 
 def class_name(dotted: str, file: str = MODULES_FILE) -> str:

@@ -48,6 +48,10 @@ class ScoreParams(TypedDict, total=False):
     use_activation: bool | None
     truncate: bool
     dimensions: int | None
+    instruction: str | None
+    template: str | None
+    max_query_length: int | None
+    max_document_length: int | None
     truncation_side: str | None
     chunk: bool | None
 
@@ -86,6 +90,10 @@ class ClassCalls(Seam):
         use_activation: bool | None = None,
         truncate: bool = False,
         dimensions: int | None = None,
+        instruction: str | None = None,
+        template: str | None = None,
+        max_query_length: int | None = None,
+        max_document_length: int | None = None,
         truncation_side: str | None = None,
         chunk: bool | None = None,
         truncated: list[bool] | None = None,
@@ -95,6 +103,10 @@ class ClassCalls(Seam):
         A cross-encoder reads both texts; an embedding model compares their vectors. ``label`` says
         which one a score is where the model has several. Long texts are treated and errors raised
         as by ``embed``; a cross-encoder has no windows, and a pair is ``truncated`` in either text.
+
+        ``instruction`` is given to the score template, and ``template`` is Jinja source in place of
+        the model's own. ``max_query_length`` and ``max_document_length`` are tokens of each text;
+        more are cut off.
         """
         params = Params(
             dimensions=dimensions,
@@ -103,6 +115,10 @@ class ClassCalls(Seam):
             label=label,
             truncation_side=truncation_side,
             chunk=chunk,
+            instruction=instruction,
+            template=template,
+            max_query_length=max_query_length,
+            max_document_length=max_document_length,
         )
         return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params, truncated))
 

@@ -1,0 +1,89 @@
+"""The score template of a reranker: an option's, or the one of the model's published format."""
+
+from __future__ import annotations
+
+from poolc.compiler.architecture import Architecture
+from poolc.compiler.choices import Choices
+from poolc.compiler.logit_score import chat_template
+from poolc.compiler.recognize.context import Context
+from poolc.errors import InvalidOption, UnsupportedModel
+from poolc.model_cache.manifest import SCORE_TEMPLATE_FILE
+from poolc.model_cache.score_templates import shipped_text
+from poolc.runtime.templates import ScoreTemplate, special_tokens
+from poolc.spec import Kind, Trunk
+
+_QWEN3, _QWEN3_KEY = "qwen3-reranker", "is_original_qwen3_reranker"
+
+
+def choose_template(context: Context, arch: Architecture, choices: Choices) -> str | None:
+    """Set ``template``; return its text. Raises InvalidOption or UnsupportedModel."""
+    kind = choices.values["kind"]
+    qwen3 = getattr(context.config, _QWEN3_KEY, False)
+    if qwen3 and getattr(context.config, "classifier_from_token", None) is None:
+        raise UnsupportedModel(
+            f"config.json: {_QWEN3_KEY} needs classifier_from_token, which says which tokens are "
+            'the answers: add "classifier_from_token": ["no", "yes"] (--hf-overrides)'
+        )
+    text, origin = context.options.score_template, "--score-template"
+    if text is not None and kind is not Kind.CLASSIFIER:
+        raise InvalidOption(
+            "score_template makes one prompt of a pair for models that read both texts at once; "
+            f"this one is of kind {kind}: leave it out",
+            param="score_template",
+        )
+    param = "score_template"
+    if text is None and qwen3:
+        text, origin = shipped_text(_QWEN3), f"config.json: {_QWEN3_KEY}"
+    found = context.logit_score
+    if text is None and found is not None:
+        text, origin = chat_template(found, context.tokenizer), "the tokenizer's chat template"
+        if text is not None:
+            param = "chat_template"
+            # transformers leaves special tokens to chat templates.
+            choices.set("template_special_tokens", False, origin)
+            _choose_instruction(context, choices)
+    if text is None:
+        if arch.trunk is Trunk.CAUSAL_LM:
+            context.warn(
+                "this reranker is made from a language model and has no score template: name one "
+                "(--score-template), or pass prompts as its authors write them to classify; score "
+                "puts two texts together as its tokenizer does"
+            )
+        return None
+    try:
+        _check(text, context, choices, param)
+    except InvalidOption as error:
+        if context.options.score_template is not None:
+            raise
+        raise UnsupportedModel(f"{origin}: {error}") from error
+    choices.set("template", SCORE_TEMPLATE_FILE, origin)
+    choices.set("pairs", True, origin)
+    return text
+
+
+def _choose_instruction(context: Context, choices: Choices) -> None:
+    """Sentence Transformers' default prompt is a message of role system, before the pair."""
+    settings = context.st.settings if context.st else {}
+    name, file = settings.get("default_prompt_name"), "config_sentence_transformers.json"
+    if name is None:
+        return
+    prompt = (settings.get("prompts") or {}).get(name)
+    if not isinstance(prompt, str):
+        raise UnsupportedModel(f"{file}: default_prompt_name {name!r} is not among the prompts")
+    if prompt:
+        choices.set("instruction", prompt, f"{file}: default_prompt_name")
+
+
+def _check(text: str, context: Context, choices: Choices, param: str) -> None:
+    """Refuse a template that cannot be rendered, or that leaves no room for texts."""
+    tokenizer = context.tokenizer
+    template = ScoreTemplate(text, special_tokens(tokenizer.special_tokens_map), param)
+    template.check()
+    prompt = template.render("a", "a", "a" if template.needs_instruction else None)
+    num_tokens, limit = len(tokenizer(prompt)["input_ids"]), choices.values["max_length"]
+    if num_tokens > limit:
+        raise InvalidOption(
+            f"{param} makes {num_tokens} tokens of two letters, and the maximum length is "
+            f"{limit}: raise it (--max-length) where the model allows, or use a shorter template",
+            param="score_template",
+        )
