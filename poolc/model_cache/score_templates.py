@@ -6,14 +6,13 @@ or be elsewhere, and a shipped template may change with a release.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from poolc.errors import InvalidOption, nearest
 
 _SUFFIX = ".jinja"
 # The compiler's data, read without importing it.
-_SHIPPED = files("poolc") / "compiler" / "templates"
+_SHIPPED = Path(__file__).resolve().parent.parent / "compiler" / "templates"
 
 
 def shipped() -> list[str]:

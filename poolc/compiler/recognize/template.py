@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
 from poolc.compiler.logit_score import chat_template
@@ -15,34 +17,20 @@ from poolc.spec import Kind, Trunk
 _QWEN3, _QWEN3_KEY = "qwen3-reranker", "is_original_qwen3_reranker"
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A template's text, where it comes from, and what errors call it."""
+
+    text: str
+    origin: str
+    param: str = "score_template"
+
+
 def choose_template(context: Context, arch: Architecture, choices: Choices) -> str | None:
     """Set ``template``; return its text. Raises InvalidOption or UnsupportedModel."""
-    kind = choices.values["kind"]
-    qwen3 = getattr(context.config, _QWEN3_KEY, False)
-    if qwen3 and getattr(context.config, "classifier_from_token", None) is None:
-        raise UnsupportedModel(
-            f"config.json: {_QWEN3_KEY} needs classifier_from_token, which says which tokens are "
-            'the answers: add "classifier_from_token": ["no", "yes"] (--hf-overrides)'
-        )
-    text, origin = context.options.score_template, "--score-template"
-    if text is not None and kind is not Kind.CLASSIFIER:
-        raise InvalidOption(
-            "score_template makes one prompt of a pair for models that read both texts at once; "
-            f"this one is of kind {kind}: leave it out",
-            param="score_template",
-        )
-    param = "score_template"
-    if text is None and qwen3:
-        text, origin = shipped_text(_QWEN3), f"config.json: {_QWEN3_KEY}"
-    found = context.logit_score
-    if text is None and found is not None:
-        text, origin = chat_template(found, context.tokenizer), "the tokenizer's chat template"
-        if text is not None:
-            param = "chat_template"
-            # transformers leaves special tokens to chat templates.
-            choices.set("template_special_tokens", False, origin)
-            _choose_instruction(context, choices)
-    if text is None:
+    _check_options(context, choices)
+    found = _of_option(context) or _of_files(context, choices)
+    if found is None:
         if arch.trunk is Trunk.CAUSAL_LM:
             context.warn(
                 "this reranker is made from a language model and has no score template: name one "
@@ -51,14 +39,49 @@ def choose_template(context: Context, arch: Architecture, choices: Choices) -> s
             )
         return None
     try:
-        _check(text, context, choices, param)
+        _check(found, context, choices)
     except InvalidOption as error:
         if context.options.score_template is not None:
             raise
-        raise UnsupportedModel(f"{origin}: {error}") from error
-    choices.set("template", SCORE_TEMPLATE_FILE, origin)
-    choices.set("pairs", True, origin)
-    return text
+        raise UnsupportedModel(f"{found.origin}: {error}") from error
+    choices.set("template", SCORE_TEMPLATE_FILE, found.origin)
+    choices.set("pairs", True, found.origin)
+    return found.text
+
+
+def _check_options(context: Context, choices: Choices) -> None:
+    kind = choices.values["kind"]
+    if context.options.score_template is not None and kind is not Kind.CLASSIFIER:
+        raise InvalidOption(
+            "score_template makes one prompt of a pair for models that read both texts at once; "
+            f"this one is of kind {kind}: leave it out",
+            param="score_template",
+        )
+    named = getattr(context.config, "classifier_from_token", None) is not None
+    if getattr(context.config, _QWEN3_KEY, False) and not named:
+        raise UnsupportedModel(
+            f"config.json: {_QWEN3_KEY} needs classifier_from_token, which says which tokens are "
+            'the answers: add "classifier_from_token": ["no", "yes"] (--hf-overrides)'
+        )
+
+
+def _of_option(context: Context) -> _Found | None:
+    text = context.options.score_template
+    return None if text is None else _Found(text, "--score-template")
+
+
+def _of_files(context: Context, choices: Choices) -> _Found | None:
+    if getattr(context.config, _QWEN3_KEY, False):
+        return _Found(shipped_text(_QWEN3), f"config.json: {_QWEN3_KEY}")
+    module = context.logit_score
+    text = None if module is None else chat_template(module, context.tokenizer)
+    if text is None:
+        return None
+    origin = "the tokenizer's chat template"
+    # transformers leaves special tokens to chat templates.
+    choices.set("template_special_tokens", False, origin)
+    _choose_instruction(context, choices)
+    return _Found(text, origin, "chat_template")
 
 
 def _choose_instruction(context: Context, choices: Choices) -> None:
@@ -74,16 +97,19 @@ def _choose_instruction(context: Context, choices: Choices) -> None:
         choices.set("instruction", prompt, f"{file}: default_prompt_name")
 
 
-def _check(text: str, context: Context, choices: Choices, param: str) -> None:
+def _check(found: _Found, context: Context, choices: Choices) -> None:
     """Refuse a template that cannot be rendered, or that leaves no room for texts."""
     tokenizer = context.tokenizer
-    template = ScoreTemplate(text, special_tokens(tokenizer.special_tokens_map), param)
+    tokens = special_tokens(tokenizer.special_tokens_map)
+    template = ScoreTemplate(found.text, tokens, found.param)
     template.check()
     prompt = template.render("a", "a", "a" if template.needs_instruction else None)
-    num_tokens, limit = len(tokenizer(prompt)["input_ids"]), choices.values["max_length"]
+    special = choices.get("template_special_tokens", True)
+    num_tokens = len(tokenizer(prompt, add_special_tokens=special)["input_ids"])
+    limit = choices.values["max_length"]
     if num_tokens > limit:
         raise InvalidOption(
-            f"{param} makes {num_tokens} tokens of two letters, and the maximum length is "
+            f"{found.param} makes {num_tokens} tokens of two letters, and the maximum length is "
             f"{limit}: raise it (--max-length) where the model allows, or use a shorter template",
             param="score_template",
         )
