@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from poolc.llm import LLM, PoolingParams
     from poolc.runtime.engine import Engine
     from poolc.runtime.heads.hybrid import HybridVectors
-    from poolc.runtime.outputs import Classification, Ragged
+    from poolc.runtime.outputs import Classification, Ragged, Span
     from poolc.runtime.sparse import SparseVectors
     from poolc.spec import CompileOptions
 
@@ -35,6 +35,7 @@ __all__ = [
     "PoolcError",
     "PoolingParams",
     "Ragged",
+    "Span",
     "SparseVectors",
     "__version__",
     "compile",
@@ -51,6 +52,7 @@ _HOMES = {
     "PoolcError": "poolc.errors",
     "PoolingParams": "poolc.llm",
     "Ragged": "poolc.runtime.outputs",
+    "Span": "poolc.runtime.outputs",
     "SparseVectors": "poolc.runtime.sparse",
     "compile": "poolc.api",
     "load": "poolc.api",

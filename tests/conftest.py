@@ -39,7 +39,10 @@ def _digest() -> str:
     digest = hashlib.sha256()
     folders = [ROOT / "poolc" / name for name in ("compiler", "model_cache", "runtime")]
     files = [path for folder in folders for path in folder.rglob("*.py")]
-    for path in sorted([*files, ROOT / "poolc" / "spec.py", ROOT / "tests" / "models.py"]):
+    tests = ROOT / "tests"
+    builders = [tests / "models.py", tests / "compiler" / "decoders.py"]
+    builders += (tests / "compiler" / "remote").glob("*.txt")
+    for path in sorted([*files, ROOT / "poolc" / "spec.py", *builders]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -185,3 +188,9 @@ def colbert(artifact: Callable[[str], Path]) -> Engine:
 def bge_m3(artifact: Callable[[str], Path]) -> Engine:
     """An engine over a random BGE-M3: dense, sparse and token vectors."""
     return poolc.load(artifact("tiny_bge_m3"))
+
+
+@pytest.fixture(scope="session")
+def tagger(artifact: Callable[[str], Path]) -> Engine:
+    """An engine over a random BERT that labels tokens with persons and places."""
+    return poolc.load(artifact("tiny_tagger"))

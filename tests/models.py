@@ -289,20 +289,9 @@ def tiny_colbert(folder: Path) -> None:
 def tiny_bge_m3(folder: Path) -> None:
     """XLM-RoBERTa with BGE-M3's two heads as pickles beside its weights."""
     import torch
-    from transformers import XLMRobertaConfig, XLMRobertaModel
+    from transformers import XLMRobertaModel
 
-    config = XLMRobertaConfig(
-        vocab_size=len(byte_bpe(folder)),
-        hidden_size=HIDDEN,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=MAX_LENGTH + 2,
-        type_vocab_size=1,
-        bos_token_id=0,
-        pad_token_id=1,
-        eos_token_id=2,
-    )
+    config = xlm_roberta_config(len(byte_bpe(folder)))
     save_model(XLMRobertaModel(config), folder, seed=6)
     generator = torch.Generator().manual_seed(6)
     for name, size in (("colbert", TOKEN_DIM), ("sparse", 1)):
@@ -323,6 +312,31 @@ def tiny_reranker(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
+def xlm_roberta_config(vocab_size: int, **changes: Any) -> Any:
+    """Return the config of a two-layer XLM-RoBERTa over ``byte_bpe``."""
+    from transformers import XLMRobertaConfig
+
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": MAX_LENGTH + 2,
+        "type_vocab_size": 1,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return XLMRobertaConfig(**{**sizes, **changes})
+
+
+def tiny_qwen2_classifier(folder: Path) -> None:
+    """Qwen2 with two labels, of which the last token decides."""
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    config = Qwen2Config(
+        vocab_size=len(wordpiece(folder)),
         hidden_size=HIDDEN,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -335,6 +349,54 @@ def tiny_reranker(folder: Path) -> None:
         is_original_qwen3_reranker=True,
     )
     save_model(Qwen3ForCausalLM(config), folder, seed=4)
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH,
+        pad_token_id=0,
+        id2label={0: "Default", 1: "Spoiled"},
+        label2id={"Default": 0, "Spoiled": 1},
+    )
+    save_model(Qwen2ForSequenceClassification(config), folder, seed=12)
+
+
+def tiny_reranker(folder: Path) -> None:
+    """XLM-RoBERTa with one label and no word of an activation, like bge-reranker-v2-m3."""
+    from transformers import XLMRobertaForSequenceClassification
+
+    config = xlm_roberta_config(len(byte_bpe(folder)), num_labels=1)
+    save_model(XLMRobertaForSequenceClassification(config), folder, seed=13)
+
+
+def tiny_internlm2_reward(folder: Path) -> None:
+    """InternLM2 with a reward a token, in Python code of its own."""
+    from tests.compiler.decoders import remote_reward
+
+    remote_reward(folder, "InternLM2ForRewardModel")
+
+
+ENTITIES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+
+
+def _entity_labels() -> dict[str, Any]:
+    return {
+        "id2label": dict(enumerate(ENTITIES)),
+        "label2id": {label: index for index, label in enumerate(ENTITIES)},
+    }
+
+
+def tiny_tagger(folder: Path) -> None:
+    """BERT that labels tokens, over WordPiece."""
+    from transformers import BertForTokenClassification
+
+    config = bert_config(len(wordpiece(folder)), **_entity_labels())
+    save_model(BertForTokenClassification(config), folder, seed=14)
+
+
+def tiny_byte_tagger(folder: Path) -> None:
+    """XLM-RoBERTa that labels tokens, over byte-level BPE."""
+    from transformers import XLMRobertaForTokenClassification
+
+    config = xlm_roberta_config(len(byte_bpe(folder)), **_entity_labels())
+    save_model(XLMRobertaForTokenClassification(config), folder, seed=15)
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
@@ -346,4 +408,9 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_splade": tiny_splade,
     "tiny_colbert": tiny_colbert,
     "tiny_bge_m3": tiny_bge_m3,
+    "tiny_qwen2_classifier": tiny_qwen2_classifier,
+    "tiny_reranker": tiny_reranker,
+    "tiny_internlm2_reward": tiny_internlm2_reward,
+    "tiny_tagger": tiny_tagger,
+    "tiny_byte_tagger": tiny_byte_tagger,
 }

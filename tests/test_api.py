@@ -92,7 +92,10 @@ def test_make_options() -> None:
         ({"x": 1}, "there is no option 'x'; known: target, precision, runner, convert"),
         ({"target": "tpu"}, "target is 'tpu'; allowed: cpu, cuda, tensorrt, tensorrt-rtx"),
         ({"precision": "fp12"}, "precision is 'fp12'; allowed: fp32, fp16, bf16, int8, fp8"),
-        ({"convert": "rank"}, "convert is 'rank'; allowed: auto, none, embed, classify, reward"),
+        (
+            {"convert": "rank"},
+            "convert is 'rank'; allowed: auto, none, embed, embed_sparse, classify",
+        ),
         ({"runner": "draft"}, "runner is 'draft'; allowed: auto, pooling, generate"),
         ({"defaults": "mine"}, "defaults is 'mine'; allowed: sentence-transformers, vllm"),
         ({"max_length": "8"}, "max_length must be int, not str"),

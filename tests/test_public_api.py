@@ -34,7 +34,8 @@ def test_exported_names_are_listed() -> None:
 
 def test_exports_hold_the_public_functions_and_types() -> None:
     promised = {"compile", "load", "Engine", "LLM", "PoolingParams", "CompileOptions", "PoolcError"}
-    assert promised | {"__version__"} <= set(poolc.__all__)
+    results = {"Classification", "HybridVectors", "Ragged", "Span", "SparseVectors"}
+    assert promised | results | {"__version__"} <= set(poolc.__all__)
 
 
 def test_unknown_name() -> None:

@@ -180,15 +180,25 @@ def classify(
     truncate: Truncate = False,
     truncation_side: TruncationSide = None,
     use_activation: UseActivation = None,
+    aggregation: Annotated[
+        str | None,
+        typer.Option(
+            help="Of models that label tokens: simple (the default), first, average and max give "
+            "spans, none the probabilities of every token.",
+        ),
+    ] = None,
     compiling: CompileArguments,
 ) -> None:
-    """Classify every text of the inputs."""
+    """Classify every text of the inputs, or the tokens of each, as the model does."""
     from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
     params = Params(
-        truncate=truncate, truncation_side=truncation_side, use_activation=use_activation
+        truncate=truncate,
+        truncation_side=truncation_side,
+        use_activation=use_activation,
+        aggregation=aggregation,
     )
     job = BulkJob(Task.CLASSIFY, tuple(inputs), output, Columns(text_column), params)
     _run(model, compiling, job)
@@ -236,7 +246,7 @@ def _run(model: str, compiling: CompileArguments, job: BulkJob) -> None:
     options = compiling.given()
     with Reporter() as on_event:
         engine = api.load(model, on_event=on_event, **options)
-    job = bulk.embedding_job(engine, job)
+    job = bulk.job_for_model(engine, job)
     start = time.perf_counter()
     with progress_of_rows() as on_progress:
         result = bulk.run(engine, job, on_progress)

@@ -6,6 +6,7 @@ libraries goes to standard error; the events have a descriptor of their own.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -50,6 +51,8 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
     options = from_plain(CompileOptions, request["options"], "options")
     try:
         with progress.stage("start"):  # importing torch takes seconds
+            if not resolved(options).from_onnx:
+                importlib.import_module("torch")  # transformers would blame itself
             from poolc.compiler.frontends import open_frontend
             from poolc.compiler.pipeline import Request, compile_model
 

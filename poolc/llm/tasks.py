@@ -39,6 +39,8 @@ def task_named(name: str, spec: ModelSpec) -> Task:
         raise InvalidOption(
             f"pooling_task is {name!r}; allowed: {', '.join(_TASKS)}", param="pooling_task"
         )
+    if name == "score" and Task.SCORE not in spec.tasks:
+        return Task.SCORE  # for ``require`` to refuse
     if name == "score" and len(spec.labels) != 1:
         raise UnsupportedTask(
             "a single prompt has a score only where the model has one label; this one has "

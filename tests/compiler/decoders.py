@@ -30,7 +30,7 @@ SIZES: dict[str, Any] = {
 
 def remote_reward(folder: Path, architecture: str) -> Path:
     """A folder of InternLM2ForRewardModel or a reward class of Qwen2, with its Python file."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     words = wordpiece(folder)
     words.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
     words.save_pretrained(folder)

@@ -159,5 +159,5 @@ def test_recognize_logit_bias(tmp_path: Path, recognise: Recognise) -> None:
 
 
 def test_recognize_logit_affine_of_an_embedder(tmp_path: Path, recognise: Recognise) -> None:
-    with pytest.raises(InvalidOption, match="belong to classifiers; this is a model of kind emb"):
+    with pytest.raises(InvalidOption, match="belongs to classifiers of whole texts; this is a"):
         recognise(encoder(tmp_path / "model"), pooler_config={"logit_mean": 1})

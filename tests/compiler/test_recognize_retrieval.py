@@ -24,6 +24,7 @@ from tests.models import (
     tiny_bge_m3,
     tiny_colbert,
     tiny_splade,
+    write_pooling,
     write_typed_modules,
 )
 
@@ -122,6 +123,7 @@ def test_recognize_autoencoder_refused(tmp_path: Path, recognise: Recognise) -> 
     paths = ("", "1_Pooling", "2_SparseAutoEncoder")
     types = zip((f"sentence_transformers.{name}" for name in names), paths, strict=True)
     write_typed_modules(folder, *types)
+    write_pooling(folder, "mean_tokens")
     with pytest.raises(UnsupportedModel, match=r"modules.json has a SparseAutoEncoder module"):
         recognise(folder)
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from poolc.runtime.bulk.job import BulkJob, BulkProgress, BulkResult, check, embedding_job, run
+from poolc.runtime.bulk.job import BulkJob, BulkProgress, BulkResult, check, job_for_model, run
 from poolc.runtime.bulk.records import Columns
 
-__all__ = ["BulkJob", "BulkProgress", "BulkResult", "Columns", "check", "embedding_job", "run"]
+__all__ = ["BulkJob", "BulkProgress", "BulkResult", "Columns", "check", "job_for_model", "run"]

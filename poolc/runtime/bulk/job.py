@@ -20,6 +20,7 @@ from poolc.runtime.bulk.records import Columns, Record, check_inputs, read_recor
 from poolc.runtime.bulk.sinks import NPY_SUFFIX, check_output, open_sink
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import check_params
+from poolc.runtime.outputs import Span
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Params
 from poolc.spec import Task
@@ -110,12 +111,18 @@ def run(
         return BulkResult(sink.num_rows, job.output, meta)
 
 
-def embedding_job(engine: Engine, job: BulkJob) -> BulkJob:
-    """Return a job of Task.EMBED as one of what the model embeds to, where that is another task."""
+def job_for_model(engine: Engine, job: BulkJob) -> BulkJob:
+    """Return a job of Task.EMBED as one of what the model embeds to, and one of Task.CLASSIFY as
+    one of the labels of tokens, spans if nothing was said, where the model does only those."""
     tasks = engine.spec.tasks
-    if job.task is not Task.EMBED or Task.EMBED in tasks:
+    if job.task in tasks:
         return job
-    return replace(job, task=next((task for task in _RAGGED if task in tasks), job.task))
+    if job.task is Task.EMBED:
+        return replace(job, task=next((task for task in _EMBED_RAGGED if task in tasks), job.task))
+    if job.task is Task.CLASSIFY and Task.CLASSIFY_TOKENS in tasks:
+        params = replace(job.params, aggregation=job.params.aggregation or _AGGREGATION)
+        return replace(job, task=Task.CLASSIFY_TOKENS, params=params)
+    return job
 
 
 def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
@@ -174,13 +181,37 @@ def _scores(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_R
             yield _Row(value, {"score": value[()]})
 
 
+def _token_classes(engine: Engine, params: Params, parts: Iterable[Any]) -> Iterator[_Row]:
+    kind = _class_values(engine, params)
+    for part in parts:
+        for row in part:
+            if isinstance(row, list):
+                scores = np.array([span.score for span in row], np.float32)
+                yield _Row(scores, {"spans": [_shown(span) for span in row]})
+            else:
+                yield _Row(row, {kind: row})
+
+
+def _shown(span: Span) -> dict[str, Any]:
+    return {
+        "label": span.entity_group,
+        "score": span.score,
+        "word": span.word,
+        "start": span.start,
+        "end": span.end,
+    }
+
+
+_AGGREGATION = "simple"
 # Rows of different length.
-_RAGGED = (Task.EMBED_SPARSE, Task.EMBED_TOKENS)
+_EMBED_RAGGED = (Task.EMBED_SPARSE, Task.EMBED_TOKENS)
+_RAGGED = (*_EMBED_RAGGED, Task.CLASSIFY_TOKENS)
 _ROWS: Mapping[Task, Callable[[Engine, Params, Iterable[Any]], Iterator[_Row]]] = {
     Task.EMBED: _embeddings,
     Task.EMBED_SPARSE: _sparse_vectors,
     Task.EMBED_TOKENS: _embeddings,
     Task.CLASSIFY: _classes,
+    Task.CLASSIFY_TOKENS: _token_classes,
     Task.SCORE: _scores,
 }
 
@@ -214,8 +245,8 @@ def _describe(engine: Engine, job: BulkJob, values: npt.NDArray[Any]) -> dict[st
     }
     if job.task in _RAGGED:
         meta |= {"row_shape": [None, *values.shape[1:]]}  # rows differ in length
-    if job.task in (Task.EMBED, *_RAGGED):
+    if job.task in (Task.EMBED, *_EMBED_RAGGED):
         meta["prompt"] = resolve_prompt(engine.spec, job.params)
-    if job.task is Task.CLASSIFY:
+    if job.task in (Task.CLASSIFY, Task.CLASSIFY_TOKENS):
         meta |= {"labels": list(engine.spec.labels), "values": _class_values(engine, job.params)}
     return meta
