@@ -300,18 +300,6 @@ def tiny_bge_m3(folder: Path) -> None:
         torch.save(head, folder / f"{name}_linear.pt")
 
 
-RERANKER_LENGTH = 320
-
-
-def tiny_reranker(folder: Path) -> None:
-    """A Qwen3 that answers good or bad, as the original Qwen3-Reranker answers yes or no."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = wordpiece(folder)
-    tokenizer.model_max_length = RERANKER_LENGTH
-    tokenizer.save_pretrained(folder)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
 def xlm_roberta_config(vocab_size: int, **changes: Any) -> Any:
     """Return the config of a two-layer XLM-RoBERTa over ``byte_bpe``."""
     from transformers import XLMRobertaConfig
@@ -341,14 +329,6 @@ def tiny_qwen2_classifier(folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=64,
-        max_position_embeddings=RERANKER_LENGTH,
-        pad_token_id=0,
-        classifier_from_token=["bad", "good"],
-        is_original_qwen3_reranker=True,
-    )
-    save_model(Qwen3ForCausalLM(config), folder, seed=4)
         intermediate_size=64,
         max_position_embeddings=MAX_LENGTH,
         pad_token_id=0,
@@ -371,6 +351,32 @@ def tiny_internlm2_reward(folder: Path) -> None:
     from tests.compiler.decoders import remote_reward
 
     remote_reward(folder, "InternLM2ForRewardModel")
+
+
+RERANKER_LENGTH = 320
+
+
+def tiny_lm_reranker(folder: Path) -> None:
+    """A Qwen3 that answers good or bad, as the original Qwen3-Reranker answers yes or no."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = wordpiece(folder)
+    tokenizer.model_max_length = RERANKER_LENGTH
+    tokenizer.save_pretrained(folder)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=64,
+        max_position_embeddings=RERANKER_LENGTH,
+        pad_token_id=0,
+        classifier_from_token=["bad", "good"],
+        is_original_qwen3_reranker=True,
+    )
+    save_model(Qwen3ForCausalLM(config), folder, seed=4)
 
 
 ENTITIES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -400,7 +406,6 @@ def tiny_byte_tagger(folder: Path) -> None:
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
-    "tiny_reranker": tiny_reranker,
     "tiny_embedder": tiny_embedder,
     "tiny_classifier": tiny_classifier,
     "tiny_cross_encoder": tiny_cross_encoder,
@@ -411,6 +416,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_qwen2_classifier": tiny_qwen2_classifier,
     "tiny_reranker": tiny_reranker,
     "tiny_internlm2_reward": tiny_internlm2_reward,
+    "tiny_lm_reranker": tiny_lm_reranker,
     "tiny_tagger": tiny_tagger,
     "tiny_byte_tagger": tiny_byte_tagger,
 }

@@ -18,7 +18,7 @@ OWN = "{{ query }} / {{ document }}"
 
 @pytest.fixture(scope="module")
 def rerank_llm(artifact: Callable[[str], Path]) -> LLM:
-    return LLM(model=str(artifact("tiny_reranker")))
+    return LLM(model=str(artifact("tiny_lm_reranker")))
 
 
 def scores(outputs: Any) -> list[float]:

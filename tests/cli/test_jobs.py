@@ -189,7 +189,7 @@ def test_long_texts(cli: Cli, tiny_embedder: Path, embedder: Engine, tmp_path: P
 def test_score_with_an_instruction_and_budgets(
     cli: Cli, artifact: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    path, folder = tmp_path / "in.jsonl", artifact("tiny_reranker")
+    path, folder = tmp_path / "in.jsonl", artifact("tiny_lm_reranker")
     path.write_text('{"query": "a river in town", "document": "bread needs flour"}\n')
     options = ("--instruction", "Find", "--max-query-length", "2", "--max-document-length", "1")
     ran = cli("score", folder, path, "-o", "-", *options)

@@ -30,7 +30,7 @@ OWN = "{{ query }} / {{ document }}"
 
 @pytest.fixture(scope="module")
 def reranker(artifact: Callable[[str], Path]) -> Engine:
-    return poolc.load(artifact("tiny_reranker"))
+    return poolc.load(artifact("tiny_lm_reranker"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def library(source: Callable[[str], Path]) -> Callable[[list[str]], Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = source("tiny_reranker")
+    folder = source("tiny_lm_reranker")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     ids = tokenizer.convert_tokens_to_ids(["bad", "good"])
