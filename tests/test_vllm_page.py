@@ -106,7 +106,7 @@ def test_reward(source: Source) -> None:
 
 
 def test_reward_without_trust(source: Source) -> None:
-    with pytest.raises(RemoteCodeRefused, match="InternLM2ForRewardModel"):
+    with pytest.raises(RemoteCodeRefused, match=r"internlm2.*trust_remote_code=True"):
         LLM(model=str(source("tiny_internlm2_reward")), runner="pooling")
 
 
