@@ -146,14 +146,14 @@ class Engine(Calls):
         tokenizer, output_set = self._routes[route].tokenizer, route_set(output_set, route)
         if chunks(self.spec, task, params):
             found = self._chunkers[route].encode(asked.items, **asked.how)
+            _mark(found.sequences, asked.cut, found.edges)
             return Prepared(task, params, found.sequences, output_set, asked.pairs, found.edges)
         if asked.prompts is not None:
             truncate = bool(params.truncate)
             sequences = asked.prompts.encode(asked.items, truncate=truncate, how=asked.how)
         else:
             sequences = tokenizer.encode(asked.items, truncate=bool(params.truncate), **asked.how)
-        for i in np.flatnonzero(asked.cut):
-            sequences[i] = replace(sequences[i], truncated=True)
+        _mark(sequences, asked.cut, None)
         spelling = tokenizer.spelling if asked.how.get("sources") else None
         return Prepared(task, params, sequences, output_set, asked.pairs, spelling=spelling)
 
@@ -214,6 +214,7 @@ class Engine(Calls):
         _check_shape(task, items, indices)
         pairs = self.spec.kind is Kind.CLASSIFIER or task is Task.SCORE
         check_budgets(params, self.max_length, pairs=pairs)
+        self._prompts.prompts(params)  # refuses a template or instruction that has no place
         return within_budgets(items, params, self._tokenizer, indices)
 
     def _asked(self, task: Task, items: Sequence[Item], params: Params, first_index: int) -> _Asked:
@@ -266,6 +267,15 @@ class Engine(Calls):
             if TOKEN_TYPE_IDS in feeds and sequence.type_ids is not None:
                 feeds[TOKEN_TYPE_IDS][i, :length] = sequence.type_ids
         return feeds
+
+
+def _mark(
+    sequences: list[TokenSequence], cut: Sequence[bool], edges: npt.NDArray[np.int64] | None
+) -> None:
+    """Note which items were shortened before, on the first sequence of each."""
+    for item in np.flatnonzero(cut):
+        place = int(item if edges is None else edges[item])
+        sequences[place] = replace(sequences[place], truncated=True)
 
 
 def open_backend(artifact: Artifact) -> Backend:

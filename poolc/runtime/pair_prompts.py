@@ -74,7 +74,7 @@ class PairPrompts:
 
     def _truncated(self, pairs: Sequence[Any], how: How) -> list[TokenSequence]:
         limit = self._tokenizer.limit(how.get("max_length"))
-        short = [self._readable(pair, limit, _name(i, how)) for i, pair in enumerate(pairs)]
+        short = [self._readable(pair, limit, _name(i, how), how) for i, pair in enumerate(pairs)]
         prompts = [self._render(*pair) for pair in short]
         sequences = self._tokenizer.encode(prompts, truncate=True, **how)
         for i, pair in enumerate(short):
@@ -92,10 +92,10 @@ class PairPrompts:
     def _render(self, query: str, document: str) -> str:
         return self._template.render(query, document, self._instruction)
 
-    def _readable(self, pair: Any, limit: int, index: int) -> tuple[str, str]:
+    def _readable(self, pair: Any, limit: int, index: int, how: How) -> tuple[str, str]:
         """Cut texts that are far beyond ``limit``; the pair stays too long, so it counts as cut."""
         check_item(pair, index, None)
-        keep_end = self._keep_end()
+        keep_end = self._keep_end(how)
         query, document = (
             readable(text, limit, self._tokenizer, index, keep_end=keep_end) for text in pair
         )
@@ -116,14 +116,15 @@ class PairPrompts:
                     break
                 # Tokens may join where the cut falls, so what is left over is looked at again.
                 keep = max(0, keep - (num_tokens - limit))
-                texts[side] = part(whole, places, keep, keep_end=self._keep_end())
+                texts[side] = part(whole, places, keep, keep_end=self._keep_end(how))
         raise InvalidOption(
             f"max_length is {limit}, but the score template alone makes {num_tokens} tokens",
             param="max_length",
         )
 
-    def _keep_end(self) -> bool:
-        return self._tokenizer.limits.truncation_side == "left"
+    def _keep_end(self, how: How) -> bool:
+        side = how.get("truncation_side") or self._tokenizer.limits.truncation_side
+        return side == "left"
 
 
 def _split(items: Sequence[Item]) -> tuple[list[int], list[int]]:

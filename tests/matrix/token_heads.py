@@ -136,7 +136,7 @@ def measure_colbert(folder: Path, engine: Engine) -> Measured:
         "sentence-transformers MultiVectorEncoder",
         difference(found, expected),
         None,
-        max(float(np.abs(a - b).max()) for a, b in zip(found, alone, strict=True)),
+        max(float(np.abs(a - b).max(initial=0)) for a, b in zip(found, alone, strict=True)),
         LIMIT,
     )
 
