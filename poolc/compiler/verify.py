@@ -122,8 +122,8 @@ def _compare(
                 raise ParityError(
                     f"{name} of {_shown(item)}: {values.shape} instead of {target.shape}"
                 )
-            error = float(np.abs(values - target).max())
-            relative = error / max(1.0, float(np.abs(target).max()))
+            error = _largest(values - target)
+            relative = error / max(1.0, _largest(target))
             if not np.isfinite(relative):
                 raise ParityError(f"{name} of {_shown(item)} is not finite")
             parity.max_abs_error = max(parity.max_abs_error, error)
@@ -143,17 +143,22 @@ def _compare_invariance(
 ) -> None:
     for item, one, other in zip(items, alone, batched, strict=True):
         for name, values in one.items():
-            error = float(np.abs(values - other[name]).max())
+            error = _largest(values - other[name])
             parity.invariance_max_abs = max(parity.invariance_max_abs, error)
-            if error > parity.bound * max(1.0, float(np.abs(values).max())):
+            if error > parity.bound * max(1.0, _largest(values)):
                 raise ParityError(
                     f"{name} of {_shown(item)} alone and in a batch differ by {error:.3g}, more "
                     f"than the bound of {parity.bound:g}; nothing was written"
                 )
 
 
+def _largest(values: np.ndarray) -> float:
+    """Return the largest magnitude; 0 of a text of which no token is kept (ColBERT)."""
+    return float(np.abs(values).max(initial=0.0))
+
+
 def _keep_cosine(parity: Parity, values: np.ndarray, target: np.ndarray) -> None:
-    if values.shape[-1] < _FEW_NUMBERS:
+    if values.shape[-1] < _FEW_NUMBERS or not values.size:
         return
     left, right = values.reshape(-1, values.shape[-1]), target.reshape(-1, values.shape[-1])
     norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)

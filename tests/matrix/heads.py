@@ -35,7 +35,7 @@ def _backbone(family: Family, folder: Path) -> Any:
     import transformers
 
     config = family.config(folder)
-    save_model(getattr(transformers, family.backbone)(config), folder)
+    save_model(getattr(transformers, family.backbone)(config), folder, scale=family.scale)
     return config
 
 
@@ -44,7 +44,9 @@ def _classifier(family: Family, folder: Path, **settings: Any) -> None:
 
     config = family.config(folder)
     config.update(settings)
-    save_model(AutoModelForSequenceClassification.from_config(config), folder, seed=1)
+    save_model(
+        AutoModelForSequenceClassification.from_config(config), folder, seed=1, scale=family.scale
+    )
 
 
 def _embedder(*modes: str) -> Callable[[Family, Path], None]:

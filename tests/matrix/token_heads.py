@@ -30,7 +30,9 @@ def token_classes(family: Family, folder: Path) -> None:
 
     config = family.config(folder)
     config.update({"id2label": {0: "O", 1: "B-PER", 2: "I-PER"}})
-    save_model(AutoModelForTokenClassification.from_config(config), folder, seed=2)
+    save_model(
+        AutoModelForTokenClassification.from_config(config), folder, seed=2, scale=family.scale
+    )
 
 
 def measure_token_classes(folder: Path, engine: Engine) -> Measured:
@@ -54,7 +56,9 @@ def splade(family: Family, folder: Path) -> None:
     """A masked language model, as Sentence Transformers 5 saves SPLADE."""
     from transformers import AutoModelForMaskedLM
 
-    save_model(AutoModelForMaskedLM.from_config(family.config(folder)), folder, seed=4)
+    save_model(
+        AutoModelForMaskedLM.from_config(family.config(folder)), folder, seed=4, scale=family.scale
+    )
     package = "sentence_transformers.sparse_encoder.models"
     write_typed_modules(
         folder, (f"{package}.MLMTransformer", ""), (f"{package}.SpladePooling", "1_SpladePooling")
@@ -107,7 +111,9 @@ def colbert(family: Family, folder: Path) -> None:
     )
     with TemporaryDirectory() as temporary:
         trunk = Path(temporary)
-        save_model(getattr(transformers, family.backbone)(family.config(trunk)), trunk)
+        save_model(
+            getattr(transformers, family.backbone)(family.config(trunk)), trunk, scale=family.scale
+        )
         modules = [
             Transformer(str(trunk), document_length=LIMIT),
             projection,
@@ -145,7 +151,9 @@ def reranker(family: Family, folder: Path) -> None:
     """A causal language model that answers with one of two tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    save_model(AutoModelForCausalLM.from_config(family.config(folder)), folder, seed=8)
+    save_model(
+        AutoModelForCausalLM.from_config(family.config(folder)), folder, seed=8, scale=family.scale
+    )
     words = AutoTokenizer.from_pretrained(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["classifier_from_token"] = words.convert_ids_to_tokens([_FALSE, _TRUE])
