@@ -124,7 +124,9 @@ def _check_pools(context: Context, name: str) -> None:
     told = options.runner == "pooling" or options.convert is not Convert.AUTO
     # Modules of the library's other models (SparseEncoder, CrossEncoder, ...) say what they are.
     pools = st is not None and (st.pooling or st.model_type != "SentenceTransformer")
-    pools = pools or _reads_lm_head(context)
+    # Half of a reranker's keys is another mistake, which ``recognize/template.py`` names.
+    half = getattr(context.config, "is_original_qwen3_reranker", False)
+    pools = pools or half or _reads_lm_head(context)
     if name.endswith(_GENERATES) and not told and not pools:
         file = "modules.json" if st else "there is no modules.json"
         raise UnsupportedModel(
