@@ -37,7 +37,7 @@ class LogitScore:
 
 def find_logit_score(folder: Path, st: SentenceTransformer | None) -> LogitScore | None:
     """Read the LogitScore module of a folder; None where it has none. Raises UnsupportedModel."""
-    if st is None:
+    if st is None or st.is_static:  # which may have no modules.json
         return None
     modules = [(str(e["type"]).rpartition(".")[2], str(e["path"])) for e in _entries(folder)]
     kinds = [kind for kind, _ in modules]
