@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import poolc.serve
 from poolc.cli.serve import ServeArguments
 from poolc.serve.settings import Settings
 from tests.cli.conftest import Cli
@@ -99,6 +100,8 @@ def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch, missing: str) 
             if name == missing:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
+    # The package is imported anew below: without this, poolc.serve would stay that new module.
+    monkeypatch.setattr(poolc, "serve", poolc.serve)
     for name in [n for n in sys.modules if n.split(".")[0] == missing or "poolc.serve" in n]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Missing, *sys.meta_path])
