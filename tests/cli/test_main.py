@@ -126,8 +126,11 @@ def test_module_runs_as_a_process() -> None:
     assert done.stderr.count("\n") == 1
 
 
+# Whoever runs the suite in the background of a shell has it ignore SIGINT, and Python then installs
+# no handler: the first lines are what a terminal gives.
 _WAITING = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from poolc.cli.main import main
 from poolc.runtime import probe
 
@@ -152,7 +155,10 @@ def test_signals_clean_up(number: int, code: int) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"waiting\n"
         process.send_signal(number)
-        out, err = process.communicate()
+        try:
+            out, err = process.communicate()
+        finally:
+            process.kill()  # or leaving the block would wait for a process that never ends
     assert (process.returncode, out, err) == (code, b"cleaned up\n", b"")
 
 
