@@ -59,6 +59,7 @@ def compile(
     *,
     output: str | Path | None = None,
     refresh: bool = False,
+    quality: str | Path | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> CompileResult:
@@ -67,13 +68,24 @@ def compile(
     ``options`` are the fields of ``CompileOptions``. An artifact of the same request is reused from
     the store unless ``refresh``, which also asks the hub for a newer commit. ``on_event`` receives
     stages with times, warnings and downloads, as dicts; without it, warnings go to ``warnings``.
+    ``quality`` names a file of labelled texts (JSON lines: two texts and a score, or a text and a
+    label) on which the artifact is measured, before and after a change of precision; the result is
+    in the report, and such an artifact is always compiled anew.
 
     Raises ModelError, CompileError (ParityError beyond a bound), InvalidOption, ArtifactExists
     where ``output`` holds something else, MissingDependency without the compile extra.
     """
     chosen = make_options(**options)
-    place = None if output is None else Path(output)
-    artifact, done = _artifact(str(model), chosen, place, refresh, on_event or _warn)
+    store = Store.default()
+    job = compiler_process.Job(
+        str(model),
+        chosen,
+        store.root,
+        None if output is None else Path(output),
+        refresh,
+        None if quality is None else Path(quality),
+    )
+    artifact, done = _artifact(job, store, on_event or _warn)
     seconds = done.seconds if done is not None else {}
     return CompileResult(
         artifact.path,
@@ -103,7 +115,8 @@ def load(
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
-    return Engine(_artifact(str(model), chosen, None, refresh, on_event or _warn)[0])
+    job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
+    return Engine(_artifact(job, store, on_event or _warn)[0])
 
 
 def make_options(**options: Any) -> CompileOptions:
@@ -190,20 +203,18 @@ def _identity(name: str, revision: str | None, store: Store) -> Identity | None:
 
 
 def _artifact(
-    model: str, options: CompileOptions, output: Path | None, refresh: bool, on_event: OnEvent
+    job: compiler_process.Job, store: Store, on_event: OnEvent
 ) -> tuple[Artifact, compiler_process.Done | None]:
     """Open the stored artifact of a request, or compile it (then Done is there)."""
-    if is_artifact(Path(model).expanduser()):
+    if is_artifact(Path(job.model).expanduser()):
         raise ModelNotFound(
-            f"{model} is a compiled artifact already: give the model it was made from"
+            f"{job.model} is a compiled artifact already: give the model it was made from"
         )
-    local_folder(model)  # a path that is not there needs no compiler to say so
-    store = Store.default()
-    if not refresh and output is None:
-        stored = _stored(model, options, store, on_event)
+    local_folder(job.model)  # a path that is not there needs no compiler to say so
+    if not job.refresh and job.output is None and job.quality is None:
+        stored = _stored(job.model, job.options, store, on_event)
         if stored is not None:
             return stored, None
-    job = compiler_process.Job(model, options, store.root, output, refresh)
     done = compiler_process.run(job, on_event)
     return open_artifact(done.path, store=store), done
 

@@ -24,17 +24,24 @@ _LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to compile, how, and where to (``output`` None: the store). ``refresh``: ask the hub."""
+    """What to compile, how, and where to (``output`` None: the store). ``refresh``: ask the hub.
+
+    ``quality``: a file of labelled texts to measure the artifact on.
+    """
 
     model: str
     options: CompileOptions
     store: Path
     output: Path | None = None
     refresh: bool = False
+    quality: Path | None = None
 
     def to_json(self) -> str:
         """Return what the compiler reads from its standard input."""
-        output = None if self.output is None else str(self.output.expanduser().resolve())
+        output, quality = (
+            None if path is None else str(path.expanduser().resolve())
+            for path in (self.output, self.quality)
+        )
         return json.dumps(
             {
                 "model": self.model,
@@ -42,6 +49,7 @@ class Job:
                 "store": str(self.store),
                 "output": output,
                 "refresh": self.refresh,
+                "quality": quality,
             }
         )
 

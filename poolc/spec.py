@@ -386,5 +386,6 @@ class CompileOptions:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     defaults: Defaults = Defaults.SENTENCE_TRANSFORMERS
+    calibrate: str | None = None  # file of texts that int8 is calibrated on; None: poolc's own
     from_onnx: bool = False  # from the ONNX graph that the model ships, without PyTorch
     keep_canonical: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,18 +19,32 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", metavar="DIR", help="The folder to make; the store if not given."),
 ]
+Quality = Annotated[
+    Path | None,
+    typer.Option(
+        "--quality",
+        metavar="FILE",
+        help="Labelled texts to measure the artifact on, before and after a change of precision: "
+        "JSON lines of sentence1, sentence2 and score, or of text and label.",
+    ),
+]
 
 
 @grouped
 def compile_model(
-    model: Model, *, output: Output = None, as_json: AsJson = False, compiling: CompileArguments
+    model: Model,
+    *,
+    output: Output = None,
+    quality: Quality = None,
+    as_json: AsJson = False,
+    compiling: CompileArguments,
 ) -> None:
     """Compile a model folder or hub id into a verified artifact."""
     from poolc import api
 
     options = compiling.given()
     with Reporter() as on_event:
-        result = api.compile(model, output=output, on_event=on_event, **options)
+        result = api.compile(model, output=output, quality=quality, on_event=on_event, **options)
     if as_json:
         import json
 
@@ -40,18 +55,40 @@ def compile_model(
     typer.echo(f"artifact  {result.path}")
     typer.echo(f"id        {result.artifact_id}")
     typer.echo(f"space     {result.space_id}")
-    typer.echo(f"parity    {parity_line(result.report.get('parity', {}))}")
+    for name, line in evidence(result.report):
+        typer.echo(f"{name:<8}  {line}")
 
 
-def parity_line(parity: dict[str, Any]) -> str:
+def evidence(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a report says of an artifact's numbers: a name and a line each."""
+    yield "parity", parity_line(report.get("parity", {}))
+    for route, found in report.get("int8", {}).get("routes", {}).items():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found["schemes"].items() if count)
+        of_route = "" if route == "main" else f" ({route})"
+        yield (
+            "int8",
+            f"cosine to fp32 {found['mean_cosine']:.4f}, worst {found['worst_cosine']:.4f} on "
+            f"texts that calibration did not see; {kinds}; {report['int8']['kernels']}{of_route}",
+        )
+    quality = dict(report.get("quality", {}))
+    file = quality.pop("file", "")
+    for metric, values in quality.items():
+        shown = ", ".join(f"{precision} {value:.2f}" for precision, value in values.items())
+        yield "quality", f"{metric.replace('_', ' ')} on {file}: {shown}"
+
+
+def parity_line(parity: Mapping[str, Any]) -> str:
     """Say in one line how far an artifact is from its reference."""
     if not parity:
         return "not recorded"
-    cosine = parity.get("worst_cosine")
+    cosine, mean = parity.get("worst_cosine"), parity.get("mean_cosine")
+    cosines = "" if cosine is None else f", worst cosine {cosine:.7f}"
+    if mean is not None:
+        cosines += f", mean {mean:.7f}"
     return (
         f"max error {parity['max_relative_error']:.1e} (bound {parity['bound']:.0e}) on "
         f"{parity['texts']} texts of up to {parity['longest_tokens']} tokens against "
-        f"{parity['reference']}" + ("" if cosine is None else f", worst cosine {cosine:.7f}")
+        f"{parity['reference']}{cosines}"
     )
 
 
@@ -63,5 +100,7 @@ def _plain(result: CompileResult) -> dict[str, Any]:
         "reused": result.reused,
         "seconds": dict(result.seconds),
         "parity": result.report.get("parity"),
+        "int8": result.report.get("int8"),
+        "quality": result.report.get("quality"),
         "warnings": result.report.get("warnings", []),
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from poolc.cli.compile import parity_line
+from poolc.cli.compile import evidence
 from poolc.cli.groups import grouped
 from poolc.cli.options import AsJson, CompileArguments, Model
 
@@ -82,7 +82,8 @@ def _lines(artifact: Artifact) -> Iterator[str]:
     for name, graph in manifest.graphs.items():
         yield f"  {name:<10}  {graph.file}: {_interface(graph)}"
     yield ""
-    yield f"parity        {parity_line(artifact.report().get('parity', {}))}"
+    for name, line in evidence(artifact.report()):
+        yield f"{name:<12}  {line}"
     sizes = _sizes(artifact)
     yield f"size          {_megabytes(sum(sizes.values()))}"
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):

@@ -21,7 +21,7 @@ class CompileArguments:
     """Every option of ``poolc compile`` that changes the artifact; None means not given."""
 
     target: Annotated[str | None, typer.Option(help="What to compile for: cpu.")] = None
-    precision: Annotated[str | None, typer.Option(help="Number format: fp32.")] = None
+    precision: Annotated[str | None, typer.Option(help="Number format: fp32 or int8.")] = None
     runner: Annotated[
         str | None,
         typer.Option(help="auto (the default), pooling or generate."),
@@ -89,6 +89,14 @@ class CompileArguments:
             help="Load weights that could run code while loading.",
         ),
     ] = False
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Texts like yours that int8 is calibrated on: one a line, or JSON lines; a few "
+            "hundred are read. poolc's own by default.",
+        ),
+    ] = None
     from_onnx: Annotated[
         bool,
         typer.Option(

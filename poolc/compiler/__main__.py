@@ -68,13 +68,14 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
             "--extra-index-url https://download.pytorch.org/whl/cpu); models that ship ONNX need "
             'only "poolc[compile-onnx,cpu]"'
         ) from error
-    output = request["output"]
+    output, quality = request["output"], request["quality"]
     artifact = compile_model(
         Request(
             model=request["model"],
             options=options,
             output=Path(output) if output is not None else None,
             refresh=request["refresh"],
+            quality=Path(quality) if quality is not None else None,
         ),
         Store(Path(request["store"])),
         progress,

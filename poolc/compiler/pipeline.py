@@ -21,6 +21,9 @@ from poolc.compiler.frontends import open_frontend
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
+from poolc.compiler.quality import measure, read_labelled
+from poolc.compiler.quantize import Quantized, quantize
+from poolc.compiler.quantize.calibration import read_texts
 from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
@@ -46,19 +49,23 @@ from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
-from poolc.spec import CompileOptions, Target, route_set
+from poolc.spec import CompileOptions, Precision, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {Target.CPU: CpuCompiler}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One compile: what, how, and where to (None: the store)."""
+    """One compile: what, how, and where to (None: the store).
+
+    ``quality`` is a file of labelled texts that the artifact's task metric is measured on.
+    """
 
     model: str
     options: CompileOptions
     output: Path | None = None
     refresh: bool = False
+    quality: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class _Inputs:
     other: SourceModel | None
     folder: Path
     recognized: Recognized
+    routes: Mapping[str, Route]
 
 
 def compile_model(request: Request, store: Store, progress: Progress) -> Artifact:
@@ -81,6 +89,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     import_onnxruntime()  # the gate needs it: say so now, not after the export
     parent = request.output.parent if request.output else store.artifacts
     _check_output(request)
+    labelled = None if request.quality is None else read_labelled(request.quality)
     frontend = open_frontend(options)
     if options != request.options:
         progress.warn("PyTorch is not installed: compiling the ONNX graph that the model ships")
@@ -99,20 +108,29 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             name: StripMetadataPass()(graph).model
             for name, graph in frontend.graphs(subject, progress).items()
         }
-        with progress.stage("lower"):
-            lowered = target.lower(canonical, recognized.spec, staged)
-            _write_tokenizers(staged, routes, folder)
-            if recognized.template is not None:
-                path = staged / SCORE_TEMPLATE_FILE
-                path.write_text(recognized.template, encoding="utf-8", newline="")
-            if options.keep_canonical:
-                _write_canonical(staged, canonical)
-        inputs = _Inputs(found, other, folder, recognized)
-        manifest = _manifest(inputs, options, lowered, staged)
+        inputs = _Inputs(found, other, folder, recognized, routes)
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
+        reference, quantized = frontend.reference(subject), None
+        quality: dict[str, float] = {}
+        if options.precision is Precision.INT8:
+            with staging(parent) as exact, progress.stage("quantise"):
+                manifest = _lower(target, canonical, inputs, options, exact)
+                seal(exact, manifest, report)
+                engine = Engine(open_artifact(exact))
+                items = read_texts(Path(options.calibrate)) if options.calibrate else None
+                quantized = quantize(canonical, engine, reference.cases(), items, progress)
+                report["int8"] = quantized.report
+                if labelled is not None:
+                    quality[Precision.FP32.value] = measure(engine, labelled)
+        with progress.stage("lower"):
+            manifest = _lower(target, canonical, inputs, options, staged, quantized)
         with progress.stage("verify"):
             seal(staged, manifest, report)
-            parity = verify(Engine(open_artifact(staged)), frontend.reference(subject))
+            engine = Engine(open_artifact(staged))
+            parity = verify(engine, reference)
+            if labelled is not None:
+                quality[options.precision.value] = measure(engine, labelled)
+                report["quality"] = {"file": labelled.file, labelled.metric: quality}
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),
@@ -176,6 +194,33 @@ def _write_canonical(staged: Path, canonical: Mapping[str, ir.Model]) -> None:
         f"{route_set('canonical', name)}.onnx": model.clone() for name, model in canonical.items()
     }
     save_sharing_weights(models, staged, "canonical.onnx.data")
+
+
+def _lower(
+    target: TargetCompiler,
+    canonical: Mapping[str, ir.Model],
+    inputs: _Inputs,
+    options: CompileOptions,
+    staged: Path,
+    quantized: Quantized | None = None,
+) -> Manifest:
+    """Write everything but the manifest into ``staged``, and return that. Not quantised: fp32."""
+    graphs = canonical if quantized is None else quantized.graphs
+    lowered = target.lower(graphs, inputs.recognized.spec, staged)
+    if quantized is None:
+        options = replace(options, precision=Precision.FP32)
+    else:
+        features = tuple(sorted({*lowered.requires.cpu_features, *quantized.cpu_features}))
+        requires = replace(lowered.requires, cpu_features=features)
+        tuning = {**lowered.tuning, **quantized.tuning}
+        lowered = replace(lowered, requires=requires, tuning=tuning)
+    _write_tokenizers(staged, inputs.routes, inputs.folder)
+    if inputs.recognized.template is not None:
+        path = staged / SCORE_TEMPLATE_FILE
+        path.write_text(inputs.recognized.template, encoding="utf-8", newline="")
+    if options.keep_canonical:
+        _write_canonical(staged, canonical)
+    return _manifest(inputs, options, lowered, staged)
 
 
 def _manifest(inputs: _Inputs, options: CompileOptions, lowered: Lowered, staged: Path) -> Manifest:

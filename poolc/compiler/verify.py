@@ -6,20 +6,18 @@ Nothing is published that does not pass. Bounds are those of docs/parity.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from poolc.compiler.bounds import BOUNDS, INVARIANCE_BOUND, Bounds, Cosines
 from poolc.compiler.comparison import Case, Reference
 from poolc.errors import ParityError, TokenizerError
 from poolc.runtime import heads
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Prepared, Row
 from poolc.spec import SPARSE_VALUES, ModelSpec, set_route
-
-FP32_BOUND = 1e-5  # times max(1, largest reference value), for every output
-_FEW_NUMBERS = 16  # below this a cosine says little
 
 
 @dataclass(slots=True)
@@ -34,6 +32,7 @@ class Parity:
     max_abs_error: float = 0.0
     max_relative_error: float = 0.0  # |a - b| / max(1, max |reference|): what the bound limits
     worst_cosine: float | None = None
+    mean_cosine: float | None = None
     invariance_max_abs: float = 0.0  # alone against batched
     outputs: tuple[str, ...] = ()
 
@@ -42,20 +41,33 @@ class Parity:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class _Gate:
+    """The bounds of the artifact's precision, and what was compared by cosine."""
+
+    bounds: Bounds
+    cosines: Cosines = field(default_factory=Cosines)
+
+
 def verify(engine: Engine, reference: Reference) -> Parity:
-    """Compare every case of the reference, alone and batched.
+    """Compare every case of the reference, alone and batched, within the precision's bounds.
 
     Raises ParityError that names the worst text, and TokenizerError for a tokenizer of another
     model.
     """
     cases = reference.cases()
-    parity = Parity(reference.name, sum(len(case.items) for case in cases), 0, FP32_BOUND)
+    gate = _Gate(BOUNDS[engine.artifact.manifest.precision])
+    parity = Parity(reference.name, sum(len(case.items) for case in cases), 0, gate.bounds.error)
     for case in cases:
-        _verify_case(engine, reference, case, parity)
+        _verify_case(engine, reference, case, parity, gate)
+    parity.mean_cosine, parity.worst_cosine = gate.cosines.mean, gate.cosines.worst
+    _check_cosines(parity, gate)
     return parity
 
 
-def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parity) -> None:
+def _verify_case(
+    engine: Engine, reference: Reference, case: Case, parity: Parity, gate: _Gate
+) -> None:
     items = case.items
     prepared = [engine.prepare(case.task, [item], case.params) for item in items]
     together = engine.prepare(case.task, items, case.params)
@@ -72,7 +84,7 @@ def _verify_case(engine: Engine, reference: Reference, case: Case, parity: Parit
         alone = [_run(engine, one, output_set)[0] for one in prepared]
         parity.outputs = tuple(sorted({*parity.outputs, *batched[0]}))
         for rows in (batched, alone):
-            _compare(parity, items, rows, expected)
+            _compare(parity, gate, items, rows, expected)
         _compare_invariance(parity, items, alone, batched)
 
 
@@ -112,7 +124,11 @@ def _check_vocabulary(items: Sequence[Item], prepared: Prepared, vocab_size: int
 
 
 def _compare(
-    parity: Parity, items: Sequence[Item], rows: Sequence[Row], expected: Sequence[Row]
+    parity: Parity,
+    gate: _Gate,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+    expected: Sequence[Row],
 ) -> None:
     worst, culprit = 0.0, ""
     for item, row, wanted in zip(items, rows, expected, strict=True):
@@ -127,10 +143,10 @@ def _compare(
             if not np.isfinite(relative):
                 raise ParityError(f"{name} of {_shown(item)} is not finite")
             parity.max_abs_error = max(parity.max_abs_error, error)
-            if relative > worst:
+            parity.max_relative_error = max(parity.max_relative_error, relative)
+            if relative > worst and gate.bounds.limits_error(values.shape[-1]):
                 worst, culprit = relative, f"{name} of {_shown(item)}"
-            _keep_cosine(parity, values, target)
-    parity.max_relative_error = max(parity.max_relative_error, worst)
+            gate.cosines.add(values, target, f"{name} of {_shown(item)}")
     if worst > parity.bound:
         raise ParityError(
             f"{culprit} differs from {parity.reference} by {worst:.3g}, more than the bound of "
@@ -145,10 +161,10 @@ def _compare_invariance(
         for name, values in one.items():
             error = _largest(values - other[name])
             parity.invariance_max_abs = max(parity.invariance_max_abs, error)
-            if error > parity.bound * max(1.0, _largest(values)):
+            if error > INVARIANCE_BOUND * max(1.0, _largest(values)):
                 raise ParityError(
                     f"{name} of {_shown(item)} alone and in a batch differ by {error:.3g}, more "
-                    f"than the bound of {parity.bound:g}; nothing was written"
+                    f"than the bound of {INVARIANCE_BOUND:g}; nothing was written"
                 )
 
 
@@ -157,15 +173,16 @@ def _largest(values: np.ndarray) -> float:
     return float(np.abs(values).max(initial=0.0))
 
 
-def _keep_cosine(parity: Parity, values: np.ndarray, target: np.ndarray) -> None:
-    if values.shape[-1] < _FEW_NUMBERS or not values.size:
-        return
-    left, right = values.reshape(-1, values.shape[-1]), target.reshape(-1, values.shape[-1])
-    norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
-    cosine = float(((left * right).sum(-1) / np.maximum(norms, 1e-30)).min())
-    parity.worst_cosine = (
-        cosine if parity.worst_cosine is None else min(parity.worst_cosine, cosine)
-    )
+def _check_cosines(parity: Parity, gate: _Gate) -> None:
+    for name, found, bound in (
+        ("mean", parity.mean_cosine, gate.bounds.mean_cosine),
+        ("worst", parity.worst_cosine, gate.bounds.worst_cosine),
+    ):
+        if found is not None and bound is not None and found < bound:
+            raise ParityError(
+                f"the {name} cosine to {parity.reference} is {found:.4f}, less than the bound of "
+                f"{bound:g} (worst: {gate.cosines.culprit}); nothing was written"
+            )
 
 
 def _shown(item: Item) -> str:

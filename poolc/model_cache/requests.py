@@ -5,11 +5,14 @@ The compiler remembers under the same key that ``poolc.api`` looks up, so both c
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from poolc.errors import InputError
 from poolc.model_cache.host import host_class
 from poolc.model_cache.serde import to_plain
 from poolc.model_cache.store import request_key
@@ -43,12 +46,25 @@ def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> d
 
     The revision is in the source's identity, and so is where another tokenizer lies: ``tokenizer``
     is its name. ``runner`` (auto and pooling are one here) and ``allow_pickle`` decide whether
-    poolc compiles, not what.
+    poolc compiles, not what. Of a calibration file only what it says counts. Raises InputError
+    where that cannot be read.
     """
     plain: dict[str, Any] = to_plain(options)
+    if options.calibrate is None:  # as in the keys of artifacts that knew no calibration
+        plain.pop("calibrate")
+    else:
+        plain["calibrate"] = _digest(options.calibrate)
     for name in ("revision", "runner", "allow_pickle"):
         plain.pop(name)
     return {**plain, "tokenizer": tokenizer}
+
+
+def _digest(path: str) -> str:
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", param="calibrate") from error
 
 
 def compile_key(

@@ -166,7 +166,7 @@ class Engine(Calls):
 
         Thread-safe; the GIL is released while the model runs. Raises BackendError.
         """
-        fetched = self._backend.run(output_set, self._feeds(sequences, set_route(output_set)))
+        fetched = self._backend.run(output_set, self.feeds(sequences, set_route(output_set)))
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
@@ -245,7 +245,7 @@ class Engine(Calls):
         headless = self.spec.kind is Kind.REWARD and not self.spec.labels
         return TOKENS_SET if task is Task.ENCODE or headless else MAIN_SET
 
-    def _feeds(
+    def feeds(
         self, sequences: Sequence[TokenSequence], route: str
     ) -> dict[str, npt.NDArray[np.int64]]:
         spec = self._routes[route].spec

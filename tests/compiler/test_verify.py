@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from poolc.compiler import tokenizer
+from poolc.compiler.bounds import FP32_BOUND
 from poolc.compiler.frontends import pytorch
 from poolc.compiler.heads import PoolingModel, embedding, pooling
 from poolc.compiler.parity_texts import parity_pairs, parity_texts
 from poolc.compiler.recognize import recognize
 from poolc.compiler.reference import Reference, Subject, open_reference
-from poolc.compiler.verify import FP32_BOUND, verify
+from poolc.compiler.verify import verify
 from poolc.errors import CompileError, ParityError, TokenizerError
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.store import Store

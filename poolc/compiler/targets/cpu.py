@@ -30,18 +30,25 @@ from poolc.spec import (
 
 # The oldest ONNX Runtime that the suite runs artifacts on; its CPU provider has Attention-23.
 _REQUIRES = Requires(onnxruntime=">=1.24")
+_PRECISIONS = (Precision.FP32, Precision.INT8)
 # Micro-batches of 256 tokens keep activations in a core's L2 cache.
 _TUNING = {"budget_tokens": 256}
 
 
 class CpuCompiler:
-    """Lowers for ONNX Runtime's CPU provider, in fp32."""
+    """Lowers for ONNX Runtime's CPU provider; int8 graphs come from ``quantize/``."""
 
     def check(self, options: CompileOptions) -> None:
         """See ``TargetCompiler.check``."""
-        if options.precision is not Precision.FP32:
+        if options.precision not in _PRECISIONS:
             raise InvalidOption(
-                f"precision is {options.precision}; target cpu has: fp32", param="precision"
+                f"precision is {options.precision}; target cpu has: {', '.join(_PRECISIONS)}",
+                param="precision",
+            )
+        if options.calibrate is not None and options.precision is not Precision.INT8:
+            raise InvalidOption(
+                f"calibrate is for precision int8; precision is {options.precision}",
+                param="calibrate",
             )
 
     def lower(self, canonical: Mapping[str, ir.Model], spec: ModelSpec, folder: Path) -> Lowered:
