@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from poolc.compiler.models import register_classes, register_configs
+from poolc.compiler.models.jina_bert.layers import attention_bias
 from poolc.compiler.natives import native_config
 from poolc.errors import CorruptWeights, InvalidOption, UnsupportedModel
 from poolc.runtime.engine import Engine
@@ -17,6 +21,7 @@ from poolc.runtime.request import Item
 from poolc.spec import Kind, PoolingType, Trunk
 from tests.compiler.conftest import CompileHere, Recognise
 from tests.compiler.jina_bert import QK_POST_NORM, Array, Layout, Numpy, author
+from tests.compiler.onnx_source.shipping import ship
 from tests.matrix.compare import BOUND, PAIRS, TEXTS, compile_folder, difference
 from tests.models import write_json, write_modules, write_pooling, write_typed_modules
 
@@ -163,6 +168,32 @@ def test_jina_bert_stops_where_its_authors_do(tmp_path: Path, recognise: Recogni
     folder = author(tmp_path / "model", Layout())
     with pytest.raises(InvalidOption, match="JinaBertForMaskedLM has 2 to 8192 positions"):
         recognise(folder, max_length=8193)
+
+
+def test_jina_colbert_is_recognised(tmp_path: Path, recognise: Recognise) -> None:
+    spec = recognise(author(tmp_path / "model", Layout(architecture="HF_ColBERT"))).spec
+    assert (spec.kind, spec.model_type) == (Kind.MULTI_VECTOR, "jina_bert")
+
+
+def test_jina_bert_from_the_onnx_that_it_ships(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    embedding(folder, Layout(heads=6))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", native_config(config))
+    register_configs()
+    register_classes()
+    ship(folder)
+    write_json(folder / "config.json", config)
+    engine = compile_folder(folder, tmp_path / "store", from_onnx=True)
+    assert vectors(folder, engine) <= BOUND
+
+
+def test_attention_bias_is_finite_in_half_precision() -> None:
+    mask = torch.ones((2, 512), dtype=torch.int64)
+    mask[1, 3:] = 0
+    bias = attention_bias(mask, 1, torch.float16)
+    assert bias.isfinite().all()
+    assert torch.softmax(bias[1, 0, 0].float(), -1)[3:].sum() == 0
 
 
 def test_jina_bert_missing_pooler(tmp_path: Path, compile_here: CompileHere) -> None:

@@ -28,13 +28,15 @@ def _between(power: int, count: int) -> list[float]:
 
 
 def attention_bias(mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
-    """Return what is added to the scores: ALiBi, and the least number at padding."""
+    """Return what is added to the scores: ALiBi, in which padding is infinitely far away."""
     positions = torch.arange(mask.shape[1], device=mask.device)
-    distances = (positions[:, None] - positions[None, :]).abs()
+    distances = (positions[:, None] - positions[None, :]).abs().float()
+    # Before the heads are there, for theirs is the one large tensor. Slopes are from 2^-8 to 1: the
+    # product is finite, and exp of it 0, in fp16 too.
+    far = torch.finfo(dtype).max
+    distances = torch.where(mask[:, None, None, :] != 0, distances, far)  # (batch, 1, seq, seq)
     slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float32, device=mask.device)
-    bias = -slopes[:, None, None] * distances  # (heads, seq, seq) f32
-    kept = mask[:, None, None, :] != 0
-    return torch.where(kept, bias, torch.finfo(dtype).min).to(dtype)  # (batch, heads, seq, seq)
+    return (-slopes[:, None, None] * distances).to(dtype)  # (batch, heads, seq, seq)
 
 
 class JinaBertEmbeddings(nn.Module):
