@@ -1,8 +1,8 @@
 """Downloads from the Hugging Face hub: which files, at which commit, with progress.
 
 Only what the compiler reads is fetched: configuration, tokenizer, safetensors (pickles only where
-there are none) and, with trust given, Python files; from ONNX, the graph instead of the weights
-that it stands in for.
+there are none) and, with trust given, Python files; from ONNX, the graph, and the files that it
+names, instead of the weights that it stands in for.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
-from poolc.model_cache.source_files import HEAD_PICKLES, onnx_files, without_trunk_weights
+from poolc.model_cache.source_files import HEAD_PICKLES, onnx_graph, without_trunk_weights
 
 # Names of a repository's files -> those to fetch.
 Select = Callable[[Iterable[str]], list[str]]
+# A folder of what was fetched, and the names of a repository's files -> those that are needed too.
+Follow = Callable[[Path, Iterable[str]], list[str]]
 
 _WANTED = (
     *("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"),
@@ -50,11 +52,16 @@ def cached(model: str, commit: str) -> Path | None:
 
 
 def download(
-    model: str, revision: str | None, select: Select, progress: Progress
+    model: str,
+    revision: str | None,
+    select: Select,
+    progress: Progress,
+    follow: Follow = lambda folder, names: [],
 ) -> tuple[Path, str]:
     """Fetch a repository into the hub's own cache; return its folder and the commit it resolved to.
 
-    Raises ModelNotFound where it does not exist, is gated, or cannot be reached.
+    ``follow`` says which files the fetched ones name. Raises ModelNotFound where the repository
+    does not exist, is gated, or cannot be reached.
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -63,11 +70,17 @@ def download(
         info = HfApi().model_info(model, revision=revision, files_metadata=True)
         commit = str(info.sha)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        folder = None
-        for name in select(sizes):
+
+        def fetch(name: str) -> Path:
             bar = _progress_bar(name, sizes[name], progress)
             path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
-            folder = Path(path).parents[name.count("/")]
+            return Path(path).parents[name.count("/")]
+
+        folder = None
+        for name in select(sizes):
+            folder = fetch(name)
+        for name in follow(folder, sizes) if folder else ():
+            fetch(name)
     except (HfHubHTTPError, HFValidationError, OSError, _transport_error(HfHubHTTPError)) as error:
         raise ModelNotFound(_explain(model, revision, error)) from error
     if folder is None:
@@ -80,7 +93,8 @@ def wanted(names: Iterable[str], *, trust_remote_code: bool, from_onnx: bool = F
     names = list(names)
     if from_onnx:
         kept = wanted(without_trunk_weights(names), trust_remote_code=trust_remote_code)
-        return sorted({*kept, *onnx_files(names)})
+        graph = onnx_graph(names)
+        return sorted({*kept, *([graph] if graph else [])})
     patterns = [*_WANTED, *(["*.py"] if trust_remote_code else [])]
     kept = [n for n in names if _matches(n, patterns) and not _matches(n, _UNWANTED)]
     folders_with_safetensors = {_parent(name) for name in kept if name.endswith(".safetensors")}

@@ -48,7 +48,9 @@ class ShippedOnnxFrontend:
         """See ``Frontend.recognize``. Raises UnsupportedModel for a head that is not attached."""
         shipped = self._shipped = open_shipped(folder, work)
         if shipped.half:
-            progress.warn(f"{shipped.file} computes in fp16: its heads are in fp32")
+            progress.warn(
+                f"{shipped.file} is in fp16: its weights are kept, and computed with in fp32"
+            )
 
         def facts(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture:
             return look(shipped, config, trunk)

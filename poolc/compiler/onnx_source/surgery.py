@@ -13,6 +13,7 @@ from onnx_ir.passes.common import (
 
 from poolc.compiler.canonical import BATCH, IR_VERSION, SEQ
 from poolc.compiler.onnx_source import graph_heads
+from poolc.compiler.onnx_source.checks import opset_of
 from poolc.compiler.onnx_source.graph_heads import Nodes
 from poolc.compiler.onnx_source.layers import load_layers
 from poolc.compiler.onnx_source.shipped import Shipped
@@ -48,7 +49,7 @@ def attach_heads(shipped: Shipped, spec: ModelSpec, folder: Path) -> ir.Model:
     graph = model.graph
     outputs = {str(value.name): value for value in graph.outputs}
     _free_names(graph)
-    nodes = Nodes(graph, model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0)))
+    nodes = Nodes(graph, opset_of(model))
     _name_inputs(graph, nodes, spec)
     if spec.kind is Kind.CLASSIFIER:
         made = _classifier(nodes, outputs[str(shipped.logits)], spec)

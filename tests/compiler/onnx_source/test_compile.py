@@ -13,12 +13,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from poolc.errors import InvalidOption, UnsupportedModel, UnsupportedTask
+from poolc.errors import InvalidOption, UnsupportedTask
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS, classifier, encoder
 from tests.compiler.onnx_source.shipping import ship
-from tests.models import tiny_embedder
 
 ROOT = Path(__file__).resolve().parents[3]
 # Makes a process believe that these are not installed.
@@ -30,14 +29,6 @@ def hidden(name, path=None, target=None):
     return None if gone else find(name, path, target)
 machinery.PathFinder.find_spec = staticmethod(hidden)
 """
-
-
-@pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shipped") / "embedder"
-    folder.mkdir()
-    tiny_embedder(folder)
-    return ship(folder, opset=14)
 
 
 def test_embedder_equals_sentence_transformers(embedder: Path, compile_here: CompileHere) -> None:
@@ -75,18 +66,6 @@ def test_pooled_graph_is_used_as_shipped(tmp_path: Path, compile_here: CompileHe
     assert set(artifact.manifest.graphs) == {"main"}
     with pytest.raises(InvalidOption, match="pools by itself"):
         compile_here(folder, from_onnx=True, pooler_config={"pooling_type": "CLS"})
-
-
-def test_variants_are_not_taken(tmp_path: Path, compile_here: CompileHere) -> None:
-    folder = ship(encoder(tmp_path / "variant"), "onnx/model_quantized.onnx")
-    with pytest.raises(UnsupportedModel, match=r"only onnx/model_quantized\.onnx"):
-        compile_here(folder, from_onnx=True)
-
-
-def test_fixed_shapes_are_refused(tmp_path: Path, compile_here: CompileHere) -> None:
-    folder = ship(encoder(tmp_path / "fixed"), dynamic=False)
-    with pytest.raises(UnsupportedModel, match="input_ids has the fixed shape"):
-        compile_here(folder, from_onnx=True)
 
 
 def test_compile_without_torch(embedder: Path, tmp_path: Path) -> None:
