@@ -87,7 +87,10 @@ def onnx_weights(folder: Path, graph: str) -> list[str]:
 
 
 def without_trunk_weights(names: Iterable[str]) -> list[str]:
-    """Return names without the transformer's weights, which a shipped ONNX graph stands in for."""
+    """Return names without the transformer's weights, which a shipped ONNX graph stands in for.
+
+    BGE-M3's heads stay: they say what the model is.
+    """
     present = list(names)
     trunks = _trunk_folders(present)
     return [
@@ -95,6 +98,7 @@ def without_trunk_weights(names: Iterable[str]) -> list[str]:
         for name in present
         if name[: name.rfind("/") + 1] not in trunks
         or Path(name).suffix.lower() not in _WEIGHT_SUFFIXES
+        or Path(name).name in HEAD_PICKLES
     ]
 
 

@@ -36,7 +36,10 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """An opened graph: ``outputs`` are the shapes of a run of one text of two tokens."""
+    """An opened graph: ``outputs`` are the shapes of a run of one text of two tokens.
+
+    A property is None where the graph has no such output.
+    """
 
     file: str  # relative to the model's folder
     model: ir.Model
@@ -61,6 +64,11 @@ class Shipped:
         return _LOGITS_NAME if len(self.outputs.get(_LOGITS_NAME, ())) == 2 else None
 
     @property
+    def token_logits(self) -> str | None:
+        """The output that holds one row of logits a token."""
+        return _LOGITS_NAME if len(self.outputs.get(_LOGITS_NAME, ())) == 3 else None
+
+    @property
     def inputs(self) -> list[str]:
         """The names of the graph's inputs."""
         return [value.name for value in self.session.get_inputs()]
@@ -69,7 +77,8 @@ class Shipped:
         """Run the graph without heads; inputs that are not fed are zeros, outputs fp32."""
         zeros = np.zeros_like(feeds[INPUT_IDS])
         fed = {name: feeds.get(name, zeros) for name in self.inputs}
-        names = [name for name in (self.tokens, self.sentence, self.logits) if name is not None]
+        read = (self.tokens, self.sentence, self.logits, self.token_logits)
+        names = [name for name in read if name is not None]
         found = self.session.run(names, fed)
         return {name: value.astype(np.float32) for name, value in zip(names, found, strict=True)}
 
