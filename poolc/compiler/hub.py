@@ -7,8 +7,9 @@ names, instead of the weights that it stands in for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,14 @@ def download(
     ``follow`` says which files the fetched ones name. Raises ModelNotFound where the repository
     does not exist, is gated, or cannot be reached.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         info = HfApi().model_info(model, revision=revision, files_metadata=True)
         commit = str(info.sha)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-
-        def fetch(name: str) -> Path:
-            bar = _progress_bar(name, sizes[name], progress)
-            path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
-            return Path(path).parents[name.count("/")]
-
+        fetch = partial(_fetch, model, commit, sizes, progress)
         folder = None
         for name in select(sizes):
             folder = fetch(name)
@@ -86,6 +82,17 @@ def download(
     if folder is None:
         raise ModelNotFound(f"{model} on the hub holds no model files")
     return folder, commit
+
+
+def _fetch(
+    model: str, commit: str, sizes: Mapping[str, int], progress: Progress, name: str
+) -> Path:
+    """Fetch one file; return the folder of all."""
+    from huggingface_hub import hf_hub_download
+
+    bar = _progress_bar(name, sizes[name], progress)
+    path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
+    return Path(path).parents[name.count("/")]
 
 
 def wanted(names: Iterable[str], *, trust_remote_code: bool, from_onnx: bool = False) -> list[str]:

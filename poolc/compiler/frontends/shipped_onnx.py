@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,7 @@ class ShippedOnnxFrontend:
                 f"{shipped.file} is in fp16: its weights are kept, and computed with in fp32"
             )
 
-        def facts(
-            config: Any, trunk: Trunk, kind: Kind, *, trust_remote_code: bool
-        ) -> Architecture:
-            if kind not in KINDS:
-                raise _refusal(f"{kind} heads", shipped)
-            return look(shipped, config, trunk)
-
-        recognized, words = recognize(folder, options, progress.warn, facts)
+        recognized, words = recognize(folder, options, progress.warn, partial(_facts, shipped))
         spec = _checked(recognized.spec, shipped, folder)
         spec = replace(
             spec, origins={**spec.origins, "trunk": f"{shipped.file}: the shipped graph"}
@@ -94,6 +88,15 @@ class ShippedOnnxFrontend:
         if self._shipped is None:
             raise CompileError("no graph was opened; this is a bug in poolc")
         return self._shipped
+
+
+def _facts(
+    shipped: Shipped, config: Any, trunk: Trunk, kind: Kind, *, trust_remote_code: bool
+) -> Architecture:
+    """See ``Look``. Raises UnsupportedModel."""
+    if kind not in KINDS:
+        raise _refusal(f"{kind} heads", shipped)
+    return look(shipped, config, trunk)
 
 
 def _checked(spec: ModelSpec, shipped: Shipped, folder: Path) -> ModelSpec:

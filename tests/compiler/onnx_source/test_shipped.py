@@ -1,11 +1,9 @@
-"""Shipped graphs as files: weights outside, fp16, and what is refused, by name and with a way out.
-
-The graphs are written by torch, onnx and ONNX Runtime's own tools.
-"""
+"""Shipped graphs as files, written by torch, onnx and ONNX Runtime: what is read and refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +120,8 @@ def test_half_precision(keep_io_types: bool, copied: Path, compile_here: Compile
     assert np.abs(found - wanted).max() < 5e-5  # the converter rounds scalars of the formulas too
     assert np.abs(found - expected(copied)).max() > 2e-4
     assert "onnx/model.onnx is in fp16" in artifact.report()["warnings"][0]
-    weights = onnx.load(artifact.path / "model.onnx").graph.initializer
-    assert TensorProto.FLOAT16 not in {weight.data_type for weight in weights}
+    graph = onnx.load(artifact.path / "model.onnx").graph
+    assert TensorProto.FLOAT16 not in {weight.data_type for weight in graph.initializer}
 
 
 def test_half_precision_that_overflows(copied: Path, compile_here: CompileHere) -> None:
@@ -159,17 +157,13 @@ def blocks(path: Path, form: QuantFormat = QuantFormat.QOperator) -> None:
     quantizer.model.save_model_to_file(str(path))
 
 
-def weights_only(path: Path) -> None:
-    blocks(path, QuantFormat.QDQ)
-
-
 @pytest.mark.parametrize(
     ("write", "op"),
     [
         (dynamic, "DynamicQuantizeLinear"),
         (dynamic_fused, "DynamicQuantizeMatMul"),
         (blocks, "MatMulNBits"),
-        (weights_only, "DequantizeLinear"),
+        (partial(blocks, form=QuantFormat.QDQ), "DequantizeLinear"),
     ],
 )
 def test_quantised_graphs_are_refused(
