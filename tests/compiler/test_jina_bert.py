@@ -182,7 +182,7 @@ def test_jina_bert_from_the_onnx_that_it_ships(tmp_path: Path) -> None:
     write_json(folder / "config.json", native_config(config))
     register_configs()
     register_classes()
-    ship(folder)
+    ship(folder, output="last_hidden_state")
     write_json(folder / "config.json", config)
     engine = compile_folder(folder, tmp_path / "store", from_onnx=True)
     assert vectors(folder, engine) <= BOUND

@@ -62,6 +62,8 @@ def ship(
     """
     (name,) = json.loads((folder / "config.json").read_text())["architectures"]
     suffix = next((suffix for suffix in _AUTO if name.endswith(suffix)), None)
+    if output == "last_hidden_state":  # of a checkpoint that is named after its training's head
+        suffix = None
     auto = _AUTO[suffix] if suffix else AutoModel
     model = auto.from_pretrained(folder, attn_implementation="eager").eval()
     output = output or (
