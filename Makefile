@@ -1,7 +1,7 @@
 # Verbs for people and CI. Everything is installed into $(VENV) by scripts/bootstrap.py.
 #   PYTHON=<path>      the interpreter (3.11 or newer)      VENV=<folder>  instead of .venv
 #   MODEL=<id|folder>  for `make demo` and `make bench`     TESTS=<path>   what `make test` runs
-#   FAMILY=<name> HEAD=<name>  what `make models` measures instead of everything
+#   FAMILY=<name> HEAD=<name>, CHECKPOINT=<name>  what `make models` measures, not everything
 #   TORCH_INDEX=<url>, ALLOW_CUDA=1  which build of torch to install (scripts/bootstrap.py)
 
 VENV ?= .venv
@@ -36,8 +36,9 @@ test-slow: install-dev  ## the slow tests: fresh environments, the oldest ONNX R
 	@echo "==> pytest: $(TESTS), slow"
 	@$(RUN) -m pytest -n $(JOBS) -m slow $(TESTS)
 
-models: install-dev  ## measure every family with every head; write docs/models.json and models.md
-	@$(RUN) -W ignore -m tests.matrix $(if $(FAMILY),--family $(FAMILY)) $(if $(HEAD),--head $(HEAD))
+models: install-dev  ## measure families, heads and checkpoints; write docs/models.json and models.md
+	@$(RUN) -W ignore -m tests.matrix $(if $(FAMILY),--family $(FAMILY)) \
+		$(if $(HEAD),--head $(HEAD)) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 check: install-dev  ## ruff, mypy, and the direction of imports
 	@echo "==> ruff check"

@@ -40,7 +40,9 @@ def _digest() -> str:
     folders = [ROOT / "poolc" / name for name in ("compiler", "model_cache", "runtime")]
     files = [path for folder in folders for path in folder.rglob("*.py")]
     tests = ROOT / "tests"
-    builders = [tests / "models.py", tests / "compiler" / "decoders.py"]
+    builders = [tests / "models.py"]
+    builders += (tests / "compiler" / f"{name}.py" for name in ("decoders", "author_layouts"))
+    builders += (tests / "matrix" / f"{name}.py" for name in ("families", "words"))
     builders += (tests / "compiler" / "remote").glob("*.txt")
     for path in sorted([*files, ROOT / "poolc" / "spec.py", *builders]):
         digest.update(path.read_bytes())

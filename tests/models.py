@@ -353,6 +353,13 @@ def tiny_internlm2_reward(folder: Path) -> None:
     remote_reward(folder, "InternLM2ForRewardModel")
 
 
+def tiny_jina_v3(folder: Path) -> None:
+    """Jina v3 in its authors' layout: five adapters, vectors of 64, 32 and 16."""
+    from tests.compiler.author_layouts import jina
+
+    jina(folder, hidden_size=64, matryoshka_dimensions=[16, 32, 64])
+
+
 RERANKER_LENGTH = 320
 
 
@@ -417,6 +424,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_qwen2_classifier": tiny_qwen2_classifier,
     "tiny_reranker": tiny_reranker,
     "tiny_internlm2_reward": tiny_internlm2_reward,
+    "tiny_jina_v3": tiny_jina_v3,
     "tiny_lm_reranker": tiny_lm_reranker,
     "tiny_tagger": tiny_tagger,
     "tiny_byte_tagger": tiny_byte_tagger,

@@ -18,10 +18,12 @@ from poolc.cli.main import main
 from poolc.errors import InvalidDimensions, RemoteCodeRefused
 from poolc.serve.app import create_app
 from poolc.serve.settings import Settings
+from tests.compiler.author_layouts import jina_native
 from tests.compiler.decoders import numpy_rewards
 
 Source = Callable[[str], Path]
 HELLO = "Hello, my name is"
+JINA = "jinaai/jina-embeddings-v3"
 RABBIT = "Follow the white rabbit."
 MATRYOSHKA_REFUSED = (
     'Model "{}" does not support matryoshka representation, changing output dimensions will lead '
@@ -113,10 +115,27 @@ def test_reward_without_trust(source: Source) -> None:
 # Matryoshka embeddings.
 
 
+@pytest.fixture(scope="module")
+def jina_reference(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """transformers' own layout of ``tiny_jina_v3``, its default adapter merged by hand."""
+    native = tmp_path_factory.mktemp("jina") / "native"
+    return jina_native(source("tiny_jina_v3"), native, "text-matching")
+
+
+def test_matryoshka_offline(source: Source, jina_reference: Path) -> None:
+    llm = LLM(model=str(source("tiny_jina_v3")), runner="pooling", trust_remote_code=True)
+    outputs = llm.embed([RABBIT], pooling_params=PoolingParams(dimensions=32))
+    wanted = sentence_embedding(jina_reference, RABBIT, 32)
+    assert len(outputs[0].outputs.embedding) == 32
+    np.testing.assert_allclose(outputs[0].outputs.embedding, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "overrides", [{"matryoshka_dimensions": [32, 256]}, {"is_matryoshka": True}]
 )
-def test_matryoshka_offline(overrides: dict[str, Any], minilm: Path, minilm_source: Path) -> None:
+def test_matryoshka_overrides_offline(
+    overrides: dict[str, Any], minilm: Path, minilm_source: Path
+) -> None:
     llm = LLM(model=str(minilm), runner="pooling", hf_overrides=overrides)
     outputs = llm.embed([RABBIT], pooling_params=PoolingParams(dimensions=32))
     wanted = sentence_embedding(minilm_source, RABBIT, 32)
@@ -144,7 +163,7 @@ def served(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> httpx.R
                 headers={"accept": "application/json"},
                 json={
                     "input": RABBIT,
-                    "model": "jinaai/jina-embeddings-v3",
+                    "model": JINA,
                     "encoding_format": "float",
                     "dimensions": 32,
                 },
@@ -161,28 +180,38 @@ def served(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> httpx.R
     return replies[0]
 
 
-@pytest.mark.parametrize("overrides", ['{"matryoshka_dimensions":[32]}', '{"is_matryoshka": true}'])
 def test_matryoshka_online(
-    overrides: str, minilm: Path, minilm_source: Path, monkeypatch: pytest.MonkeyPatch
+    source: Source, jina_reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = ("--served-model-name", "jinaai/jina-embeddings-v3")
-    reply = served([str(minilm), "--hf-overrides", overrides, *name], monkeypatch)
+    folder = source("tiny_jina_v3")
+    reply = served([str(folder), "--trust-remote-code", "--served-model-name", JINA], monkeypatch)
     body = reply.json()
     assert reply.status_code == 200
     assert list(body) == ["id", "object", "created", "model", "data", "usage"]
-    assert (body["object"], body["model"]) == ("list", "jinaai/jina-embeddings-v3")
+    assert (body["object"], body["model"]) == ("list", JINA)
     (row,) = body["data"]
     assert (row["index"], row["object"]) == (0, "embedding")
-    np.testing.assert_allclose(
-        row["embedding"], sentence_embedding(minilm_source, RABBIT, 32), atol=1e-5
-    )
-    tokens = len(poolc.load(minilm).tokenize(RABBIT))
+    wanted = sentence_embedding(jina_reference, RABBIT, 32)
+    np.testing.assert_allclose(row["embedding"], wanted, atol=1e-5)
+    tokens = len(poolc.load(folder, trust_remote_code=True).tokenize(RABBIT))
     assert body["usage"] == {
         "prompt_tokens": tokens,
         "total_tokens": tokens,
         "completion_tokens": 0,
         "prompt_tokens_details": None,
     }
+
+
+@pytest.mark.parametrize("overrides", ['{"matryoshka_dimensions":[32]}', '{"is_matryoshka": true}'])
+def test_matryoshka_overrides_online(
+    overrides: str, minilm: Path, minilm_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = ("--served-model-name", JINA)
+    reply = served([str(minilm), "--hf-overrides", overrides, *name], monkeypatch)
+    assert reply.status_code == 200
+    (row,) = reply.json()["data"]
+    wanted = sentence_embedding(minilm_source, RABBIT, 32)
+    np.testing.assert_allclose(row["embedding"], wanted, atol=1e-5)
 
 
 def test_matryoshka_refused_online(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

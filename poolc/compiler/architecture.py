@@ -18,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from poolc.compiler.json_files import read_json
+from poolc.compiler.models import register_classes, register_configs
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
@@ -68,6 +69,7 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
         raise UnsupportedModel(
             f"{folder.name} has no config.json: give a Hugging Face model folder"
         )
+    register_configs()
     if "auto_map" in raw and not trust_remote_code:
         _check_native(raw)
     try:
@@ -112,6 +114,7 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
     """
     import torch
 
+    register_classes()
     auto = getattr(transformers, _AUTO_CLASSES[trunk])
     model = _build(auto, config, trust_remote_code)
     # T5EncoderModel's configuration says no, but the class behind AutoModel has both halves.

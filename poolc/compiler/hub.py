@@ -1,23 +1,26 @@
 """Downloads from the Hugging Face hub: which files, at which commit, with progress.
 
 Only what the compiler reads is fetched: configuration, tokenizer, safetensors (pickles only where
-there are none) and, with trust given, Python files; from ONNX, the graph instead of the weights
-that it stands in for.
+there are none) and, with trust given, Python files; from ONNX, the graph, and the files that it
+names, instead of the weights that it stands in for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
-from poolc.model_cache.source_files import HEAD_PICKLES, onnx_files, without_trunk_weights
+from poolc.model_cache.source_files import HEAD_PICKLES, onnx_graph, without_trunk_weights
 
 # Names of a repository's files -> those to fetch.
 Select = Callable[[Iterable[str]], list[str]]
+# A folder of what was fetched, and the names of a repository's files -> those that are needed too.
+Follow = Callable[[Path, Iterable[str]], list[str]]
 
 _WANTED = (
     *("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"),
@@ -50,24 +53,30 @@ def cached(model: str, commit: str) -> Path | None:
 
 
 def download(
-    model: str, revision: str | None, select: Select, progress: Progress
+    model: str,
+    revision: str | None,
+    select: Select,
+    progress: Progress,
+    follow: Follow = lambda folder, names: [],
 ) -> tuple[Path, str]:
     """Fetch a repository into the hub's own cache; return its folder and the commit it resolved to.
 
-    Raises ModelNotFound where it does not exist, is gated, or cannot be reached.
+    ``follow`` says which files the fetched ones name. Raises ModelNotFound where the repository
+    does not exist, is gated, or cannot be reached.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         info = HfApi().model_info(model, revision=revision, files_metadata=True)
         commit = str(info.sha)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        fetch = partial(_fetch, model, commit, sizes, progress)
         folder = None
         for name in select(sizes):
-            bar = _progress_bar(name, sizes[name], progress)
-            path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
-            folder = Path(path).parents[name.count("/")]
+            folder = fetch(name)
+        for name in follow(folder, sizes) if folder else ():
+            fetch(name)
     except (HfHubHTTPError, HFValidationError, OSError, _transport_error(HfHubHTTPError)) as error:
         raise ModelNotFound(_explain(model, revision, error)) from error
     if folder is None:
@@ -75,12 +84,24 @@ def download(
     return folder, commit
 
 
+def _fetch(
+    model: str, commit: str, sizes: Mapping[str, int], progress: Progress, name: str
+) -> Path:
+    """Fetch one file; return the folder of all."""
+    from huggingface_hub import hf_hub_download
+
+    bar = _progress_bar(name, sizes[name], progress)
+    path = hf_hub_download(model, name, revision=commit, tqdm_class=bar)
+    return Path(path).parents[name.count("/")]
+
+
 def wanted(names: Iterable[str], *, trust_remote_code: bool, from_onnx: bool = False) -> list[str]:
     """Return the files of a repository that the compiler reads, sorted."""
     names = list(names)
     if from_onnx:
         kept = wanted(without_trunk_weights(names), trust_remote_code=trust_remote_code)
-        return sorted({*kept, *onnx_files(names)})
+        graph = onnx_graph(names)
+        return sorted({*kept, *([graph] if graph else [])})
     patterns = [*_WANTED, *(["*.py"] if trust_remote_code else [])]
     kept = [n for n in names if _matches(n, patterns) and not _matches(n, _UNWANTED)]
     folders_with_safetensors = {_parent(name) for name in kept if name.endswith(".safetensors")}

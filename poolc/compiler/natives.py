@@ -1,9 +1,10 @@
-"""Checkpoints in their authors' own layout, of which transformers has the model itself.
+"""Checkpoints in their authors' own layout, of which transformers or poolc has the model itself.
 
 Their repositories name Python of their own (``auto_map``) and settings by other names; transformers
 has the same model, and reads the tensors (its conversion mapping), but not such a config.json. Here
-are those settings in transformers' names. What its class does not compute is refused. Weights are
-another file's business (``adapters.py``).
+are those settings in transformers' names. Jina-BERT's become those of poolc's own class
+(``models/jina_bert``), for transformers has none. What the class does not compute is refused.
+Weights are another file's business (``adapters.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from poolc.errors import UnsupportedModel
 
 Config = Mapping[str, Any]
 JINA_V3 = "jina_embeddings_v3"
-_FLASH = "xlm-roberta-flash-implementation"  # the repository of Jina's code
+JINA_BERT = "jina_bert"  # a model_type of poolc's
+# The repositories of Jina's code.
+_FLASH = "xlm-roberta-flash-implementation"
+_JINA_BERT = "jina-bert-implementation"
+_QK_POST_NORM = "jina-bert-v2-qk-post-norm"
 
 
 def native_config(raw: Config) -> dict[str, Any] | None:
@@ -112,8 +117,7 @@ def _nomic(raw: Config) -> dict[str, Any]:
 
 
 def _is_jina(raw: Config) -> bool:
-    code = " ".join(map(str, (raw.get("auto_map") or {}).values()))
-    return _FLASH in code and raw.get("position_embedding_type") == "rotary"
+    return _runs(raw, _FLASH) and raw.get("position_embedding_type") == "rotary"
 
 
 def _jina(raw: Config) -> dict[str, Any]:
@@ -128,10 +132,34 @@ def _jina(raw: Config) -> dict[str, Any]:
     return config
 
 
+def _is_jina_bert(raw: Config) -> bool:
+    return _runs(raw, _JINA_BERT) or _runs(raw, _QK_POST_NORM)
+
+
+def _jina_bert(raw: Config) -> dict[str, Any]:
+    """Both of Jina's BERTs with ALiBi: jina-embeddings-v2, jina-reranker-v1, jina-colbert-v1."""
+    allowed = (  # after what their code does where the key is absent
+        ("position_embedding_type", "absolute", ("alibi",)),
+        ("feed_forward_type", "original", ("geglu", "reglu")),
+        ("is_decoder", False, (False,)),
+        ("add_cross_attention", False, (False,)),
+    )
+    for name, absent, values in allowed:
+        if raw.get(name, absent) not in values:
+            raise UnsupportedModel(
+                f"config.json: {name} is {raw.get(name, absent)!r}; poolc computes Jina-BERT with "
+                f"{' or '.join(map(repr, values))} only"
+            )
+    # Theirs is "torch" or null, which is no name of transformers'.
+    config = _without(raw, "attn_implementation", "_attn_implementation")
+    return config | {"model_type": JINA_BERT, "qk_post_norm": _runs(raw, _QK_POST_NORM)}
+
+
 _FAMILIES: tuple[tuple[Callable[[Config], bool], Callable[[Config], dict[str, Any]]], ...] = (
     (_is_gte, _gte),
     (_is_nomic, _nomic),
     (_is_jina, _jina),
+    (_is_jina_bert, _jina_bert),
 )
 
 
@@ -142,6 +170,11 @@ def _refuse(raw: Config, **required: Any) -> None:
                 f"config.json: {name} is {raw[name]!r}; transformers' class of this model has "
                 f"{value!r} only"
             )
+
+
+def _runs(raw: Config, repository: str) -> bool:
+    """Say whether config.json names code of a repository."""
+    return any(repository in str(code) for code in (raw.get("auto_map") or {}).values())
 
 
 def _first_name(raw: Config) -> str:

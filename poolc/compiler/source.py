@@ -23,7 +23,7 @@ from poolc.compiler.events import Progress
 from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
 from poolc.compiler.natives import native_config
-from poolc.compiler.onnx_source.selection import check_shipped, select
+from poolc.compiler.onnx_source.selection import check_shipped, follow, select
 from poolc.compiler.st_files import module_paths, native_modules, transformer_path
 from poolc.errors import (
     CorruptWeights,
@@ -32,7 +32,7 @@ from poolc.errors import (
     TokenizerError,
 )
 from poolc.model_cache.requests import Identity, folder_identity, has_torch, hub_identity
-from poolc.model_cache.source_files import HEAD_PICKLES, local_folder, onnx_files
+from poolc.model_cache.source_files import HEAD_PICKLES, local_folder, onnx_graph, onnx_weights
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
 
@@ -93,9 +93,9 @@ def fetch(
     local = cached(model, known) if known and not options.trust_remote_code else None
     if known is not None and local is not None and _has_weights(local, options):
         return _of_hub(local, model, known, options, store)
-    local, commit = download(
-        model, known or options.revision, partial(select, model, options), progress
-    )
+    chosen = partial(select, model, options)
+    more = {"follow": follow} if options.from_onnx else {}
+    local, commit = download(model, known or options.revision, chosen, progress, **more)
     return _of_hub(local, model, commit, options, store)
 
 
@@ -133,7 +133,8 @@ def _of_tokenizer(names: Iterable[str]) -> list[str]:
 
 def _has_weights(folder: Path, options: CompileOptions) -> bool:
     if options.from_onnx:
-        return bool(onnx_files(p.relative_to(folder).as_posix() for p in folder.rglob("*")))
+        graph = onnx_graph(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+        return bool(graph and all((folder / name).exists() for name in onnx_weights(folder, graph)))
     below = folder / transformer_path(folder)
     return any(below.glob("*.safetensors")) or bool(_weight_pickles(below))
 
@@ -144,6 +145,8 @@ def _of_hub(
     """Describe a download by what a fresh one would hold, whatever else the hub's cache has."""
     files = store.source_digest(local, from_onnx=options.from_onnx)
     kept = wanted(files, trust_remote_code=options.trust_remote_code, from_onnx=options.from_onnx)
+    if options.from_onnx:
+        kept = sorted({*kept, *follow(local, files)})
     return SourceModel(local, hub_id, commit, {name: files[name] for name in kept})
 
 

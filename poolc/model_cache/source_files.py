@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from poolc.errors import ModelError, ModelNotFound
+from poolc.errors import ArtifactCorrupt, ModelError, ModelNotFound
+from poolc.model_cache.onnx_paths import external_locations
 from poolc.model_cache.stamps import FileStamp, Hashed, Record, Stamps, hash_file
 
 # A repository on the hub: ``name`` or ``owner/name``.
@@ -33,8 +34,6 @@ _WEIGHT_SUFFIXES = _PICKLE_SUFFIXES | {".safetensors"}
 # Whatever else a folder holds, one of these lies beside the transformer's configuration.
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "vocab.txt"})
 _ONNX_FILES = ("onnx/model.onnx", "model.onnx")
-# Weights beside a graph of more than 2 GB.
-_ONNX_DATA = re.compile(r"^model\.(onnx[._])?data([._-].+)?$")
 # BGE-M3's heads lie beside the weights as pickles, whatever the format of the weights.
 HEAD_PICKLES = ("colbert_linear.pt", "sparse_linear.pt")
 
@@ -59,26 +58,39 @@ def local_folder(model: str) -> Path | None:
     return None
 
 
-def onnx_files(names: Iterable[str]) -> list[str]:
-    """Return which of a model's files are the ONNX graph that it ships, and its weights, sorted.
+def onnx_graph(names: Iterable[str]) -> str | None:
+    """Return which of a model's files is the ONNX graph that it ships; None where there is none.
 
     The graph in ``onnx/`` comes first, as Sentence Transformers prefers it. Other variants
-    (quantised, optimised) are never taken. Empty where there is none.
+    (quantised, optimised) are never taken.
     """
     present = set(names)
     # Old Sentence Transformers folders have the transformer, and its graph, in 0_Transformer/.
     places = ["", *sorted(folder for folder in _trunk_folders(present) if folder)]
     graphs = [f"{place}{file}" for place in places for file in _ONNX_FILES]
-    graph = next((name for name in graphs if name in present), None)
-    if graph is None:
+    return next((name for name in graphs if name in present), None)
+
+
+def onnx_weights(folder: Path, graph: str) -> list[str]:
+    """Return the files beside a graph that it says hold its weights, whether they are there or not.
+
+    What lies elsewhere, and a damaged graph, are for the compiler to refuse.
+    """
+    path = folder / graph
+    try:
+        with path.open("rb") as file:
+            found = set(external_locations(file, path.stat().st_size))
+    except ArtifactCorrupt:
         return []
-    below = graph.removesuffix("model.onnx")
-    data = {n for n in present if n.startswith(below) and _ONNX_DATA.match(n[len(below) :])}
-    return sorted({graph, *data})
+    below = graph[: graph.rfind("/") + 1]
+    return sorted(f"{below}{name}" for name in found if name and Path(name).name == name)
 
 
 def without_trunk_weights(names: Iterable[str]) -> list[str]:
-    """Return names without the transformer's weights, which a shipped ONNX graph stands in for."""
+    """Return names without the transformer's weights, which a shipped ONNX graph stands in for.
+
+    BGE-M3's heads stay: they say what the model is.
+    """
     present = list(names)
     trunks = _trunk_folders(present)
     return [
@@ -86,6 +98,7 @@ def without_trunk_weights(names: Iterable[str]) -> list[str]:
         for name in present
         if name[: name.rfind("/") + 1] not in trunks
         or Path(name).suffix.lower() not in _WEIGHT_SUFFIXES
+        or Path(name).name in HEAD_PICKLES
     ]
 
 
@@ -135,7 +148,11 @@ def _of_onnx(folder: Path) -> set[str]:
         for path in (*place.glob("*"), *place.glob("onnx/*"))
         if path.is_file()
     }
-    return {*without_trunk_weights(relevant), *onnx_files(files | relevant)}
+    found = set(without_trunk_weights(relevant))
+    graph = onnx_graph(files | relevant)
+    if graph is not None:
+        found |= {graph, *(name for name in onnx_weights(folder, graph) if name in files)}
+    return found
 
 
 def _relevant_files(folder: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from transformers import PreTrainedTokenizerBase
 
 from poolc.api import make_options
@@ -25,6 +26,7 @@ from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.serde import canonical_json, to_plain
 from poolc.model_cache.store import Store
 from poolc.spec import ModelSpec
+from tests.compiler.fake_hub import Hub, serve, stand_in
 from tests.compiler.folders import encoder
 
 
@@ -53,6 +55,15 @@ def _tame_libraries() -> None:
 def store(tmp_path: Path) -> Store:
     """A store of the test's own."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that huggingface_hub, in this process, takes for the real one."""
+    with serve() as running:
+        stand_in(running.url, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield running
 
 
 @pytest.fixture

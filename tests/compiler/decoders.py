@@ -26,6 +26,18 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": MAX_LENGTH,
     "pad_token_id": 0,
 }
+# A pooler configuration that makes a process reward model of a language model; 3 is [SEP].
+STEP: dict[str, Any] = {"pooling_type": "STEP", "step_tag_id": 3, "returned_token_ids": [40, 17]}
+
+
+def llama(folder: Path, kind: Any, **config: Any) -> Path:
+    """A Llama of class ``kind``."""
+    from transformers import LlamaConfig
+
+    folder.mkdir()
+    size = len(wordpiece(folder))
+    save_model(kind(LlamaConfig(vocab_size=size, **{**SIZES, **config})), folder, seed=9)
+    return folder
 
 
 def remote_reward(folder: Path, architecture: str) -> Path:
@@ -88,6 +100,11 @@ def numpy_rewards(folder: Path, ids: Array) -> Array:
         return np.asarray(x @ weights["v_head.weight"].T)
     hidden = np.maximum(x @ weights["score.0.weight"].T + weights["score.0.bias"], 0)
     return np.asarray(hidden @ weights["score.2.weight"].T + weights["score.2.bias"])
+
+
+def softmax(x: Array) -> Array:
+    grown = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(grown / grown.sum(-1, keepdims=True))
 
 
 def _norm(x: Array, gain: Array) -> Array:

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+
 _INFO = re.compile(r"^/api/models/(?P<id>[^?]+?)(/revision/(?P<revision>[^?/]+))?(\?.*)?$")
 _FILE = re.compile(r"^/(?P<id>.+?)/resolve/(?P<revision>[^/]+)/(?P<name>[^?]+)(\?.*)?$")
 
@@ -85,6 +88,13 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def stand_in(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make huggingface_hub, in this process, take what listens at ``url`` for the hub."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 class _Handler(BaseHTTPRequestHandler):

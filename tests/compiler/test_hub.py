@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from poolc.compiler.hub import download, wanted
 from poolc.errors import ModelNotFound, TokenizerError
 from poolc.model_cache.store import Store
 from tests.compiler.conftest import CompileHere
-from tests.compiler.fake_hub import Hub, files_of, serve
+from tests.compiler.fake_hub import Hub, files_of, serve, stand_in
 
 NAME = "someone/tiny-model"
 SELECT = partial(wanted, trust_remote_code=False)
@@ -37,21 +36,6 @@ EXTRAS = {
     "original/weights.pt": b"x",
     "a.gguf": b"x",
 }
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that huggingface_hub, in this process, takes for the real one."""
-    with serve() as running:
-        use(running.url, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        yield running
-
-
-def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +151,7 @@ def test_download_refused(
 def test_download_without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as running:
         url = running.url
-    use(url, monkeypatch)  # nothing listens there any more
+    stand_in(url, monkeypatch)  # nothing listens there any more
     message = f"{NAME} is not a folder, and the hub cannot be reached for it: .*[Rr]efused"
     with pytest.raises(ModelNotFound, match=message):
         download(NAME, None, SELECT, Progress(lambda event: None))

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
-    Dense,
     LayerNorm,
     Normalize,
     Pooling,
-    Router,
     StaticEmbedding,
     Transformer,
 )
-from tokenizers import Tokenizer
 from torch import nn
 
 from poolc.errors import InvalidOption, InvalidText, TextTooLong, UnsupportedTask
@@ -29,36 +22,21 @@ from poolc.runtime.engine import Engine
 from poolc.spec import Trunk
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS, encoder
+from tests.compiler.layout_folders import (
+    dense,
+    library,
+    model2vec_folder,
+    model2vec_vectors,
+    saved,
+    shared_router,
+    static_embedding,
+    table,
+    whole_router,
+)
 from tests.compiler.test_parity import assert_close
-from tests.models import HIDDEN, wordpiece, write_json
+from tests.models import HIDDEN
 
-PROMPTS = {"query": "find: ", "document": "title: "}
 WORDS = ["The quick brown fox", "a river", "stone bridges 東京 of stone", "oven " * 90]
-
-
-def saved(folder: Path, *modules: nn.Module, **options: Any) -> Path:
-    """Save a model of these modules with the installed Sentence Transformers."""
-    model = SentenceTransformer(modules=list(modules), device="cpu", **options)
-    model.save_pretrained(str(folder), create_model_card=False)
-    return folder
-
-
-def library(folder: Path) -> Any:
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-
-
-def table(folder: Path, size: int = HIDDEN) -> tuple[Tokenizer, np.ndarray]:
-    """A tokenizer and one vector a token."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wordpiece(folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    rng = np.random.default_rng(0)
-    return tokenizer, rng.standard_normal((tokenizer.get_vocab_size(), size), np.float32)
-
-
-def dense(sizes: tuple[int, int], **options: Any) -> Dense:
-    torch.manual_seed(sum(sizes))
-    return Dense(*sizes, **options)
 
 
 def test_layers_before_and_behind_pooling(tmp_path: Path, compile_here: CompileHere) -> None:
@@ -98,58 +76,26 @@ def _as_pickle(folder: Path) -> None:
 
 
 def test_static_embedding(tmp_path: Path, compile_here: CompileHere) -> None:
-    tokenizer, vectors = table(tmp_path / "words")
-    tokenizer.enable_truncation(40)
-    static = StaticEmbedding(tokenizer, embedding_weights=vectors)
-    folder = saved(tmp_path / "model", static, dense((HIDDEN, 8)), Normalize(), prompts=PROMPTS)
+    folder = static_embedding(tmp_path)
     engine, model = Engine(compile_here(folder)), library(folder)
     assert (engine.spec.trunk, engine.spec.max_length) == (Trunk.STATIC, 40)
     texts = [*TEXTS, *WORDS]
     assert_close(engine.embed(texts, truncate=True), model.encode(texts))
     assert_close(engine.embed_query(texts, truncate=True), model.encode_query(texts))
     tokens = engine.encode(["a river"])[0]
-    assert_close(tokens, vectors[tokenizer.encode("a river", add_special_tokens=False).ids])
+    ids = model.tokenizer.encode("a river", add_special_tokens=False).ids
+    assert_close(tokens, model[0].embedding.weight.detach().numpy()[ids])
     # The library averages nothing to zeros; poolc does not answer where nothing is computed.
     with pytest.raises(InvalidText, match="item 0 has no tokens"):
         engine.embed(["   "])
 
 
-def model2vec_folder(folder: Path, **config: Any) -> tuple[Path, Tokenizer, np.ndarray]:
-    """A folder without modules.json, as model2vec's older versions leave it."""
-    tokenizer, vectors = table(folder)
-    (folder / "tokenizer_config.json").unlink()
-    rng = np.random.default_rng(1)
-    mapping = rng.integers(0, 50, len(vectors))
-    weights = rng.random(len(vectors)).astype(np.float32)
-    tensors = {"embeddings": vectors[:50].copy(), "mapping": mapping, "weights": weights}
-    save_file(tensors, folder / "model.safetensors")
-    write_json(folder / "config.json", {"model_type": "model2vec", "normalize": True, **config})
-    return folder, tokenizer, vectors[mapping] * weights[:, None]
-
-
-def model2vec_vectors(
-    texts: list[str], tokenizer: Tokenizer, rows: np.ndarray, limit: int
-) -> np.ndarray:
-    """StaticModel.encode of model2vec 0.10: characters, tokens, unknown ones out, mean, length."""
-    most = limit * int(np.median([len(token) for token in tokenizer.get_vocab()]))
-    unknown = tokenizer.token_to_id("[UNK]")
-    out = np.zeros((len(texts), rows.shape[1]), np.float32)
-    for i, text in enumerate(texts):
-        ids = tokenizer.encode(text[:most], add_special_tokens=False).ids[:limit]
-        kept = [token for token in ids if token != unknown]
-        if kept:
-            out[i] = rows[kept].mean(axis=0)
-    lengths: np.ndarray = np.linalg.norm(out, axis=1, keepdims=True) + 1e-32
-    unit: np.ndarray = out / lengths
-    return unit
-
-
 def test_model2vec(tmp_path: Path, compile_here: CompileHere) -> None:
-    folder, tokenizer, rows = model2vec_folder(tmp_path / "model", max_length=12)
+    folder = model2vec_folder(tmp_path / "model", max_length=12)
     engine = Engine(compile_here(folder))
     texts = [*TEXTS, *WORDS, "☃", "x" * 60, "☃ a ☃ river"]
     found = engine.embed(texts, truncate=True)
-    assert_close(found, model2vec_vectors(texts, tokenizer, rows, 12))
+    assert_close(found, model2vec_vectors(texts, folder, 12))
     assert not found[texts.index("☃")].any()  # unknown tokens only: zeros, as the library gives
     short = engine.spec.chars_per_token
     assert short is not None
@@ -158,9 +104,7 @@ def test_model2vec(tmp_path: Path, compile_here: CompileHere) -> None:
 
 
 def test_router_behind_a_shared_transformer(tmp_path: Path, compile_here: CompileHere) -> None:
-    shared = Transformer(str(encoder(tmp_path / "bert")))
-    router = Router.for_query_document([dense((HIDDEN, 8)), Normalize()], [dense((HIDDEN, 8))])
-    folder = saved(tmp_path / "model", shared, Pooling(HIDDEN), router, prompts=PROMPTS)
+    folder = shared_router(tmp_path)
     artifact = compile_here(folder)
     engine, model = Engine(artifact), library(folder)
     texts = [text for text in TEXTS if len(text) < 100]
@@ -178,11 +122,7 @@ def test_router_behind_a_shared_transformer(tmp_path: Path, compile_here: Compil
 
 
 def test_router_of_whole_models(tmp_path: Path, compile_here: CompileHere) -> None:
-    tokenizer, vectors = table(tmp_path / "words")
-    static = StaticEmbedding(tokenizer, embedding_weights=vectors)
-    deep = [Transformer(str(encoder(tmp_path / "bert"))), Pooling(HIDDEN, pooling_mode="cls")]
-    routes = Router({"query": [static], "document": deep}, allow_empty_key=False)
-    folder = saved(tmp_path / "model", routes, Normalize())
+    folder = whole_router(tmp_path)
     engine, model = Engine(compile_here(folder)), library(folder)
     assert_close(engine.embed_query(TEXTS, truncate=True), model.encode_query(TEXTS))
     assert_close(engine.embed_document(TEXTS, truncate=True), model.encode_document(TEXTS))

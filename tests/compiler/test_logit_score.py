@@ -9,48 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules.transformer import Transformer
-from sentence_transformers.cross_encoder.modules.logit_score import LogitScore
-from transformers import AutoTokenizer
 
 from poolc.errors import UnsupportedModel
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
 from poolc.spec import LmHeadSpec, Task
 from tests.compiler.conftest import CompileHere, Recognise
-from tests.compiler.folders import causal, edit_json
+from tests.compiler.folders import edit_json
+from tests.compiler.logit_scores import PAIRS, save
 from tests.models import write_json
-
-LENGTH = 256
-TEMPLATE = (
-    "{% for message in messages %}\n"
-    "{% if message.role == 'system' %}{{ message.content }}\n{% endif %}\n"
-    "{% if message['role'] == 'query' %}[CLS]the query {{ message['content'] }}{% endif %}\n"
-    "{% if message['role'] == 'document' %} the document {{ message['content'] }}{% endif %}\n"
-    "{% endfor %}\n"
-    "{% if add_generation_prompt %} good or {{ word }}{% endif %}{% if tools %}tools{% endif %}"
-)
-VALUES = {"add_generation_prompt": True, "word": "bad"}
-PAIRS = [
-    ("a river", "the river runs through the old town and under seven bridges"),
-    ("bread", "a"),
-    ("how do I reset my password", "東京の天気は晴れ"),
-]
-
-
-def save(folder: Path, **settings: Any) -> CrossEncoder:
-    """Save a reranker as Sentence Transformers does; return it."""
-    source = causal(folder.with_name(f"{folder.name}_lm"), max_position_embeddings=LENGTH)
-    tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=LENGTH)
-    tokenizer.chat_template = settings.pop("template", TEMPLATE)
-    tokenizer.save_pretrained(source)
-    good, bad = tokenizer.convert_tokens_to_ids(["good", "bad"])
-    score = LogitScore(good, bad if settings.pop("two", True) else None)
-    given = {"processing_kwargs": {"chat_template": settings.pop("values", VALUES)}}
-    reader = Transformer(str(source), transformer_task="text-generation", **given)
-    encoder = CrossEncoder(modules=[reader, score], device="cpu", **settings)
-    encoder.save_pretrained(str(folder))
-    return encoder
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sentence_transformers import MultiVectorEncoder, SparseEncoder
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from torch import nn
-from torch.nn.functional import linear, normalize
-from transformers import AutoTokenizer, XLMRobertaModel
+from transformers import AutoTokenizer
 
 import poolc
 from poolc.runtime.calls.retrieval import Side
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
+from tests.compiler.flag_embedding import FlagEmbedding
 from tests.compiler.folders import TEXTS
 from tests.compiler.retrieval_folders import masked_lm, multi_vector, splade, stanford, token_dense
 from tests.compiler.test_parity import BOUND, assert_close
@@ -149,33 +148,15 @@ def test_stanford(metadata: Any, tmp_path: Path, compile_here: CompileHere) -> N
     assert_tokens_like(Engine(compile_here(folder)), model)
 
 
-def lexical_weights(weights: Any, ids: list[int], dropped: set[int]) -> dict[int, float]:
-    """FlagEmbedding's ``_process_token_weights``."""
-    result: dict[int, float] = {}
-    for weight, token_id in zip(weights.tolist(), ids, strict=True):
-        if token_id not in dropped and weight > 0:
-            result[token_id] = max(weight, result.get(token_id, 0.0))
-    return result
-
-
 def test_bge_m3(artifact: Callable[[str], Path], source: Any) -> None:
-    engine, folder = poolc.load(artifact("tiny_bge_m3")), source("tiny_bge_m3")
-    model = XLMRobertaModel.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    heads = {name: torch.load(folder / f"{name}_linear.pt") for name in ("colbert", "sparse")}
-    dropped = {getattr(tokenizer, f"{name}_token_id") for name in ("cls", "eos", "pad", "unk")}
+    engine, model = poolc.load(artifact("tiny_bge_m3")), FlagEmbedding(source("tiny_bge_m3"))
     found = engine.embed_hybrid(TEXTS, truncate=True)
     for i, text in enumerate(TEXTS):
-        inputs = tokenizer(text, truncation=True, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = model(**inputs).last_hidden_state
-            weights = torch.relu(linear(hidden, **heads["sparse"]))[0, :, 0]
-            vectors = normalize(linear(hidden[0, 1:], **heads["colbert"]), dim=-1)
-        expected = lexical_weights(weights, inputs["input_ids"][0].tolist(), dropped)
+        dense, lexical, vectors = model(text)
         sparse = found.sparse[i]
         weighted = dict(zip(sparse.indices.tolist(), sparse.values.tolist(), strict=True))
-        assert weighted == pytest.approx(expected, abs=BOUND)
-        assert_close(found.dense[i], normalize(hidden[0, 0], dim=-1))
+        assert weighted == pytest.approx(lexical, abs=BOUND)
+        assert_close(found.dense[i], dense)
         assert_close(found.tokens[i], vectors)
 
 

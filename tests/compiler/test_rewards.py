@@ -8,22 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from poolc.errors import InvalidOption, RemoteCodeRefused
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import Float32, Ragged
 from poolc.spec import Activation, StepSpec
 from tests.compiler.conftest import CompileHere, Recognise
-from tests.compiler.decoders import SIZES, numpy_rewards, remote_reward
-from tests.models import save_model, wordpiece
+from tests.compiler.decoders import STEP, llama, numpy_rewards, remote_reward, softmax
 
 TEXTS = ["bread needs flour <extra_0> and salt <extra_0>", "a", "the river <extra_0> [PAD] [SEP]"]
-
-
-def softmax(x: Any) -> Any:
-    grown = np.exp(x - x.max(-1, keepdims=True))
-    return grown / grown.sum(-1, keepdims=True)
 
 
 @pytest.mark.parametrize("name", ["InternLM2ForRewardModel", "Qwen2ForRewardModel"])
@@ -63,16 +57,6 @@ def test_process_rewards(tmp_path: Path, compile_here: CompileHere) -> None:
         engine.reward(TEXTS, step_tag_id=100_000)
     with pytest.raises(InvalidOption, match=r"returned_token_ids is \[7\]; this artifact computes"):
         engine.reward(TEXTS, returned_token_ids=[7])
-
-
-def llama(folder: Path, kind: Any, **config: Any) -> Path:
-    folder.mkdir()
-    size = len(wordpiece(folder))
-    save_model(kind(LlamaConfig(vocab_size=size, **{**SIZES, **config})), folder, seed=9)
-    return folder
-
-
-STEP = {"pooling_type": "STEP", "step_tag_id": 3, "returned_token_ids": [40, 17]}
 
 
 def test_steps_of_a_language_model(tmp_path: Path, compile_here: CompileHere) -> None:

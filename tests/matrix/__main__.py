@@ -1,8 +1,9 @@
-"""Measure the matrix: ``python -m tests.matrix [--family NAME ...] [--head NAME ...]``.
+"""Measure the matrix: ``python -m tests.matrix [--family NAME ...] [--head NAME ...]
+[--checkpoint NAME ...]``; without arguments everything.
 
-Every family runs in a process of its own, so that its memory comes back. Writes docs/models.json,
-keeping the cells that it did not measure, and docs/models.md from it. Exits with 1 where a cell is
-out of bounds.
+Every family and every checkpoint runs in a process of its own, so that its memory comes back.
+Writes docs/models.json, keeping what it did not measure, and docs/models.md from it. Exits with 1
+where something is out of bounds.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ import argparse
 import json
 import subprocess
 import sys
-import time
-import traceback
-from dataclasses import asdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
 from typing import Any
 
-from tests.matrix.cells import Cell, cells
+from tests.matrix.cells import cells
+from tests.matrix.checkpoints import CHECKPOINTS
 from tests.matrix.families import FAMILIES
 from tests.matrix.heads import HEADS
-from tests.matrix.page import MEASURED, PAGE, failures, render
+from tests.matrix.measure import measure_checkpoint, measure_family, say
+from tests.matrix.page import MEASURED, PAGE, cell_name, failures, render
 
 
 def main() -> int:
@@ -29,65 +28,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.matrix", description=__doc__)
     parser.add_argument("--family", action="append", choices=list(FAMILIES), default=[])
     parser.add_argument("--head", action="append", choices=list(HEADS), default=[])
+    parser.add_argument("--checkpoint", action="append", choices=list(CHECKPOINTS), default=[])
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.in_process:
-        json.dump(measure_family(asked.family[0], asked.head or list(HEADS)), sys.stdout)
+        json.dump(_measure(asked), sys.stdout)
         return 0
     code = 0
-    for family in asked.family or FAMILIES:
-        # After every family: a run that is stopped keeps what it measured.
-        code = _publish(_measure_apart(family, asked.head))
+    for job in _jobs(asked):
+        # After every process: a run that is stopped keeps what it measured.
+        code = _publish(_measure_apart(job))
     return code
 
 
-def measure_family(family: str, heads: list[str]) -> dict[str, Any]:
-    """Measure a family's cells in this process."""
-    import torch
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    found = {}
-    for cell in cells():
-        if cell.family == family and cell.head in heads:
-            found[cell.name] = _measure(cell)
-            _say(_line(cell, found[cell.name]))
-    return found
+def _jobs(asked: argparse.Namespace) -> Iterator[list[str]]:
+    """Yield the arguments of each process."""
+    everything = not (asked.family or asked.head or asked.checkpoint)
+    heads = [argument for head in asked.head for argument in ("--head", head)]
+    of_cells = asked.family or (FAMILIES if everything or asked.head else ())
+    yield from (["--family", family, *heads] for family in of_cells)
+    checkpoints = CHECKPOINTS if everything else asked.checkpoint
+    yield from (["--checkpoint", name] for name in checkpoints)
 
 
-def _measure(cell: Cell) -> dict[str, Any]:
-    from tests.matrix.compare import compile_folder
-
-    place = {"family": cell.family, "head": cell.head}
-    if cell.reason is not None:
-        return {**place, "reason": cell.reason}
-    started, head = time.monotonic(), HEADS[cell.head]
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
-        try:
-            head.build(FAMILIES[cell.family], folder)
-            engine = compile_folder(folder, Path(temporary) / "store")
-            result = head.measure(folder, engine)
-            engine.close()
-        except Exception as error:  # a broken cell is a result; the others are still measured
-            traceback.print_exc()
-            return {**place, "failed": f"{type(error).__name__}: {error}"}
-    seconds = round(time.monotonic() - started, 1)
-    return {
-        **place,
-        "class": engine.spec.architecture,
-        **asdict(result),
-        "seconds": seconds,
-    }
+def _measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return results by name, below the key that they have in docs/models.json."""
+    if asked.checkpoint:
+        return {"checkpoints": {name: measure_checkpoint(name) for name in asked.checkpoint}}
+    return {"cells": measure_family(asked.family[0], asked.head or list(HEADS))}
 
 
-def _measure_apart(family: str, heads: list[str]) -> dict[str, Any]:
+def _measure_apart(job: list[str]) -> dict[str, Any]:
     """Measure in a process of its own; its last line is the result."""
-    command = [sys.executable, "-m", "tests.matrix", "--in-process", "--family", family]
-    command += [argument for head in heads for argument in ("--head", head)]
+    command = [sys.executable, "-m", "tests.matrix", "--in-process", *job]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -96,35 +69,24 @@ def _measure_apart(family: str, heads: list[str]) -> dict[str, Any]:
 def _publish(measured: dict[str, Any]) -> int:
     from poolc.compiler.report import tool_versions
 
-    known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {"cells": []}
-    merged = {f"{cell['family']}/{cell['head']}": cell for cell in known["cells"]} | measured
-    results = [merged[cell.name] for cell in cells() if cell.name in merged]
+    known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
+    by_cell = {cell_name(cell): cell for cell in known.get("cells", [])}
+    by_cell |= measured.get("cells", {})
+    by_name = {row["checkpoint"]: row for row in known.get("checkpoints", [])}
+    by_name |= measured.get("checkpoints", {})
     page = {
         "tools": tool_versions(),
         "families": {family.name: family.title for family in FAMILIES.values()},
         "heads": {head.name: head.title for head in HEADS.values()},
-        "cells": results,
+        "cells": [by_cell[cell.name] for cell in cells() if cell.name in by_cell],
+        "checkpoints": [by_name[name] for name in CHECKPOINTS if name in by_name],
     }
     MEASURED.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(render(page), encoding="utf-8")
     failed = failures(page)
     for line in failed:
-        _say(line)
+        say(line)
     return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def _line(cell: Cell, result: dict[str, Any]) -> str:
-    if "error" in result:
-        return (
-            f"{cell.name}: {result['error']:.1e}, invariance {result['invariance']:.1e}, "
-            f"{result['seconds']} s"
-        )
-    return f"{cell.name}: {result.get('failed') or result['reason']}"
 
 
 if __name__ == "__main__":

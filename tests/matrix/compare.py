@@ -69,23 +69,32 @@ def compile_folder(folder: Path, store: Path, **options: Any) -> Engine:
     return Engine(compile_model(request, Store(store), Progress(lambda event: None)))
 
 
-def embedding(folder: Path, engine: Engine) -> Measured:
-    """Compare vectors and hidden states with SentenceTransformer."""
+def library(folder: Path) -> Any:
+    """Load a folder with SentenceTransformer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(
+        return SentenceTransformer(
             str(folder),
             device="cpu",
             local_files_only=True,
             model_kwargs={"attn_implementation": "eager"},
         )
-        expected = [model.encode([text], batch_size=1)[0] for text in TEXTS]
-        tokens = [
-            model.encode([text], batch_size=1, output_value="token_embeddings")[0].numpy()
-            for text in TEXTS
-        ]
+
+
+def embedding(folder: Path, engine: Engine) -> Measured:
+    """Compare vectors and hidden states with SentenceTransformer."""
+    return vectors(library(folder), engine)
+
+
+def vectors(model: Any, engine: Engine) -> Measured:
+    """Compare vectors and hidden states with this SentenceTransformer's."""
+    expected = [model.encode([text], batch_size=1)[0] for text in TEXTS]
+    tokens = [
+        model.encode([text], batch_size=1, output_value="token_embeddings")[0].numpy()
+        for text in TEXTS
+    ]
     found = engine.embed(TEXTS, truncate=True)
     alone = np.concatenate([engine.embed([text], truncate=True) for text in TEXTS])
     hidden = engine.encode(TEXTS, truncate=True)

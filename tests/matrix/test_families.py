@@ -12,6 +12,7 @@ import pytest
 from poolc.model_cache.artifact import open_artifact
 from poolc.runtime.engine import Engine
 from tests.matrix.cells import Cell, cells
+from tests.matrix.checkpoints import CHECKPOINTS
 from tests.matrix.compare import BOUND, compile_folder
 from tests.matrix.families import FAMILIES
 from tests.matrix.heads import HEADS
@@ -44,6 +45,17 @@ def test_family(cell: Cell, tmp_path: Path) -> None:
     assert measured.longest == 64
 
 
+# The other rows are what tests of their own compare, in the modules that build them.
+@pytest.mark.parametrize("name", ["add-eos-token", "mxbai-rerank-v2", "bge-reranker-v2-gemma"])
+def test_checkpoint(name: str, tmp_path: Path) -> None:
+    checkpoint = CHECKPOINTS[name]
+    folder = checkpoint.build(tmp_path)
+    engine = compile_folder(folder, tmp_path / "store", **checkpoint.options)
+    measured = checkpoint.measure(folder, engine)
+    assert measured.error <= BOUND
+    assert measured.invariance <= BOUND
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "head"), [("xlm-roberta", "mean"), ("qwen3", "last"), ("bert", "cross-encoder")]
@@ -74,6 +86,17 @@ def test_page_leaves_no_cell_out() -> None:
         assert found[cell.name].get("reason") == cell.reason
 
 
+def test_page_leaves_no_checkpoint_out() -> None:
+    measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+    found = {row["checkpoint"]: row for row in measured["checkpoints"]}
+    assert list(found) == list(CHECKPOINTS)
+    for name, checkpoint in CHECKPOINTS.items():
+        row = found[name]
+        said = (checkpoint.title, checkpoint.mirrors, checkpoint.note)
+        assert (row["title"], row["mirrors"], row["note"]) == said
+        assert row["tasks"]
+
+
 def test_failures_names_cells_out_of_bounds() -> None:
     good = {"family": "bert", "head": "mean", "error": 1e-6, "invariance": 0.0}
     page = {
@@ -83,10 +106,17 @@ def test_failures_names_cells_out_of_bounds() -> None:
             {**good, "head": "last", "error": float("nan")},
             {"family": "bert", "head": "dense", "failed": "CompileError: no"},
             {"family": "t5", "head": "cls", "reason": "none"},
-        ]
+        ],
+        "checkpoints": [
+            {"checkpoint": "bge-m3", "error": 1e-6, "invariance": 0.0},
+            {"checkpoint": "model2vec", "error": 1e-6, "invariance": 3e-5},
+            {"checkpoint": "chunked", "failed": "CompileError: no"},
+        ],
     }
     assert failures(page) == [
         "bert/cls: 2e-05, invariance 0",
         "bert/last: nan, invariance 0",
         "bert/dense: CompileError: no",
+        "model2vec: 1e-06, invariance 3e-05",
+        "chunked: CompileError: no",
     ]

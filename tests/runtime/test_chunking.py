@@ -9,46 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from poolc.errors import InvalidOption, InvalidText, TextTooLong
 from poolc.runtime import pieces
 from poolc.runtime.calls import base
 from poolc.runtime.engine import Engine
-from poolc.runtime.outputs import Float32, l2_normalize
+from poolc.runtime.outputs import l2_normalize
 from poolc.runtime.request import Params
 from poolc.runtime.tokenize import TextTokenizer
 from poolc.spec import Task
 from tests.models import MAX_LENGTH
 from tests.runtime.conftest import Variant
+from tests.runtime.windows import by_hand
 
 LONG = " ".join(["bread needs flour water salt and yeast"] * 40)
 LONGER = " ".join(["the quick brown fox jumps over Zürich; 東京"] * 61)
 ITEMS = ["a river", LONG, "the committee approved the budget", LONGER]
-
-
-def by_hand(reference: Any, text: str, window: int, prompt: str = "") -> tuple[Float32, Float32]:
-    """Embed windows with sentence-transformers; return their weighted mean, and the mean of all
-    their token vectors."""
-    tokenizer = reference.tokenizer
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    first = tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
-    room = window - 2 - len(first)
-    vectors, sizes, tokens = [], [], []
-    for start in range(0, len(ids), room):
-        part = [tokenizer.cls_token_id, *first, *ids[start : start + room], tokenizer.sep_token_id]
-        state = {
-            "input_ids": torch.tensor([part]),
-            "attention_mask": torch.ones(1, len(part), dtype=torch.int64),
-            "token_type_ids": torch.zeros(1, len(part), dtype=torch.int64),
-        }
-        with torch.inference_mode():
-            for module in list(reference)[:2]:  # Transformer, Pooling
-                state = module(state)
-        vectors.append(state["sentence_embedding"][0].numpy())
-        tokens.append(state["token_embeddings"][0].numpy())
-        sizes.append(len(part))
-    return np.average(vectors, axis=0, weights=sizes), np.concatenate(tokens).mean(axis=0)
 
 
 @pytest.mark.parametrize("window", [None, 16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import onnx_ir as ir
 from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler.architecture import Architecture
-from poolc.compiler.comparison import Reference, Subject
+from poolc.compiler.comparison import Case, Reference, Subject
 from poolc.compiler.events import Progress
+from poolc.compiler.onnx_source.attach import KINDS
+from poolc.compiler.onnx_source.checks import OR_WEIGHTS
 from poolc.compiler.onnx_source.facts import look
 from poolc.compiler.onnx_source.reference import ShippedReference
+from poolc.compiler.onnx_source.reference_sides import SidesReference
 from poolc.compiler.onnx_source.shipped import Shipped, open_shipped
 from poolc.compiler.onnx_source.surgery import attach_heads
 from poolc.compiler.parity_texts import parity_texts
 from poolc.compiler.recognize import Recognized, recognize
 from poolc.errors import CompileError, InvalidOption, UnsupportedModel
+from poolc.runtime.request import Params
 from poolc.spec import (
     POOLED,
     POOLING_MASK,
@@ -30,7 +35,8 @@ from poolc.spec import (
     Trunk,
 )
 
-_KINDS = (Kind.EMBEDDING, Kind.CLASSIFIER, Kind.REWARD)
+# Classes that bring a head over tokens, of which a graph's hidden states say nothing.
+_REWARD_CLASSES = ("RewardModel", "ForRewardModeling")
 # Options that choose how a text's vector is made, which a graph that pools has decided.
 _POOLING_OPTIONS = frozenset({"pooling_type", "seq_pooling_type", "normalize", "use_activation"})
 _UNIT = 1e-3  # how far the length of a unit vector may be from 1
@@ -48,17 +54,17 @@ class ShippedOnnxFrontend:
         """See ``Frontend.recognize``. Raises UnsupportedModel for a head that is not attached."""
         shipped = self._shipped = open_shipped(folder, work)
         if shipped.half:
-            progress.warn(f"{shipped.file} computes in fp16: its heads are in fp32")
+            progress.warn(
+                f"{shipped.file} is in fp16: its weights are kept, and computed with in fp32"
+            )
 
-        def facts(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture:
-            return look(shipped, config, trunk)
-
-        recognized, words = recognize(folder, options, progress.warn, facts)
-        spec = _checked(recognized.spec, shipped)
+        recognized, words = recognize(folder, options, progress.warn, partial(_facts, shipped))
+        spec = _checked(recognized.spec, shipped, folder)
         spec = replace(
             spec, origins={**spec.origins, "trunk": f"{shipped.file}: the shipped graph"}
         )
         if shipped.tokens is None:
+            _check_tokens(spec, shipped)
             spec = _without_tokens(spec, shipped)
         recognized = replace(recognized, spec=spec)
         if spec.kind is Kind.EMBEDDING and shipped.tokens is None:
@@ -73,6 +79,9 @@ class ShippedOnnxFrontend:
 
     def reference(self, subject: Subject) -> Reference:
         """See ``Frontend.reference``."""
+        sides = subject.recognized.spec.multi_vector
+        if sides is not None:
+            return SidesReference(subject, self._opened(), sides)
         return ShippedReference(subject, self._opened())
 
     def _opened(self) -> Shipped:
@@ -81,26 +90,54 @@ class ShippedOnnxFrontend:
         return self._shipped
 
 
-def _checked(spec: ModelSpec, shipped: Shipped) -> ModelSpec:
+def _facts(
+    shipped: Shipped, config: Any, trunk: Trunk, kind: Kind, *, trust_remote_code: bool
+) -> Architecture:
+    """See ``Look``. Raises UnsupportedModel."""
+    if kind not in KINDS:
+        raise _refusal(f"{kind} heads", shipped)
+    return look(shipped, config, trunk)
+
+
+def _checked(spec: ModelSpec, shipped: Shipped, folder: Path) -> ModelSpec:
     """Refuse by name what the PyTorch route does and this one does not."""
-    headless = spec.kind is not Kind.REWARD or (not spec.labels and shipped.tokens is not None)
+    own_class = spec.trunk is Trunk.BASE and spec.architecture.endswith(_REWARD_CLASSES)
+    projection = spec.multi_vector.layers if spec.multi_vector else ()
     asked = {
-        f"{spec.kind} heads": spec.kind not in _KINDS or not headless,
         "rows of a language model's head": spec.lm_head is not None,
-        "logit_mean and logit_sigma": (spec.logit_mean, spec.logit_sigma) != (None, None),
         "step rewards": spec.step is not None,
-        "pooling without the prompt (include_prompt)": POOLING_MASK in spec.inputs,
-        "layers before pooling": bool(spec.token_layers),
+        "the head of a reward model's own class": spec.kind is Kind.REWARD and own_class,
+        # Stanford's ColBERT; the weights that a graph stands in for are not read.
+        "a layer among the model's weights": any((folder / x.path).is_file() for x in projection),
         "routes": spec.router is not None,
         "a static table": spec.trunk is Trunk.STATIC,
     }
     refused = next((name for name, wanted in asked.items() if wanted), None)
     if refused is not None:
-        raise UnsupportedModel(
-            f"poolc does not attach {refused} to {shipped.file}: compile the model's weights, "
-            "without --from-onnx"
-        )
+        raise _refusal(refused, shipped)
     return spec
+
+
+def _refusal(heads: str, shipped: Shipped) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"poolc does not attach {heads} to {shipped.file}: compile the model's weights, "
+        "without --from-onnx"
+    )
+
+
+def _check_tokens(spec: ModelSpec, shipped: Shipped) -> None:
+    """Refuse heads on token vectors where the graph has none."""
+    needs = {
+        f"{spec.kind} models need": spec.trunk is Trunk.BASE and spec.kind is not Kind.EMBEDDING,
+        "layers before pooling need": bool(spec.token_layers),
+        "pooling without the prompt (include_prompt) needs": POOLING_MASK in spec.inputs,
+    }
+    needed = next((name for name, wanted in needs.items() if wanted), None)
+    if needed is not None:
+        raise UnsupportedModel(
+            f"{shipped.file} gives {', '.join(shipped.outputs)}, no vectors of tokens, which "
+            f"{needed}: export it with the output last_hidden_state, {OR_WEIGHTS}"
+        )
 
 
 def _without_tokens(spec: ModelSpec, shipped: Shipped) -> ModelSpec:
@@ -133,7 +170,8 @@ def _as_shipped(subject: Subject, shipped: Shipped) -> ModelSpec:
     known = replace(subject, recognized=replace(subject.recognized, spec=plain))
     reference = ShippedReference(known, shipped)
     texts = parity_texts(min(spec.max_length, 64))
-    norms = [np.linalg.norm(reference.row(text)[POOLED]) for text in texts]
+    case = Case(Task.EMBED, texts, Params(prompt=""))
+    norms = [np.linalg.norm(row[POOLED]) for row in reference.rows(case)]
     unit = bool(np.allclose(norms, 1.0, rtol=0, atol=_UNIT))
     decided = ("pooling", "layers", "normalize", "embedding_size")
     origins = {**spec.origins, **dict.fromkeys(decided, origin)}

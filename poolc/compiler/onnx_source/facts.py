@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from poolc.compiler.architecture import Architecture, architecture_name
+from poolc.compiler.onnx_source.checks import OR_WEIGHTS
 from poolc.compiler.onnx_source.shipped import Shipped
 from poolc.errors import UnsupportedModel
 from poolc.spec import INPUT_IDS, TOKEN_TYPE_IDS, Trunk
@@ -18,21 +19,13 @@ _PASSING = ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten")
 def look(shipped: Shipped, config: Any, trunk: Trunk) -> Architecture:
     """Return the facts. Raises UnsupportedModel where the graph has not what ``trunk`` gives."""
     name = architecture_name(config)
-    if trunk is Trunk.BASE:
-        found, wanted = shipped.tokens or shipped.sentence, "last_hidden_state or token_embeddings"
-    elif trunk is Trunk.SEQUENCE_CLASSIFIER:
-        found, wanted = shipped.logits, "logits of the text"
-        _check_labels(shipped, config)
-    else:
-        raise UnsupportedModel(
-            f"{name} needs a {trunk} model, which poolc does not compile from ONNX: compile its "
-            "weights, without --from-onnx"
-        )
+    found, wanted = _output(shipped, trunk, name)
     if found is None:
         raise UnsupportedModel(
             f"{shipped.file} gives {', '.join(shipped.outputs)}; {name} needs {wanted}: choose "
-            "what the graph has with --convert, or compile the weights without --from-onnx"
+            f"what the graph has with --convert, {OR_WEIGHTS}"
         )
+    _check_labels(shipped, config, trunk)
     hidden = getattr(config.get_text_config(), "hidden_size", None)
     width = shipped.outputs[shipped.tokens][-1] if shipped.tokens else hidden
     if not isinstance(width, int):
@@ -43,22 +36,41 @@ def look(shipped: Shipped, config: Any, trunk: Trunk) -> Architecture:
         trunk=trunk,
         auto=None,
         hidden_size=width,
-        vocab_size=_vocab_size(shipped, config),
+        vocab_size=_vocab_size(shipped, config, trunk),
         position_limit=_position_limit(shipped, config),
         takes_token_types=TOKEN_TYPE_IDS in shipped.inputs,
     )
 
 
-def _check_labels(shipped: Shipped, config: Any) -> None:
-    count = shipped.outputs[shipped.logits][-1] if shipped.logits else config.num_labels
+def _output(shipped: Shipped, trunk: Trunk, name: str) -> tuple[str | None, str]:
+    """Return the output that a trunk's head reads, None where there is none, and what it is."""
+    if trunk is Trunk.BASE:
+        return shipped.tokens or shipped.sentence, "last_hidden_state or token_embeddings"
+    if trunk is Trunk.SEQUENCE_CLASSIFIER:
+        return shipped.logits, "logits of the text"
+    if trunk in (Trunk.TOKEN_CLASSIFIER, Trunk.MASKED_LM):
+        return shipped.token_logits, "logits of every token"
+    raise UnsupportedModel(
+        f"{shipped.file}: poolc reads no {trunk} head ({name}) from ONNX: compile the model's "
+        "weights, without --from-onnx"
+    )
+
+
+def _check_labels(shipped: Shipped, config: Any, trunk: Trunk) -> None:
+    if trunk not in (Trunk.SEQUENCE_CLASSIFIER, Trunk.TOKEN_CLASSIFIER):
+        return
+    count = shipped.outputs[str(shipped.logits or shipped.token_logits)][-1]
     if count != config.num_labels:
         raise UnsupportedModel(
-            f"{shipped.file} gives {count} logits, but config.json has {config.num_labels} labels"
+            f"{shipped.file} gives {count} logits, but config.json has {config.num_labels} labels: "
+            f"give the graph and the config.json of one model, {OR_WEIGHTS}"
         )
 
 
-def _vocab_size(shipped: Shipped, config: Any) -> int:
-    """Return the rows of the table that input_ids choose from."""
+def _vocab_size(shipped: Shipped, config: Any, trunk: Trunk) -> int:
+    """Return the rows of the table that input_ids choose from, or how many have logits."""
+    if trunk is Trunk.MASKED_LM:
+        return shipped.outputs[str(shipped.token_logits)][-1]
     for table, indices in _tables(shipped.model.graph):
         while (node := indices.producer()) is not None and node.op_type in _PASSING:
             indices = node.inputs[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from poolc.errors import CorruptWeights
 from poolc.spec import LayerKind, LayerSpec
 
 LAYER_NORM_EPSILON = 1e-5  # torch's default, which Sentence Transformers keeps
+
+# What vLLM reads besides the library's own "linear.".
+DENSE_PREFIXES = ("linear.", "dense.", "")
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,12 +45,22 @@ def _load(spec: LayerSpec, folder: Path) -> Layer:
         loaded = load_file(folder / file)
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise CorruptWeights(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    loaded = _with_library_names(loaded)
     found = {name: tensor.shape for name, tensor in loaded.items()}
     if found != wanted:
         raise CorruptWeights(
             f"{file} does not fit {spec.path}/config.json: it has {found} instead of {wanted}"
         )
     return Layer(spec, {name: tensor.astype(np.float32) for name, tensor in loaded.items()})
+
+
+def _with_library_names(tensors: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Call the weights of Dense as the library does, whatever wrote them."""
+    for prefix in DENSE_PREFIXES:
+        if f"{prefix}weight" in tensors:
+            renamed = {f"{prefix}{name}": f"linear.{name}" for name in ("weight", "bias")}
+            return {renamed.get(key, key): value for key, value in tensors.items()}
+    return tensors
 
 
 def _shapes(spec: LayerSpec) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """Heads in NumPy: what the parity gate holds the attached ones against.
 
 Written from Sentence Transformers' formulas, apart from ``graph_heads.py``. In double precision, of
-one text, whose tokens all count.
+one text, without padding.
 """
 
 from __future__ import annotations
@@ -13,26 +13,38 @@ import numpy as np
 import numpy.typing as npt
 
 from poolc.compiler.onnx_source.layers import LAYER_NORM_EPSILON, Layer
-from poolc.spec import Activation, LayerKind, PoolingType
+from poolc.spec import Activation, LayerKind, PoolingType, SparseSpec
 
 Vector = npt.NDArray[np.float64]
 
 
-def pool(hidden: Vector, kinds: Sequence[PoolingType]) -> Vector:
-    """Pool the token vectors of a text (seq, hidden) -> (hidden times the number of kinds,)."""
-    return np.concatenate([_POOLING[kind](hidden) for kind in kinds])
+def pool(hidden: Vector, kinds: Sequence[PoolingType], skipped: int = 0) -> Vector:
+    """Pool the token vectors of a text (seq, hidden) -> (hidden times the number of kinds,).
+
+    The first ``skipped`` tokens, a prompt's, do not count.
+    """
+    return np.concatenate([_POOLING[kind](hidden, skipped) for kind in kinds])
+
+
+def pool_sparse(logits: Vector, spec: SparseSpec) -> Vector:
+    """Make one weight a token of the vocabulary of the logits (seq, vocab) of a text."""
+    weights = np.maximum(logits, 0)
+    for _ in range(spec.log1p):
+        weights = np.log1p(weights)
+    pooled: Vector = weights.max(0) if spec.pooling == "max" else weights.sum(0)
+    return pooled
 
 
 def apply(layers: Sequence[Layer], x: Vector) -> Vector:
-    """Run a text's vector through a chain of modules."""
+    """Run vectors, (..., features), through a chain of modules."""
     for layer in layers:
         x = _LAYERS[layer.spec.kind](layer, x)
     return x
 
 
 def normalize(x: Vector) -> Vector:
-    """Return the unit vector."""
-    unit: Vector = x / max(float(np.linalg.norm(x)), 1e-12)
+    """Return unit vectors."""
+    unit: Vector = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     return unit
 
 
@@ -41,34 +53,37 @@ def activate(kind: Activation, x: Vector) -> Vector:
     return _ACTIVATIONS[kind](x)
 
 
-def _weighted(hidden: Vector) -> Vector:
-    positions = np.arange(1, len(hidden) + 1)
-    mean: Vector = positions @ hidden / positions.sum()
+def _weighted(hidden: Vector, skipped: int) -> Vector:
+    positions = np.arange(1, len(hidden) + 1)[skipped:]
+    mean: Vector = positions @ hidden[skipped:] / positions.sum()
     return mean
 
 
-_POOLING: Mapping[PoolingType, Callable[[Vector], Vector]] = {
-    PoolingType.CLS: lambda hidden: hidden[0],
-    PoolingType.LAST: lambda hidden: hidden[-1],
-    PoolingType.MEAN: lambda hidden: hidden.mean(0),
-    PoolingType.MAX: lambda hidden: hidden.max(0),
-    PoolingType.MEAN_SQRT_LEN: lambda hidden: hidden.sum(0) / math.sqrt(len(hidden)),
+_POOLING: Mapping[PoolingType, Callable[[Vector, int], Vector]] = {
+    PoolingType.CLS: lambda hidden, skipped: hidden[skipped],
+    PoolingType.LAST: lambda hidden, skipped: hidden[-1],
+    PoolingType.MEAN: lambda hidden, skipped: hidden[skipped:].mean(0),
+    PoolingType.MAX: lambda hidden, skipped: hidden[skipped:].max(0),
+    PoolingType.MEAN_SQRT_LEN: lambda hidden, skipped: (
+        hidden[skipped:].sum(0) / math.sqrt(len(hidden) - skipped)
+    ),
     PoolingType.WEIGHTED_MEAN: _weighted,
 }
 
 
 def _dense(layer: Layer, x: Vector) -> Vector:
     spec, tensors = layer.spec, layer.tensors
-    y = tensors["linear.weight"].astype(np.float64) @ x
+    y = x @ tensors["linear.weight"].T.astype(np.float64)
     out = activate(spec.activation, y + tensors["linear.bias"] if spec.bias else y)
     if not spec.residual:
         return out
-    added: Vector = out + (tensors["residual.weight"] @ x if "residual.weight" in tensors else x)
+    added: Vector = out + (x @ tensors["residual.weight"].T if "residual.weight" in tensors else x)
     return added
 
 
 def _layer_norm(layer: Layer, x: Vector) -> Vector:
-    unit = (x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON)
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    unit = (x - mean) / np.sqrt(variance + LAYER_NORM_EPSILON)
     gained: Vector = unit * layer.tensors["norm.weight"] + layer.tensors["norm.bias"]
     return gained
 

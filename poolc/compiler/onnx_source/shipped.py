@@ -15,34 +15,37 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from poolc.compiler.onnx_source.checks import OR_WEIGHTS, check_graph
+from poolc.compiler.onnx_source.tensors import read_small
+from poolc.compiler.onnx_source.widen import widen
 from poolc.errors import ArtifactCorrupt, CorruptWeights, UnsupportedModel
 from poolc.model_cache.onnx_paths import external_locations
-from poolc.model_cache.source_files import onnx_files
+from poolc.model_cache.source_files import onnx_graph
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
-from poolc.spec import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+from poolc.spec import INPUT_IDS, TOKEN_TYPE_IDS
 
-_OPSETS = range(11, 24)
-_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
-_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 # What a graph may call the last hidden states, and a vector of the text that it made of them.
 _TOKEN_NAMES = ("last_hidden_state", "token_embeddings")
 _SENTENCE_NAME = "sentence_embedding"
 _LOGITS_NAME = "logits"
-# Parts of the names of operators that compute with integers.
-_QUANTIZED = ("QuantizeLinear", "QLinear", "MatMulInteger", "ConvInteger", "MatMulNBits", "QGemm")
+# The least cosine of an output in fp16 and in fp32.
+_SAME = 0.999
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """An opened graph: ``outputs`` are the shapes of a run of one text of two tokens."""
+    """An opened graph: ``outputs`` are the shapes of a run of one text of two tokens.
+
+    A property is None where the graph has no such output.
+    """
 
     file: str  # relative to the model's folder
     model: ir.Model
     session: Any
     outputs: Mapping[str, tuple[int, ...]]
-    half: bool  # whether it computes in fp16
+    half: bool  # whether it was shipped in fp16; model and session are then in fp32
 
     @property
     def tokens(self) -> str | None:
@@ -61,15 +64,21 @@ class Shipped:
         return _LOGITS_NAME if len(self.outputs.get(_LOGITS_NAME, ())) == 2 else None
 
     @property
+    def token_logits(self) -> str | None:
+        """The output that holds one row of logits a token."""
+        return _LOGITS_NAME if len(self.outputs.get(_LOGITS_NAME, ())) == 3 else None
+
+    @property
     def inputs(self) -> list[str]:
         """The names of the graph's inputs."""
         return [value.name for value in self.session.get_inputs()]
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run the graph as it was shipped; inputs that are not fed are zeros, outputs fp32."""
+        """Run the graph without heads; inputs that are not fed are zeros, outputs fp32."""
         zeros = np.zeros_like(feeds[INPUT_IDS])
         fed = {name: feeds.get(name, zeros) for name in self.inputs}
-        names = [name for name in (self.tokens, self.sentence, self.logits) if name is not None]
+        read = (self.tokens, self.sentence, self.logits, self.token_logits)
+        names = [name for name in read if name is not None]
         found = self.session.run(names, fed)
         return {name: value.astype(np.float32) for name, value in zip(names, found, strict=True)}
 
@@ -81,18 +90,21 @@ def open_shipped(folder: Path, work: Path) -> Shipped:
     Runtime cannot load.
     """
     present = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    file = next(
-        name for name in onnx_files(present) if name.endswith("/model.onnx") or name == "model.onnx"
-    )
+    file = onnx_graph(present) or ""  # a compile without one ended before this
     path = _readable(folder / file, file, work)
     try:
         model = ir.load(path)
-        _check(model, file)
+        check_graph(model, file)
         session = _session(path, file)
+        found = _try(session, file)
+        read_small(model)
+        half = widen(model)
+        if half:
+            session = _widened(model, file, work)
+            _check_widened(found, _try(session, file), file)
     except (OSError, ValueError, TypeError) as error:
         raise CorruptWeights(f"{file} cannot be read as ONNX: {_line(error)}") from error
-    shapes, half = _try(session, file)
-    return Shipped(file, model, session, shapes, half)
+    return Shipped(file, model, session, {name: np.shape(v) for name, v in found.items()}, half)
 
 
 def _readable(path: Path, file: str, work: Path) -> Path:
@@ -108,10 +120,13 @@ def _readable(path: Path, file: str, work: Path) -> Path:
     for name in sorted(locations):
         if not name or Path(name).name != name:
             raise UnsupportedModel(
-                f"{file} keeps weights in {name!r}; poolc reads files beside the graph only"
+                f"{file} keeps weights in {name!r}; poolc reads files beside the graph only: save "
+                "it with another location (onnx.save_model)"
             )
         if not (path.parent / name).is_file():
-            raise CorruptWeights(f"{file} keeps weights in {name}, which is missing beside it")
+            raise CorruptWeights(
+                f"{file} keeps weights in {name}, which is missing beside it: download that too"
+            )
     if not locations or not any((path.parent / name).is_symlink() for name in locations):
         return path
     target = work / "onnx"
@@ -119,52 +134,6 @@ def _readable(path: Path, file: str, work: Path) -> Path:
     for name in (path.name, *locations):
         shutil.copyfile(path.parent / name, target / name)
     return target / path.name
-
-
-def _check(model: ir.Model, file: str) -> None:
-    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-    if opset not in _OPSETS:
-        raise UnsupportedModel(
-            f"{file} has opset {opset}; poolc reads {_OPSETS[0]} to {_OPSETS[-1]}"
-        )
-    foreign = sorted({node.domain for node in model.graph.all_nodes()} - _DOMAINS)
-    foreign = [name for name in foreign if not any(f[0] == name for f in model.functions)]
-    if foreign:
-        raise UnsupportedModel(f"{file} has operators of domain {foreign[0]}, which poolc lacks")
-    for node in model.graph.all_nodes():
-        if any(part in node.op_type for part in _QUANTIZED):
-            raise UnsupportedModel(
-                f"{file} is quantised (it has {node.op_type}); poolc compiles the model's own "
-                "weights: give the unquantised export"
-            )
-    initializers = model.graph.initializers
-    _check_inputs([v for v in model.graph.inputs if v.name not in initializers], file)
-
-
-def _check_inputs(inputs: list[ir.Value], file: str) -> None:
-    names = [str(value.name) for value in inputs]
-    for name in names:
-        if "past_key_values" in name:
-            raise UnsupportedModel(
-                f"{file} is an export for text generation (its input {name} holds earlier tokens): "
-                "poolc reads exports of the task feature-extraction or text-classification"
-            )
-        if name not in _INPUTS:
-            raise UnsupportedModel(f"{file} has input {name}; poolc feeds {', '.join(_INPUTS)}")
-    for name in (INPUT_IDS, ATTENTION_MASK):
-        if name not in names:
-            raise UnsupportedModel(f"{file} has no input {name}")
-    for value in inputs:
-        if value.dtype is not ir.DataType.INT64:
-            raise UnsupportedModel(
-                f"{file}: input {value.name} is {value.dtype}; poolc feeds INT64"
-            )
-        dims = None if value.shape is None else list(value.shape.dims)
-        if dims is not None and (len(dims) != 2 or any(isinstance(dim, int) for dim in dims)):
-            raise UnsupportedModel(
-                f"{file}: input {value.name} has the fixed shape {value.shape}; texts differ in "
-                "number and length: export it with dynamic axes batch and sequence"
-            )
 
 
 def _session(path: Path, file: str) -> Any:
@@ -178,23 +147,44 @@ def _session(path: Path, file: str) -> Any:
         raise CorruptWeights(f"ONNX Runtime cannot load {file}: {_line(error)}") from error
 
 
-def _try(session: Any, file: str) -> tuple[dict[str, tuple[int, ...]], bool]:
-    """Run one text of two tokens; return every output's shape, and whether any is in fp16."""
+def _widened(model: ir.Model, file: str, work: Path) -> Any:
+    path = work / "widened" / "model.onnx"
+    path.parent.mkdir()
+    ir.save(model.clone(), path, external_data="model.onnx.data")
+    return _session(path, file)
+
+
+def _try(session: Any, file: str) -> dict[str, npt.NDArray[Any]]:
+    """Run one text of two tokens; return every output. Raises what ``open_shipped`` raises."""
     names = [value.name for value in session.get_outputs()]
+    known = (*_TOKEN_NAMES, _SENTENCE_NAME, _LOGITS_NAME)
+    if not set(known) & set(names):
+        raise UnsupportedModel(
+            f"{file} has outputs {', '.join(names)}; poolc reads {', '.join(known)}: name one so, "
+            f"{OR_WEIGHTS}"
+        )
     feeds = {value.name: np.ones((1, 2), np.int64) for value in session.get_inputs()}
     if TOKEN_TYPE_IDS in feeds:
         feeds[TOKEN_TYPE_IDS] = np.zeros((1, 2), np.int64)
     try:
         found = session.run(names, feeds)
     except Exception as error:  # as above
-        raise CorruptWeights(f"{file} does not run on two tokens: {_line(error)}") from error
-    shapes = {name: np.shape(value) for name, value in zip(names, found, strict=True)}
-    known = (*_TOKEN_NAMES, _SENTENCE_NAME, _LOGITS_NAME)
-    if not set(known) & shapes.keys():
-        raise UnsupportedModel(
-            f"{file} has outputs {', '.join(names)}; poolc reads {', '.join(known)}"
-        )
-    return shapes, any(getattr(value, "dtype", None) == np.float16 for value in found)
+        raise CorruptWeights(
+            f"{file} does not run on two tokens: {_line(error)}: export it again, {OR_WEIGHTS}"
+        ) from error
+    return dict(zip(names, found, strict=True))
+
+
+def _check_widened(shipped: Arrays, widened: Arrays, file: str) -> None:
+    """Refuse a graph whose numbers are others in fp32: its fp16 overflows."""
+    for name, value in shipped.items():
+        left, right = (np.ravel(v).astype(np.float64) for v in (value, widened[name]))
+        norms = float(np.linalg.norm(left) * np.linalg.norm(right))
+        if not np.isfinite(left).all() or left @ right < _SAME * norms:
+            raise UnsupportedModel(
+                f"{file} computes {name} in fp16 otherwise than in fp32: give the fp32 export, "
+                f"{OR_WEIGHTS}"
+            )
 
 
 def _line(error: BaseException) -> str:

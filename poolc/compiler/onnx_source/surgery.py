@@ -12,22 +12,11 @@ from onnx_ir.passes.common import (
 )
 
 from poolc.compiler.canonical import BATCH, IR_VERSION, SEQ
-from poolc.compiler.onnx_source import graph_heads
-from poolc.compiler.onnx_source.graph_heads import Nodes
-from poolc.compiler.onnx_source.layers import load_layers
+from poolc.compiler.onnx_source.attach import Trunk, attach
+from poolc.compiler.onnx_source.checks import opset_of
+from poolc.compiler.onnx_source.nodes import Nodes
 from poolc.compiler.onnx_source.shipped import Shipped
-from poolc.spec import (
-    ATTENTION_MASK,
-    INPUT_IDS,
-    LOGITS,
-    POOLED,
-    PROBS,
-    SENTENCE_EMBEDDING,
-    TOKEN_EMBEDDINGS,
-    Activation,
-    Kind,
-    ModelSpec,
-)
+from poolc.spec import INPUT_IDS, POOLING_MASK, ModelSpec
 
 
 def attach_heads(shipped: Shipped, spec: ModelSpec, folder: Path) -> ir.Model:
@@ -48,47 +37,14 @@ def attach_heads(shipped: Shipped, spec: ModelSpec, folder: Path) -> ir.Model:
     graph = model.graph
     outputs = {str(value.name): value for value in graph.outputs}
     _free_names(graph)
-    nodes = Nodes(graph, model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0)))
-    _name_inputs(graph, nodes, spec)
-    if spec.kind is Kind.CLASSIFIER:
-        made = _classifier(nodes, outputs[str(shipped.logits)], spec)
-    else:
-        made = _embedding(nodes, shipped, spec, folder, outputs)
+    nodes = Nodes(graph, opset_of(model))
+    inputs = _name_inputs(graph, spec)
+    made = attach(Trunk(nodes, shipped, inputs, outputs), spec, folder)
     graph.outputs.clear()
     graph.outputs.extend(
         _output(nodes, name, value, shape) for name, (value, shape) in made.items()
     )
     return model
-
-
-Made = dict[str, tuple[ir.Value, list[int | str]]]
-
-
-def _classifier(nodes: Nodes, value: ir.Value, spec: ModelSpec) -> Made:
-    logits = nodes.as_float(value)
-    probs = graph_heads.activate(nodes, spec.activation or Activation.IDENTITY, logits)
-    shape: list[int | str] = [BATCH, len(spec.labels)]
-    return {LOGITS: (logits, shape), PROBS: (probs, shape)}
-
-
-def _embedding(
-    nodes: Nodes, shipped: Shipped, spec: ModelSpec, folder: Path, outputs: dict[str, ir.Value]
-) -> Made:
-    """Pool the token vectors; a graph without them keeps the vector that it made itself."""
-    made: Made = {}
-    if shipped.tokens is None:
-        pooled = nodes.as_float(outputs[str(shipped.sentence)])
-    else:
-        hidden = nodes.as_float(outputs[shipped.tokens])
-        made[TOKEN_EMBEDDINGS] = (hidden, [BATCH, SEQ, spec.hidden_size])
-        if spec.kind is Kind.REWARD:
-            return made
-        mask = next(v for v in hidden.graph.inputs if v.name == ATTENTION_MASK)
-        pooled = graph_heads.pool(nodes, hidden, mask, spec.pooling, spec.hidden_size)
-        pooled = graph_heads.apply(nodes, load_layers(spec.layers, folder), pooled)
-    unit = graph_heads.normalize(nodes, pooled) if spec.normalize else pooled
-    shape: list[int | str] = [BATCH, spec.embedding_size or spec.hidden_size]
-    return {POOLED: (pooled, shape), SENTENCE_EMBEDDING: (unit, shape), **made}
 
 
 def _output(nodes: Nodes, name: str, value: ir.Value, shape: list[int | str]) -> ir.Value:
@@ -107,7 +63,7 @@ def _free_names(graph: ir.Graph) -> None:
                 value.name = f"shipped/{value.name}"
 
 
-def _name_inputs(graph: ir.Graph, nodes: Nodes, spec: ModelSpec) -> None:
+def _name_inputs(graph: ir.Graph, spec: ModelSpec) -> dict[str, ir.Value]:
     """Put the inputs in the order of the spec; one that the tokenizer never fills is zeros."""
     inputs = {str(value.name): value for value in graph.inputs}
     for name in inputs.keys() - set(spec.inputs):
@@ -116,7 +72,10 @@ def _name_inputs(graph: ir.Graph, nodes: Nodes, spec: ModelSpec) -> None:
         zeros.outputs[0].name = f"poolc_no_{name}"
         graph.insert_before(first, zeros)
         inputs[name].replace_all_uses_with(zeros.outputs[0])
+    if POOLING_MASK in spec.inputs:
+        inputs[POOLING_MASK] = ir.Value(name=POOLING_MASK, type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.clear()
     graph.inputs.extend(inputs[name] for name in spec.inputs)
     for value in graph.inputs:
         value.shape = ir.Shape([BATCH, SEQ])
+    return inputs

@@ -61,11 +61,18 @@ _CHOOSERS: Mapping[Kind, Callable[[Context, Architecture, Choices], None]] = {
 class Look(Protocol):
     """Finds the facts of a model: in its class, or in the graph that it ships."""
 
-    def __call__(self, config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture: ...
+    def __call__(
+        self, config: Any, trunk: Trunk, kind: Kind, *, trust_remote_code: bool
+    ) -> Architecture: ...
+
+
+def in_class(config: Any, trunk: Trunk, kind: Kind, *, trust_remote_code: bool) -> Architecture:
+    """Find the facts in the class that transformers builds, whatever head it gets. See ``Look``."""
+    return probe(config, trunk, trust_remote_code=trust_remote_code)
 
 
 def recognize(
-    folder: Path, options: CompileOptions, warn: Warn, look: Look = probe
+    folder: Path, options: CompileOptions, warn: Warn, look: Look = in_class
 ) -> tuple[Recognized, PreTrainedTokenizerBase]:
     """Say what the model in ``folder`` is.
 
@@ -108,7 +115,7 @@ def _route(
         arch = probe_static(transformer, config)
         choose_static(context, st, static, arch, choices)
     else:
-        arch = look(config, trunk, trust_remote_code=options.trust_remote_code)
+        arch = look(config, trunk, kind, trust_remote_code=options.trust_remote_code)
         choose_length(context, arch, choices)
     _CHOOSERS[kind](context, arch, choices)
     choose_pooler(context, choices)

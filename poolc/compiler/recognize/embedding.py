@@ -7,6 +7,7 @@ from typing import Any
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
+from poolc.compiler.models import has_masked_lm
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.transformer import FEATURES
@@ -118,7 +119,10 @@ def _default_pooling(context: Context, arch: Architecture, choices: Choices) -> 
         origin = "default of Sentence Transformers"
     choices.set("pooling", (pooling,), origin)
     choices.set("normalize", True, origin)
-    configured = (context.st and context.st.pooling) or context.pooler.pooling
+    mean = getattr(context.config, "emb_pooler", None) == PoolingType.MEAN
+    if mean:  # what ``encode`` of Jina's classes reads
+        choices.set("pooling", (PoolingType.MEAN,), "config.json: emb_pooler")
+    configured = (context.st and context.st.pooling) or context.pooler.pooling or mean
     if not configured:
         context.warn(
             f"{arch.name} configures no pooling: {pooling} of the tokens, normalised ({origin}); "
@@ -129,10 +133,8 @@ def _default_pooling(context: Context, arch: Architecture, choices: Choices) -> 
 def is_causal(config: Any) -> bool:
     if getattr(config, "is_causal", None) is not None:
         return bool(config.is_causal)
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
     # A family with a masked-language-model head is an encoder; vLLM registers those natively.
-    return config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return not has_masked_lm(config.model_type)
 
 
 def choose_prompts(context: Context, choices: Choices) -> None:

@@ -6,6 +6,7 @@ Decides by files and by the names that vLLM knows; reads no weights.
 from __future__ import annotations
 
 from poolc.compiler.architecture import architecture_name
+from poolc.compiler.models import has_masked_lm
 from poolc.compiler.recognize.context import Context
 from poolc.errors import UnsupportedModel
 from poolc.model_cache.source_files import HEAD_PICKLES
@@ -43,9 +44,7 @@ def retrieval_kind(context: Context) -> tuple[Kind, Trunk, str] | None:
 
 
 def _sparse(context: Context, origin: str) -> tuple[Kind, Trunk, str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    if context.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if not has_masked_lm(context.config.model_type):
         raise UnsupportedModel(
             f"{architecture_name(context.config)} has no masked-language-model head in "
             f"transformers, which sparse embeddings are made of ({origin})"

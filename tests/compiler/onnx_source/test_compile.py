@@ -6,19 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from poolc.errors import InvalidOption, UnsupportedModel, UnsupportedTask
+from poolc.errors import InvalidOption, UnsupportedTask
+from poolc.model_cache.artifact import open_artifact
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS, classifier, encoder
 from tests.compiler.onnx_source.shipping import ship
-from tests.models import tiny_embedder
+from tests.models import tiny_colbert, tiny_splade, tiny_tagger
 
 ROOT = Path(__file__).resolve().parents[3]
 # Makes a process believe that these are not installed.
@@ -30,14 +32,6 @@ def hidden(name, path=None, target=None):
     return None if gone else find(name, path, target)
 machinery.PathFinder.find_spec = staticmethod(hidden)
 """
-
-
-@pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shipped") / "embedder"
-    folder.mkdir()
-    tiny_embedder(folder)
-    return ship(folder, opset=14)
 
 
 def test_embedder_equals_sentence_transformers(embedder: Path, compile_here: CompileHere) -> None:
@@ -77,31 +71,61 @@ def test_pooled_graph_is_used_as_shipped(tmp_path: Path, compile_here: CompileHe
         compile_here(folder, from_onnx=True, pooler_config={"pooling_type": "CLS"})
 
 
-def test_variants_are_not_taken(tmp_path: Path, compile_here: CompileHere) -> None:
-    folder = ship(encoder(tmp_path / "variant"), "onnx/model_quantized.onnx")
-    with pytest.raises(UnsupportedModel, match=r"only onnx/model_quantized\.onnx"):
-        compile_here(folder, from_onnx=True)
+@pytest.fixture
+def without_torch(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that finds no torch."""
+    (tmp_path / "hiding").mkdir()
+    (tmp_path / "hiding" / "sitecustomize.py").write_text(HIDING)
+    path = os.pathsep.join([str(tmp_path / "hiding"), str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path, "POOLC_CACHE": str(tmp_path / "store")}
 
 
-def test_fixed_shapes_are_refused(tmp_path: Path, compile_here: CompileHere) -> None:
-    folder = ship(encoder(tmp_path / "fixed"), dynamic=False)
-    with pytest.raises(UnsupportedModel, match="input_ids has the fixed shape"):
-        compile_here(folder, from_onnx=True)
-
-
-def test_compile_without_torch(embedder: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(HIDING)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-        "POOLC_CACHE": str(tmp_path / "store"),
-    }
-    texts = tmp_path / "texts.txt"
-    texts.write_text("A sentence.\na river runs through the old town\n")
-    command = [sys.executable, "-m", "poolc", "embed", str(embedder), str(texts)]
-    command += ["-o", str(tmp_path / "out.npy")]
+def run(environment: dict[str, str], *arguments: object) -> str:
+    """Run Python; return what it said on standard error, on one line."""
+    command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "PyTorch is not installed" in " ".join(done.stderr.split())
+    return " ".join(done.stderr.split())
+
+
+def test_compile_without_torch(
+    embedder: Path, tmp_path: Path, without_torch: dict[str, str]
+) -> None:
+    texts, vectors = tmp_path / "texts.txt", tmp_path / "out.npy"
+    texts.write_text("A sentence.\na river runs through the old town\n")
+    said = run(without_torch, "-m", "poolc", "embed", embedder, texts, "-o", vectors)
+    assert "PyTorch is not installed" in said
     wanted = SentenceTransformer(str(embedder), device="cpu").encode(texts.read_text().splitlines())
-    assert np.abs(np.load(tmp_path / "out.npy") - wanted).max() < 1e-5
+    assert np.abs(np.load(vectors) - wanted).max() < 1e-5
+
+
+COMPILING = """
+import sys
+from pathlib import Path
+from poolc.api import make_options
+from poolc.compiler.events import Progress
+from poolc.compiler.pipeline import Request, compile_model
+from poolc.model_cache.store import Store
+for folder in map(Path, sys.argv[1:]):
+    request = Request(str(folder), make_options(), folder.with_name(folder.name + "-compiled"))
+    compile_model(request, Store(folder.parent / "store"), Progress(lambda event: None))
+assert "torch" not in sys.modules
+"""
+
+
+def test_other_kinds_without_torch(tmp_path: Path, without_torch: dict[str, str]) -> None:
+    builders = {"splade": tiny_splade, "colbert": tiny_colbert, "tagger": tiny_tagger}
+    for name, build in builders.items():
+        (tmp_path / name).mkdir()
+        build(tmp_path / name)
+        ship(tmp_path / name)
+    run(without_torch, "-c", COMPILING, *(tmp_path / name for name in builders))
+    splade, colbert, tagger = (Engine(open_artifact(tmp_path / f"{n}-compiled")) for n in builders)
+    sparse: Any = SparseEncoder(str(tmp_path / "splade"), device="cpu").encode_query(TEXTS)
+    found = splade.embed_sparse(TEXTS, side="query", truncate=True).to_dense()
+    assert np.abs(found - sparse.to_dense().numpy()).max() < 1e-5
+    vectors = MultiVectorEncoder(str(tmp_path / "colbert"), device="cpu").encode_query(TEXTS)
+    rows = colbert.embed_tokens(TEXTS, side="query", truncate=True)
+    for row, wanted in zip(rows, vectors, strict=True):
+        assert np.abs(row - np.asarray(wanted)).max() < 1e-5
+    assert sum(map(len, tagger.classify_tokens(TEXTS, aggregation="simple", truncate=True))) > 0
