@@ -1,8 +1,8 @@
 """A task metric of an artifact on labelled texts, before and after a change of precision.
 
 Pairs with a score: Spearman's correlation of the model's scores and the labels, x 100, as MTEB's
-STS tasks report it. Texts with a label: accuracy of a classifier, in percent. No metric is computed on
-anything that calibration or tuning reads.
+STS tasks report it. Texts with a label: accuracy of a classifier, in percent. Nothing that
+calibration reads takes part.
 """
 
 from __future__ import annotations
