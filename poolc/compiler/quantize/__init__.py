@@ -17,9 +17,9 @@ from poolc.compiler.comparison import Case
 from poolc.compiler.events import Progress
 from poolc.compiler.passes.quantize_linears import QuantizeLinearsPass
 from poolc.compiler.quantize.calibration import by_route, collect, shipped_texts
-from poolc.compiler.quantize.linears import find_groups
-from poolc.compiler.quantize.schemes import Choice, Scheme, choose
-from poolc.compiler.quantize.sensitivity import Distance, Trial, leave_worst
+from poolc.compiler.quantize.linears import Group, find_groups
+from poolc.compiler.quantize.schemes import Activations, Choice, Scheme, choose
+from poolc.compiler.quantize.sensitivity import Found, Trial, leave_worst
 from poolc.errors import CompileError, TextTooLong
 from poolc.model_cache.host import cpu_features
 from poolc.runtime.backends.base import Feeds
@@ -58,21 +58,24 @@ def quantize(
     levels = 127 if feature else 63
     seen, held_out = _feeds(engine, cases, items)
     done, tuning, report = {}, {}, {}
+    outputs = output_sets(engine.spec)[MAIN_SET]
     for route, graph in graphs.items():
         groups = find_groups(graph.graph)
         if not groups:
             raise CompileError("the model has no matrix product to quantise: compile it in fp32")
         activations = collect(graph, groups, by_route(seen, route))
-        choices = {
-            group.name: choose(activations[group.name], group.matrix, levels) for group in groups
-        }
-        outputs = output_sets(engine.spec)[MAIN_SET]
         trial = Trial(graph, outputs, by_route(held_out, route), levels)
-        choices, costs = leave_worst(groups, choices, trial, progress.warn)
-        found = trial.distance(choices)
-        done[route] = QuantizeLinearsPass(choices, levels)(graph.clone()).model
-        tuning[route or "main"] = {name: _chosen(choice) for name, choice in choices.items()}
-        report[route or "main"] = _evidence(found, choices, costs)
+        found = _best(groups, activations, trial, levels)
+        if not found.distance.is_close:
+            progress.warn(
+                f"int8: the mean cosine to fp32 is {found.distance.mean_cosine:.4f}, worst "
+                f"{found.distance.worst_cosine:.4f}, with {found.share_left:.0%} of the weights "
+                "left in fp32"
+            )
+        done[route] = QuantizeLinearsPass(found.choices, levels)(graph.clone()).model
+        name = route or "main"
+        tuning[name] = {name: _chosen(choice) for name, choice in found.choices.items()}
+        report[name] = _evidence(found)
     record = {"int8": {"levels": levels, "groups": tuning}}
     kernel = feature or "7-bit weights, no integer dot product"
     return Quantized(
@@ -87,6 +90,28 @@ def quantize(
     )
 
 
+def _best(
+    groups: Sequence[Group],
+    activations: Mapping[str, Activations],
+    trial: Trial,
+    levels: int,
+) -> Found:
+    """Choose a scheme for each group; with scales for each token where that is not close enough.
+
+    A calibrated scale is faster, a token's own holds for activations that nobody foresaw.
+    """
+    tried = []
+    for schemes in ((Scheme.STATIC, Scheme.ROW), (Scheme.ROW,)):
+        choices = {
+            group.name: choose(activations[group.name], group.matrix, levels, schemes)
+            for group in groups
+        }
+        tried.append(leave_worst(groups, choices, trial))
+        if tried[-1].distance.is_close:
+            break
+    return min(tried, key=lambda found: found.distance.cost)
+
+
 def _feeds(
     engine: Engine, cases: Sequence[Case], items: Sequence[Item] | None
 ) -> tuple[dict[str, list[Feeds]], dict[str, list[Feeds]]]:
@@ -95,8 +120,9 @@ def _feeds(
     held_out: dict[str, list[Feeds]] = {}
     for case in cases:
         texts = list(items) if items else _shaped(engine, shipped_texts(), case)
-        for place, kept in ((seen, True), (held_out, False)):
-            chosen = [t for i, t in enumerate(texts) if (i % _HELD_OUT != 0) is kept] or texts
+        # The gate's texts are odd on purpose: they widen the ranges.
+        calibrated = [*(t for i, t in enumerate(texts) if i % _HELD_OUT), *case.items]
+        for place, chosen in ((seen, calibrated), (held_out, texts[::_HELD_OUT])):
             prepared = engine.prepare(case.task, chosen, case.params)
             route = set_route(prepared.output_set)
             for batch in engine.plan(prepared.lengths):
@@ -106,14 +132,16 @@ def _feeds(
 
 
 def _shaped(engine: Engine, texts: Sequence[str], case: Case) -> list[Item]:
-    """Pair each text with the one before where the model is asked with pairs.
+    """Return single texts where the case has such, and pairs where it has pairs.
 
     No library shortens texts inside a prompt, so pairs whose prompt is too long are left out.
     """
-    if not engine.spec.pairs and not all(isinstance(item, tuple) for item in case.items):
-        return list(texts)
-    pairs: list[Item] = [(text, texts[i - 1]) for i, text in enumerate(texts)]
-    return [pair for pair in pairs if _fits(engine, pair, case)]
+    shapes = {type(item) for item in case.items}
+    found: list[Item] = list(texts) if str in shapes else []
+    if tuple in shapes:
+        pairs = [(text, texts[i - 1]) for i, text in enumerate(texts)]
+        found += [pair for pair in pairs if _fits(engine, pair, case)]
+    return found
 
 
 def _fits(engine: Engine, item: Item, case: Case) -> bool:
@@ -131,15 +159,13 @@ def _chosen(choice: Choice) -> dict[str, Any]:
     return plain
 
 
-def _evidence(
-    found: Distance, choices: Mapping[str, Choice], costs: Mapping[str, float]
-) -> dict[str, Any]:
-    kinds = [choice.scheme for choice in choices.values()]
+def _evidence(found: Found) -> dict[str, Any]:
+    kinds = [choice.scheme for choice in found.choices.values()]
     return {
-        "mean_cosine": found.mean_cosine,
-        "worst_cosine": found.worst_cosine,
-        "error": found.error,
+        "mean_cosine": found.distance.mean_cosine,
+        "worst_cosine": found.distance.worst_cosine,
+        "error": found.distance.error,
         "schemes": {scheme.value: kinds.count(scheme) for scheme in Scheme},
-        "errors": {name: round(choice.error, 5) for name, choice in choices.items()},
-        "costs": {name: round(cost, 6) for name, cost in costs.items()},
+        "errors": {name: round(choice.error, 5) for name, choice in found.choices.items()},
+        "costs": {name: round(cost, 6) for name, cost in found.costs.items()},
     }

@@ -21,17 +21,19 @@ _MIN_SIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """``x @ weight (+ bias)``: a MatMul, with the Add of a bias where it is the only reader."""
+    """``x @ weight (+ bias)``: a Gemm, or a MatMul with the Add of a bias that alone reads it."""
 
-    node: ir.Node  # the MatMul
-    weight: ir.Value  # [K, N] f32, constant
+    node: ir.Node  # the product
+    weight: ir.Value  # [K, N] f32, constant; the other way round with ``transposed``
     bias: ir.Value | None  # [N] f32, constant
-    output: ir.Value  # of the Add, else of the MatMul
+    output: ir.Value  # of the Add, else of the product
+    transposed: bool = False
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:
         """The weight, [K, N] f32."""
-        return _constant(self.weight)
+        matrix = _constant(self.weight)
+        return np.ascontiguousarray(matrix.T) if self.transposed else matrix
 
     @property
     def offsets(self) -> npt.NDArray[np.float32] | None:
@@ -94,7 +96,7 @@ def _trunk(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _linear(node: ir.Node) -> Linear | None:
-    if node.op_type != "MatMul" or len(node.inputs) != 2:
+    if node.op_type not in ("MatMul", "Gemm") or len(node.inputs) < 2:
         return None
     weight, product = node.inputs[1], node.outputs[0]
     constant = None if weight is None else weight.const_value
@@ -103,10 +105,28 @@ def _linear(node: ir.Node) -> Linear | None:
     shape = constant.shape.numpy()
     if len(shape) != 2 or min(shape) < _MIN_SIDE:
         return None
+    if node.op_type == "Gemm":
+        return _gemm(node, weight)
     for add, bias in _bias_adds(product):
         if bias.const_value is not None and tuple(bias.const_value.shape.numpy()) == (shape[1],):
             return Linear(node, weight, bias, add.outputs[0])
     return Linear(node, weight, None, product)
+
+
+def _gemm(node: ir.Node, weight: ir.Value) -> Linear | None:
+    settings = {name: node.attributes[name].value for name in node.attributes}
+    if settings.get("transA", 0) or (settings.get("alpha", 1.0), settings.get("beta", 1.0)) != (
+        1,
+        1,
+    ):
+        return None
+    transposed = bool(settings.get("transB", 0))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        width = weight.const_value.shape.numpy()[0 if transposed else 1]  # type: ignore[union-attr]
+        if bias.const_value is None or tuple(bias.const_value.shape.numpy()) != (width,):
+            return None
+    return Linear(node, weight, bias, node.outputs[0], transposed)
 
 
 def _bias_adds(product: ir.Value) -> Iterator[tuple[ir.Node, ir.Value]]:

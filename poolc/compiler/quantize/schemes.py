@@ -9,6 +9,7 @@ mean 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,7 +70,9 @@ def quantize_weights(matrix: Array, levels: int) -> Weights:
     return Weights(values, scales.astype(np.float32))
 
 
-def choose(seen: Activations, matrix: Array, levels: int) -> Choice:
+def choose(
+    seen: Activations, matrix: Array, levels: int, schemes: Sequence[Scheme] = tuple(Scheme)
+) -> Choice:
     """Return the scheme with the smallest error on the sample; ``matrix`` is [K, N] of the group.
 
     All its products side by side share one smoothing, as they share their input.
@@ -82,16 +85,20 @@ def choose(seen: Activations, matrix: Array, levels: int) -> Choice:
         x = seen.sample if smooth is None else seen.sample / smooth
         weights = quantize_weights(matrix if smooth is None else matrix * smooth[:, None], levels)
         scale, zero_point = static_range(seen, smooth)
-        for scheme, rounded in (
-            (Scheme.STATIC, _round_static(x, scale, zero_point)),
-            (Scheme.ROW, _round_rows(x)),
-        ):
+        for scheme in schemes:
+            if scheme is Scheme.FP32:
+                continue
+            static = scheme is Scheme.STATIC
+            rounded = _round_static(x, scale, zero_point) if static else _round_rows(x)
             found = (rounded @ weights.values.astype(np.float32)) * weights.scales
             error = float(np.sqrt(np.square(found - exact, dtype=np.float64).sum() / size))
             if scheme not in best or error < best[scheme].error:
                 best[scheme] = Choice(scheme, error, alpha, smooth, scale, zero_point)
-    static, row = best[Scheme.STATIC], best[Scheme.ROW]
-    return row if static.error > _ROW_ADVANTAGE * row.error else static
+    return min(best.values(), key=lambda one: one.error / _advantage(one.scheme))
+
+
+def _advantage(scheme: Scheme) -> float:
+    return _ROW_ADVANTAGE if scheme is Scheme.STATIC else 1.0
 
 
 def smoothing(seen: Activations, matrix: Array, alpha: float) -> Array:

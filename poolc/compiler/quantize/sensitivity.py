@@ -6,8 +6,8 @@ back to fp32, the most costly for their size first, until the answers are close 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -96,34 +96,34 @@ class Trial:
         return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
-def leave_worst(
-    groups: Sequence[Group],
-    choices: Mapping[str, Choice],
-    trial: Trial,
-    say: Callable[[str], None],
-) -> tuple[dict[str, Choice], dict[str, float]]:
-    """Return the choices with the most harmful groups left in fp32, and the cost of each group.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Choices for all groups, how far they are from fp32, and what each group costs alone."""
+
+    choices: Mapping[str, Choice]
+    distance: Distance
+    costs: Mapping[str, float] = field(default_factory=dict)  # empty where nothing had to be left
+    share_left: float = 0.0  # of the weights, in fp32
+
+
+def leave_worst(groups: Sequence[Group], choices: Mapping[str, Choice], trial: Trial) -> Found:
+    """Leave the most harmful groups in fp32, until the answers are close enough or 15 % are left.
 
     Costs are measured only where the answers are not close enough without.
     """
     chosen = dict(choices)
     found = trial.distance(chosen)
     if found.is_close:
-        return chosen, {}
+        return Found(chosen, found)
     costs = {name: trial.distance({name: choice}).cost for name, choice in chosen.items()}
     sizes = {group.name: group.num_weights for group in groups}
-    left, most = 0, _MOST_LEFT * sum(sizes.values())
+    left, total = 0, sum(sizes.values())
     for name in sorted(costs, key=lambda name: -costs[name] / sizes[name]):
-        if left + sizes[name] > most:
+        if left + sizes[name] > _MOST_LEFT * total:
             continue
         chosen[name] = replace(chosen[name], scheme=Scheme.FP32)
         left += sizes[name]
         found = trial.distance(chosen)
         if found.is_close:
             break
-    else:
-        say(
-            f"int8: answers stay at a mean cosine of {found.mean_cosine:.4f} to fp32 with "
-            f"{left / sum(sizes.values()):.0%} of the weights left in fp32"
-        )
-    return chosen, costs
+    return Found(chosen, found, costs, left / total)
