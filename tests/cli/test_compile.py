@@ -75,12 +75,15 @@ def test_options_reach_the_compiler(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
         *("--pooler-config", '{"pooling_type": "CLS"}', "--hf-overrides", '{"num_labels": 2}'),
         *("--revision", "main", "--defaults", "vllm", "--tokenizer", "other/model"),
         *("--trust-remote-code", "--allow-pickle", "--keep-canonical", "--refresh"),
+        *("--calibrate", "texts.txt", "--quality", "pairs.jsonl"),
     )
     assert ran.code == 0, ran.err
     del given["on_event"]
     assert given == {
         "model": "someone/model",
         "output": Path("out"),
+        "quality": Path("pairs.jsonl"),
+        "calibrate": "texts.txt",
         "target": "cpu",
         "precision": "fp32",
         "runner": "pooling",

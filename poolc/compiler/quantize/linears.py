@@ -115,15 +115,13 @@ def _linear(node: ir.Node) -> Linear | None:
 
 def _gemm(node: ir.Node, weight: ir.Value) -> Linear | None:
     settings = {name: node.attributes[name].value for name in node.attributes}
-    if settings.get("transA", 0) or (settings.get("alpha", 1.0), settings.get("beta", 1.0)) != (
-        1,
-        1,
-    ):
+    factors = (settings.get("alpha", 1.0), settings.get("beta", 1.0))
+    if settings.get("transA", 0) or factors != (1, 1):
         return None
     transposed = bool(settings.get("transB", 0))
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
-        width = weight.const_value.shape.numpy()[0 if transposed else 1]  # type: ignore[union-attr]
+        width = weight.const_value.shape.numpy()[0 if transposed else 1]
         if bias.const_value is None or tuple(bias.const_value.shape.numpy()) != (width,):
             return None
     return Linear(node, weight, bias, node.outputs[0], transposed)

@@ -13,11 +13,19 @@ from poolc.spec import CompileOptions, Precision
 from tests.compiler.conftest import CompileHere
 
 
-@pytest.mark.parametrize("precision", [p for p in Precision if p is not Precision.FP32])
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16, Precision.FP8])
 def test_check_precision(precision: Precision) -> None:
     CpuCompiler().check(CompileOptions())
-    with pytest.raises(InvalidOption, match=f"precision is {precision}; target cpu has: fp32"):
+    CpuCompiler().check(CompileOptions(precision=Precision.INT8))
+    with pytest.raises(
+        InvalidOption, match=f"precision is {precision}; target cpu has: fp32, int8"
+    ):
         CpuCompiler().check(CompileOptions(precision=precision))
+
+
+def test_check_calibration_of_fp32() -> None:
+    with pytest.raises(InvalidOption, match="calibrate is for precision int8; precision is fp32"):
+        CpuCompiler().check(CompileOptions(calibrate="texts.txt"))
 
 
 @pytest.mark.parametrize(
