@@ -19,6 +19,7 @@ from poolc.errors import (
     ArtifactIncompatible,
     InvalidOption,
     ModelNotFound,
+    meant,
     nearest,
 )
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
@@ -39,6 +40,7 @@ from poolc.runtime.matryoshka import parse_matryoshka
 from poolc.spec import CompileOptions, MatryoshkaSpec
 
 OnEvent = Callable[[dict[str, Any]], None]
+RUNNERS = ("auto", "pooling", "generate")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -119,9 +121,10 @@ def make_options(**options: Any) -> CompileOptions:
             raise InvalidOption(f"there is no option {name!r}; {nearest(name, names)}", param=name)
     given = {name: value for name, value in options.items() if value is not None}
     runner = given.get("runner", "auto")
-    if runner not in ("auto", "pooling", "generate"):
+    if runner not in RUNNERS:
         raise InvalidOption(
-            f"runner is {runner!r}; allowed: auto, pooling, generate", param="runner"
+            f"runner is {runner!r}; allowed: {', '.join(RUNNERS)}{meant(runner, RUNNERS)}",
+            param="runner",
         )
     if "score_template" in given:
         given["score_template"] = template_text(given["score_template"])

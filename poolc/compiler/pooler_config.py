@@ -7,11 +7,11 @@ model has is decided in ``recognize/pooler.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from poolc.errors import InvalidOption, nearest
+from poolc.errors import InvalidOption, meant, nearest
 from poolc.spec import Activation, PoolingType
 
 TokenPooling = Literal["all", "step"]
@@ -55,6 +55,18 @@ class PoolerConfig:
     chunk: bool | None = None
     max_embed_length: int | None = None  # tokens
     given: frozenset[str] = frozenset()  # fields by the names that the user wrote
+    written: Mapping[str, str] = field(default_factory=dict, compare=False)  # by fields above
+
+    @property
+    def unit(self) -> tuple[str, bool | None]:
+        """Whether vectors get unit length, by either name: vLLM 0.32 calls it their activation."""
+        if self.normalize is None:
+            return "use_activation", self.use_activation
+        return "normalize", self.normalize
+
+    def origin(self, name: str) -> str:
+        """Return where the value of a field comes from, as it was spelled."""
+        return f"--pooler-config {self.written.get(name, name)}"
 
 
 def parse(raw: Mapping[str, Any]) -> PoolerConfig:
@@ -82,12 +94,29 @@ def parse(raw: Mapping[str, Any]) -> PoolerConfig:
         chunk=read.get("enable_chunked_processing"),
         max_embed_length=read.get("max_embed_len"),
         given=frozenset(read),
+        written=_written(read),
     )
 
 
 def pooler_error(message: str) -> InvalidOption:
     """Return the error of a pooler-config that does not fit."""
     return InvalidOption(f"pooler_config: {message}", param="pooler_config")
+
+
+def _written(read: Mapping[str, Any]) -> dict[str, str]:
+    """Return the user's spellings of what has several, by field."""
+    poolings = ("pooling_type", "seq_pooling_type", "tok_pooling_type")
+    spellings = {
+        "pooling": poolings[:2],
+        "token_pooling": poolings[::2],
+        "use_activation": tuple(_switches(read)),
+        "logit_mean": ("logit_mean", "logit_bias"),
+    }
+    return {
+        name: " and ".join(word for word in words if word in read)
+        for name, words in spellings.items()
+        if any(word in read for word in words)
+    }
 
 
 def _pooling(read: Mapping[str, Any]) -> tuple[PoolingType | None, TokenPooling | None]:
@@ -112,29 +141,34 @@ def _pooling(read: Mapping[str, Any]) -> tuple[PoolingType | None, TokenPooling 
     return pooling, _TOKEN.get(token or "")
 
 
+def _switches(read: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the spellings of the switch; of 2025-09, ``activation`` is one where it is a flag."""
+    names = ("softmax", "use_activation", "activation")
+    return {name: read[name] for name in names if isinstance(read.get(name), bool)}
+
+
 def _use_activation(read: Mapping[str, Any]) -> bool | None:
-    """The three spellings of the switch; of 2025-09, ``activation`` is one where it is a flag."""
-    said = {
-        name: read[name]
-        for name in ("softmax", "use_activation", "activation")
-        if isinstance(read.get(name), bool)
-    }
+    switches = _switches(read)
+    # An embedding model's activation is its normalisation.
+    said = switches | ({"normalize": read["normalize"]} if "normalize" in read else {})
     if len(set(said.values())) > 1:
         yes = next(name for name, value in said.items() if value)
         no = next(name for name, value in said.items() if not value)
         raise pooler_error(
             f"{yes} is true and {no} is false, which contradict each other: give one"
         )
-    return next(iter(said.values()), None)
+    return next(iter(switches.values()), None)
 
 
 def _function(read: Mapping[str, Any]) -> Activation | None:
     function = read.get("activation")
     if not isinstance(function, Activation):
         return None
-    if read.get("softmax") is True and function is not Activation.SOFTMAX:
+    softmax = read.get("softmax")
+    if softmax is not None and softmax is not (function is Activation.SOFTMAX):
         raise pooler_error(
-            f"softmax is true and activation is {function}, which contradict each other: give one"
+            f"softmax is {str(softmax).lower()} and activation is {function}, which contradict "
+            "each other: give one"
         )
     return function
 
@@ -146,13 +180,13 @@ def _pooling_name(name: str, value: Any) -> str:
         "tok_pooling_type": tuple(_TOKEN),
     }[name]
     if not isinstance(value, str) or value.upper() not in allowed:
-        raise pooler_error(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+        raise _wrong(name, value, allowed)
     return value.upper()
 
 
 def _task(name: str, value: Any) -> str:
     if value not in TASKS:
-        raise pooler_error(f"{name} is {value!r}; allowed: {', '.join(TASKS)}")
+        raise _wrong(name, value, TASKS)
     return str(value)
 
 
@@ -161,8 +195,15 @@ def _activation(name: str, value: Any) -> Activation | bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in set(Activation):
-        raise pooler_error(f"{name} is {value!r}; allowed: {', '.join(Activation)}")
+        raise _wrong(name, value, tuple(Activation))
     return Activation(value.lower())
+
+
+def _wrong(name: str, value: Any, allowed: Sequence[str]) -> InvalidOption:
+    """Return the error of a value that is none of a list's, with the nearest that is."""
+    return pooler_error(
+        f"{name} is {value!r}; allowed: {', '.join(allowed)}{meant(value, allowed)}"
+    )
 
 
 def _flag(name: str, value: Any) -> bool:
