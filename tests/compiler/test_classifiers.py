@@ -175,11 +175,18 @@ def test_recognize_pooler_config_of_a_classifier(
         assert spec.origins["activation"] == "--pooler-config activation"
 
 
-@pytest.mark.parametrize("config", [{"pooling_type": "CLS"}, {"normalize": True}])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"pooling_type": "MEAN"}, "pooling_type is MEAN; the head of BertForSequ.* allowed: CLS"),
+        ({"pooling_type": "ALL"}, "pooling_type is ALL; the head of BertForSequence"),
+        ({"normalize": True}, "normalize belongs to embedding models; this .* whose fields are: a"),
+    ],
+)
 def test_recognize_pooling_of_a_classifier(
-    config: Any, three_labels: Path, recognise: Recognise
+    config: Any, message: str, three_labels: Path, recognise: Recognise
 ) -> None:
-    with pytest.raises(InvalidOption, match="belong to embedding models; the head of BertForSeq"):
+    with pytest.raises(InvalidOption, match=message):
         recognise(three_labels, pooler_config=config)
 
 

@@ -170,7 +170,7 @@ def test_recognize_pooler_config_beats_files(
 ) -> None:
     spec = recognise(tiny_embedder_source, pooler_config={key: "CLS", "normalize": False}).spec
     assert (spec.pooling, spec.normalize) == ((PoolingType.CLS,), False)
-    assert spec.origins["pooling"] == "--pooler-config pooling_type"
+    assert spec.origins["pooling"] == f"--pooler-config {key}"
     assert spec.origins["normalize"] == "--pooler-config normalize"
 
 
@@ -468,12 +468,14 @@ def test_recognize_default_dimensions(tiny_embedder_source: Path, recognise: Rec
     spec = recognise(tiny_embedder_source, pooler_config={"dimensions": 8}).spec
     assert spec.default_dimensions == 8
     assert spec.origins["default_dimensions"] == "--pooler-config dimensions"
-    with pytest.raises(InvalidOption, match="dimensions is 64, but this model has 32"):
+    with pytest.raises(InvalidOption, match="dimensions is 64; this model has 1 to 32"):
         recognise(tiny_embedder_source, pooler_config={"dimensions": 64})
+    with pytest.raises(InvalidOption, match="dimensions is 9; this model was trained for: 8, 16"):
+        recognise(tiny_embedder_source, pooler_config={"dimensions": 9})
 
 
 def test_recognize_default_dimensions_undeclared(tmp_path: Path, recognise: Recognise) -> None:
-    with pytest.raises(InvalidOption, match="dimensions is 8, but this model does not declare"):
+    with pytest.raises(InvalidOption, match="model does not support matryoshka repr"):
         recognise(encoder(tmp_path / "model"), pooler_config={"dimensions": 8})
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from poolc.compiler import st_files
 from poolc.compiler.architecture import Architecture, architecture_name
 from poolc.compiler.choices import Choices
+from poolc.compiler.pooler_config import pooler_error
 from poolc.compiler.recognize.context import Context
-from poolc.errors import InvalidOption, TokenizerError, UnsupportedModel, nearest
-from poolc.spec import Activation, LmHeadSpec, Task, Trunk
+from poolc.compiler.recognize.embedding import is_causal
+from poolc.errors import TokenizerError, UnsupportedModel, nearest
+from poolc.spec import Activation, LmHeadSpec, PoolingType, Task, Trunk
 
 _FROM_TOKEN = "config.json: classifier_from_token"
 _TWO_WAY, _ROWS = "from_2_way_softmax", "no_post_processing"
+_CLASSIFIER_POOLING = {"cls": PoolingType.CLS, "bos": PoolingType.CLS, "mean": PoolingType.MEAN}
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"
 
 
@@ -43,19 +46,29 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
     )
     choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
-    for name in ("logit_mean", "logit_sigma"):
+    for name in ("logit_mean", "logit_sigma", "use_activation"):
         if getattr(context.pooler, name) is not None:
-            choices.set(name, getattr(context.pooler, name), f"--pooler-config {name}")
-    if context.pooler.use_activation is not None:
-        choices.set(
-            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
+            choices.set(name, getattr(context.pooler, name), context.pooler.origin(name))
+    _check_pooling(context, arch)
+
+
+def _check_pooling(context: Context, arch: Architecture) -> None:
+    """Accept a pooling that says what the head does; refuse another. Raises InvalidOption."""
+    asked, does = context.pooler.pooling, _pooling_of(context, arch)
+    if asked is not None and asked is not does:
+        raise pooler_error(
+            f"{context.pooler.written['pooling']} is {asked.upper()}; the head of "
+            f"{architecture_name(context.config)} pools by itself; allowed: "
+            + ("leave it out" if does is None else does.upper())
         )
-    if context.pooler.pooling is not None or context.pooler.normalize is not None:
-        raise InvalidOption(
-            "pooler_config: pooling_type and normalize belong to embedding models; the head of "
-            f"{architecture_name(context.config)} pools by itself",
-            param="pooler_config",
-        )
+
+
+def _pooling_of(context: Context, arch: Architecture) -> PoolingType | None:
+    """Return which token the class reads; None where only its code says."""
+    if arch.trunk is Trunk.CAUSAL_LM or is_causal(context.config):
+        return PoolingType.LAST
+    named = getattr(context.config, "classifier_pooling", "cls")  # ModernBERT, EuroBERT
+    return _CLASSIFIER_POOLING.get(str(named))
 
 
 def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
+from poolc.compiler.pooler_config import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.transformer import FEATURES
-from poolc.errors import InvalidOption, UnsupportedModel
-from poolc.runtime.matryoshka import KEYS, parse_matryoshka
+from poolc.errors import InvalidDimensions, InvalidOption, UnsupportedModel
+from poolc.runtime.matryoshka import KEYS, check_dimensions, parse_matryoshka
 from poolc.spec import Defaults, LayerKind, LayerSpec, PoolingType, Similarity, Task
 
 
@@ -30,17 +31,16 @@ def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> 
                 choices.set(name, getattr(st, name), st.file)
         _check_features(st)
     if pooler.pooling is not None:
-        choices.set("pooling", (pooler.pooling,), "--pooler-config pooling_type")
+        choices.set("pooling", (pooler.pooling,), pooler.origin("pooling"))
     if pooler.pooling is PoolingType.ALL:
         raise InvalidOption(
             "pooler_config: pooling_type ALL keeps every token, which is not an embedding: "
             "use --convert reward, or encode on any model",
             param="pooler_config",
         )
-    # vLLM 0.32 calls an embedding model's normalisation its activation.
-    for name, value in (("use_activation", pooler.use_activation), ("normalize", pooler.normalize)):
-        if value is not None:
-            choices.set("normalize", value, f"--pooler-config {name}")
+    name, unit = pooler.unit
+    if unit is not None:
+        choices.set("normalize", unit, pooler.origin(name))
     choices.set("embedding_size", _sizes(st, arch, choices), "the last head's width")
     choose_prompts(context, choices)
     choose_matryoshka(context, choices)
@@ -175,11 +175,10 @@ def choose_matryoshka(context: Context, choices: Choices) -> None:
         if not isinstance(cut, int) or not 1 <= cut <= size:
             raise UnsupportedModel(f"{file}: truncate_dim is {cut!r}; this model has 1 to {size}")
         choices.set("default_dimensions", cut, f"{file}: truncate_dim")
-    if context.pooler.dimensions is not None:
-        if not matryoshka.enabled or context.pooler.dimensions > size:
-            raise InvalidOption(
-                f"pooler_config: dimensions is {context.pooler.dimensions}, but this model "
-                + (f"has {size}" if matryoshka.enabled else "does not declare Matryoshka sizes"),
-                param="pooler_config",
-            )
-        choices.set("default_dimensions", context.pooler.dimensions, "--pooler-config dimensions")
+    asked = context.pooler.dimensions
+    if asked is not None:
+        try:
+            check_dimensions(matryoshka, size, asked)
+        except InvalidDimensions as error:
+            raise pooler_error(str(error)) from None
+        choices.set("default_dimensions", asked, "--pooler-config dimensions")

@@ -9,6 +9,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.linear_files import linear_layer
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import choose_embedding
+from poolc.compiler.recognize.multi_vector import choose_unit
 from poolc.errors import UnsupportedModel
 from poolc.model_cache.source_files import HEAD_PICKLES
 from poolc.spec import LayerSpec, MultiVectorSpec, PoolingType, SideSpec, SparseSpec, Task
@@ -40,6 +41,7 @@ def choose_hybrid(context: Context, arch: Architecture, choices: Choices) -> Non
             query=side,
             document=side,
             layers=(tokens,),
+            normalize=choose_unit(context, choices, True),
             drops_first=True,
             mean=True,
         ),

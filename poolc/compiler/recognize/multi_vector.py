@@ -38,7 +38,7 @@ def choose_multi_vector(context: Context, arch: Architecture, choices: Choices) 
         query=query,
         document=document,
         layers=found.layers,
-        normalize=found.normalize,
+        normalize=choose_unit(context, choices, found.normalize),
         expansion_id=None if grown is None else _expansion_id(context, grown.token),
         mean=bool(st and st.settings.get("similarity_fn_name") == _MEAN),
     )
@@ -53,6 +53,15 @@ def choose_multi_vector(context: Context, arch: Architecture, choices: Choices) 
         settings = {**st.settings, "prompts": found.prompts, "similarity_fn_name": None}
         choose_prompts(replace(context, st=replace(st, settings=settings)), choices)
     choose_matryoshka(context, choices)
+
+
+def choose_unit(context: Context, choices: Choices, usual: bool) -> bool:
+    """Return whether token vectors are scaled to unit length: their activation, in vLLM."""
+    name, asked = context.pooler.unit
+    if asked is None:
+        return usual
+    choices.origins["multi_vector.normalize"] = context.pooler.origin(name)
+    return asked
 
 
 def _width(found: LateInteraction, arch: Architecture) -> int:
