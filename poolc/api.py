@@ -37,7 +37,7 @@ from poolc.model_cache.store import Store
 from poolc.runtime.engine import Engine
 from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
 from poolc.runtime.matryoshka import parse_matryoshka
-from poolc.spec import CompileOptions, MatryoshkaSpec
+from poolc.spec import LIBRARY_DEFAULT, CompileOptions, MatryoshkaSpec
 
 OnEvent = Callable[[dict[str, Any]], None]
 RUNNERS = ("auto", "pooling", "generate")
@@ -170,10 +170,17 @@ def _stored(
 ) -> Artifact | None:
     """Open the stored artifact of a request; None if there is none that this machine can use."""
     found = lookup(model, options, store)
+    usual = CompileOptions().defaults
+    other = found is None and options.defaults is not usual
+    if other:  # what the files decide is the same by either defaults
+        found = lookup(model, replace(options, defaults=usual), store)
     if found is None:
         return None
     try:
-        return open_artifact(found, store=store)
+        artifact = open_artifact(found, store=store)
+        origins = artifact.manifest.spec.origins
+        chosen = {origins.get(name) for name in ("pooling", "normalize")}
+        return None if other and LIBRARY_DEFAULT in chosen else artifact
     except (ArtifactCorrupt, ArtifactIncompatible) as error:
         on_event({"event": "warning", "message": f"{error}; compiling it again"})
         return None

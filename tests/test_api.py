@@ -129,6 +129,20 @@ def test_load_reuses(tiny_embedder: Path, tiny_embedder_source: Path, jobs: list
     assert poolc.load(tiny_embedder).artifact.artifact_id == engine.artifact.artifact_id
 
 
+def test_load_reuses_what_the_files_decided(
+    tiny_embedder: Path,
+    tiny_embedder_source: Path,
+    jobs: list[Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose defaults hold makes no difference there, and no second artifact."""
+    assert poolc.load(tiny_embedder_source, defaults="vllm").artifact.path == tiny_embedder
+    assert jobs == []
+    monkeypatch.setattr("poolc.api.LIBRARY_DEFAULT", "1_Pooling/config.json")  # as if it had not
+    poolc.load(tiny_embedder_source, defaults="vllm")
+    assert [job.options.defaults for job in jobs] == ["vllm"]
+
+
 def test_compile_asks_the_compiler(
     tiny_embedder_source: Path, jobs: list[Job], tmp_path: Path
 ) -> None:

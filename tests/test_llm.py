@@ -52,6 +52,8 @@ def score_llm(tiny_cross_encoder: Path) -> LLM:
 
 # The page's snippets.
 
+ST = "sentence-transformers"
+
 
 def test_embed_as_on_the_page(embed_llm: LLM, embedder: Engine) -> None:
     (output,) = embed_llm.embed("Hello, my name is")
@@ -588,6 +590,20 @@ def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         "trust_remote_code": True,
         "defaults": "vllm",
     }
+
+
+def test_defaults_are_those_of_vllm(tiny_embedder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def load(model: object, **options: Any) -> None:
+        given.append(options.get("defaults"))
+        raise InvalidOption("stop")
+
+    monkeypatch.setattr("poolc.api.load", load)
+    for model, asked in (("some/model", None), ("some/model", ST), (tiny_embedder, None)):
+        with pytest.raises(InvalidOption, match="stop"):
+            LLM(model, defaults=asked)
+    assert given == ["vllm", ST, None]
 
 
 # The bar.

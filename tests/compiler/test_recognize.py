@@ -131,13 +131,14 @@ def test_recognize_defaults_are_sentence_transformers(
     known = recognise(folder, runner="pooling")
     library = SentenceTransformer(str(folder), device="cpu")
     assert MODES[known.spec.pooling[0]] == library[1].pooling_mode
-    assert known.spec.normalize is True
+    assert [type(module).__name__ for module in library] == ["Transformer", "Pooling"]
+    assert known.spec.normalize is False
     origin = "default of Sentence Transformers"
     assert known.spec.origins["pooling"] == known.spec.origins["normalize"] == origin
     (warning,) = known.warnings
     assert warning.startswith(
         f"{known.spec.architecture} configures no pooling: {known.spec.pooling[0]} of the tokens, "
-        f"normalised ({origin}); choose with --pooler-config"
+        f"not normalised ({origin}); choose with --pooler-config"
     )
 
 

@@ -13,7 +13,15 @@ from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.transformer import FEATURES
 from poolc.errors import InvalidDimensions, InvalidOption, UnsupportedModel
 from poolc.runtime.matryoshka import KEYS, check_dimensions, parse_matryoshka
-from poolc.spec import Defaults, LayerKind, LayerSpec, PoolingType, Similarity, Task
+from poolc.spec import (
+    LIBRARY_DEFAULT,
+    Defaults,
+    LayerKind,
+    LayerSpec,
+    PoolingType,
+    Similarity,
+    Task,
+)
 
 
 def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> None:
@@ -109,20 +117,21 @@ def _default_pooling(context: Context, arch: Architecture, choices: Choices) -> 
         # vLLM pools BERT-type classes at CLS and whatever it converts at the last token.
         generates = arch.name.endswith(("ForCausalLM", "LMHeadModel"))
         last = generates or is_causal(context.config)
-        pooling = PoolingType.LAST if last else PoolingType.CLS
+        pooling, unit = PoolingType.LAST if last else PoolingType.CLS, True
         origin = "default of vLLM (--defaults vllm)"
     else:
         # A causal class may be used both ways (is_causal false): its last token is then no summary.
         last = arch.name.endswith("ForCausalLM") and getattr(context.config, "is_causal", True)
-        pooling = PoolingType.LAST if last else PoolingType.MEAN
-        origin = "default of Sentence Transformers"
+        pooling, unit = PoolingType.LAST if last else PoolingType.MEAN, False
+        origin = LIBRARY_DEFAULT
     choices.set("pooling", (pooling,), origin)
-    choices.set("normalize", True, origin)
+    choices.set("normalize", unit, origin)
     configured = (context.st and context.st.pooling) or context.pooler.pooling
     if not configured:
         context.warn(
-            f"{arch.name} configures no pooling: {pooling} of the tokens, normalised ({origin}); "
-            "choose with --pooler-config '{\"pooling_type\": ...}'"
+            f"{arch.name} configures no pooling: {pooling} of the tokens, "
+            f"{'' if unit else 'not '}normalised ({origin}); choose with --pooler-config "
+            '\'{"pooling_type": ..., "normalize": ...}\''
         )
 
 

@@ -58,6 +58,8 @@ def _choose_dense(context: Context, arch: Architecture, choices: Choices) -> Non
     chosen = replace(pooler, pooling=PoolingType.CLS)
     choose_embedding(replace(context, pooler=chosen), arch, choices)
     choices.set("pooling", (PoolingType.CLS,), _DEFAULT)
+    if pooler.unit[1] is None:
+        choices.set("normalize", True, _DEFAULT)
 
 
 def _layer(context: Context, arch: Architecture, pickle: str) -> LayerSpec:
