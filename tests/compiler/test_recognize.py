@@ -79,6 +79,12 @@ def test_recognize_files_of_sentence_transformers(
         "prompts": f"{ST_FILE}: prompts",
         "similarity": f"{ST_FILE}: similarity_fn_name",
         "matryoshka": "config.json: matryoshka_dimensions",
+        "trunk": "modules.json: a Pooling module",
+        # What nobody chose.
+        "truncation_side": "default of transformers: right",
+        "include_prompt": "default of Sentence Transformers: pooling counts prompts",
+        "chunk": "default: a text that is too long is an error",
+        "default_prompt_name": "default: no prompt",
     }
 
 

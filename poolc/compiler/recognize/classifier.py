@@ -29,27 +29,25 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
     tasks += [Task.REWARD] if len(labels) == 1 else []
     choices.set("tasks", tuple(tasks), choices.origins["tasks"])
     choices.set("labels", labels, labels_origin)
-    cross_encoder = bool(
-        arch.trunk is Trunk.CAUSAL_LM
-        or getattr(context.config, "sentence_transformers", None)
-        or getattr(context.config, _LEGACY_ACTIVATION, None)
-        or (context.st and context.st.model_type == "CrossEncoder")
-    )
-    choices.set(
-        "pairs",
-        cross_encoder or len(labels) == 1,
-        labels_origin
-        if arch.trunk is Trunk.CAUSAL_LM
-        else "config.json: a Sentence Transformers cross-encoder"
-        if cross_encoder
-        else f"{len(labels)} label(s) in config.json",
-    )
+    cross_encoder = labels_origin if arch.trunk is Trunk.CAUSAL_LM else _cross_encoder(context)
+    by_count = f"{len(labels)} label(s) in config.json: id2label"
+    choices.set("pairs", bool(cross_encoder) or len(labels) == 1, cross_encoder or by_count)
     choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
     for name in ("logit_mean", "logit_sigma", "use_activation"):
         if getattr(context.pooler, name) is not None:
             choices.set(name, getattr(context.pooler, name), context.pooler.origin(name))
     _check_pooling(context, arch)
+
+
+def _cross_encoder(context: Context) -> str | None:
+    """Return what says that Sentence Transformers saved this as a reranker, if anything does."""
+    for key in ("sentence_transformers", _LEGACY_ACTIVATION):
+        if getattr(context.config, key, None):
+            return f"config.json: {key}, of a cross-encoder"
+    if context.st and context.st.model_type == "CrossEncoder":
+        return "config_sentence_transformers.json: model_type CrossEncoder"
+    return None
 
 
 def _check_pooling(context: Context, arch: Architecture) -> None:
@@ -109,7 +107,7 @@ def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
 def choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
     """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
-    choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")
+    choices.set("activation", by_count, f"{len(labels)} label(s) in config.json: id2label")
     settings = getattr(context.config, "sentence_transformers", None)
     current = settings.get("activation_fn") if isinstance(settings, dict) else None
     # Sentence Transformers before version 4 wrote another key.

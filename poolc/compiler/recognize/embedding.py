@@ -175,9 +175,7 @@ def choose_matryoshka(context: Context, choices: Choices) -> None:
     matryoshka = parse_matryoshka(declared, size)
     if matryoshka.enabled:
         key = "matryoshka_dimensions" if matryoshka.dimensions else "is_matryoshka"
-        overridden = key in context.options.hf_overrides
-        origin = "--hf-overrides" if overridden else "config.json"
-        choices.set("matryoshka", matryoshka, f"{origin}: {key}")
+        choices.set("matryoshka", matryoshka, f"config.json: {key}")
     cut = context.st.settings.get("truncate_dim") if context.st else None
     if cut is not None:
         file = "config_sentence_transformers.json"

@@ -40,7 +40,7 @@ def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
         kind, trunk, origin = retrieval
         choices.set("tasks", (), origin)
         choices.set("kind", kind, origin)
-        choices.values["trunk"] = trunk
+        choices.set("trunk", trunk, origin)
         return kind, trunk
     if context.pooler.token_pooling == "step":
         kind, trunk = _step(context, choices)
@@ -51,7 +51,7 @@ def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
         trunk = Trunk.CAUSAL_LM
     origin = choices.origins["tasks"]
     choices.set("kind", kind, origin)
-    choices.values["trunk"] = trunk
+    choices.set("trunk", trunk, origin)
     return kind, trunk
 
 
