@@ -47,6 +47,10 @@ def choose_hybrid(context: Context, arch: Architecture, choices: Choices) -> Non
         ),
         tokens.path,
     )
+    rows = {"dim": tokens.path, "layers": tokens.path, "max_length": choices.origins["max_length"]}
+    rows |= dict.fromkeys(("normalize", "drops_first", "mean"), _DEFAULT)
+    for name, origin in rows.items():
+        choices.origins.setdefault(f"multi_vector.{name}", origin)
 
 
 def _choose_dense(context: Context, arch: Architecture, choices: Choices) -> None:
