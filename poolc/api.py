@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from poolc.model_cache.requests import (
     hub_identity,
     resolved,
 )
-from poolc.model_cache.score_templates import template_text
+from poolc.model_cache.score_templates import is_name, template_text
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
@@ -75,7 +76,8 @@ def compile(
     """
     chosen = make_options(**options)
     place = None if output is None else Path(output)
-    artifact, done = _artifact(str(model), chosen, place, refresh, on_event or _warn)
+    with _naming_template(options):
+        artifact, done = _artifact(str(model), chosen, place, refresh, on_event or _warn)
     seconds = done.seconds if done is not None else {}
     return CompileResult(
         artifact.path,
@@ -105,7 +107,8 @@ def load(
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
-    return Engine(_artifact(str(model), chosen, None, refresh, on_event or _warn)[0])
+    with _naming_template(options):
+        return Engine(_artifact(str(model), chosen, None, refresh, on_event or _warn)[0])
 
 
 def make_options(**options: Any) -> CompileOptions:
@@ -132,6 +135,18 @@ def make_options(**options: Any) -> CompileOptions:
         return from_plain(CompileOptions, given, "option")
     except ValueError as error:
         raise InvalidOption(str(error).removeprefix("option.")) from error
+
+
+@contextmanager
+def _naming_template(options: Mapping[str, Any]) -> Iterator[None]:
+    """Name the file of a score template in its errors: the compiler gets the text alone."""
+    try:
+        yield
+    except InvalidOption as error:
+        given = str(options.get("score_template") or "")
+        if not is_name(given) or not str(error).startswith("score_template "):
+            raise
+        raise InvalidOption(f"{given}: {error}", param="score_template") from error
 
 
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:

@@ -179,6 +179,26 @@ def test_nothing_to_compile(
     assert jobs == []
 
 
+@pytest.mark.parametrize("call", [poolc.compile, poolc.load])
+def test_score_template_is_named_by_its_file(
+    call: Callable[..., Any],
+    tmp_path: Path,
+    tiny_cross_encoder_source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(job: Job, on_event: Callable[[Event], None]) -> Done:
+        raise InvalidOption("score_template uses 'documnt', which it is not given")
+
+    monkeypatch.setattr("poolc.compiler_process.run", run)
+    template = "{{ query }} {{ documnt }}"
+    path = tmp_path / "bad.jinja"
+    path.write_text(template)
+    with pytest.raises(InvalidOption, match=r"^/.*bad\.jinja: score_template uses 'documnt'"):
+        call(tiny_cross_encoder_source, score_template=path)
+    with pytest.raises(InvalidOption, match=r"^score_template uses 'documnt'"):
+        call(tiny_cross_encoder_source, score_template=template)
+
+
 def test_compile_an_artifact(tiny_embedder: Path) -> None:
     with pytest.raises(ModelNotFound, match="is a compiled artifact already: give the model"):
         poolc.compile(tiny_embedder)
