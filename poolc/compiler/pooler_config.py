@@ -272,3 +272,4 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "logit_bias": _number,
     "logit_sigma": _sigma,
 }
+FIELDS = tuple(_READERS)
