@@ -601,9 +601,9 @@ def test_defaults_are_those_of_vllm(tiny_embedder: Path, monkeypatch: pytest.Mon
 
 
 def test_pooler_config_has_the_fields_of_the_command_line() -> None:
-    from poolc.compiler.pooler_config import FIELDS
+    from poolc.compiler.pooler_fields import READERS
 
-    assert {field.name for field in dataclasses.fields(PoolerConfig)} == set(FIELDS)
+    assert {field.name for field in dataclasses.fields(PoolerConfig)} == set(READERS)
 
 
 @pytest.mark.parametrize("make", [dict, PoolerConfig])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from poolc.compiler.adapters import DEFAULT_TASK, TASK_KEY
 from poolc.compiler.choices import Choices
+from poolc.compiler.overrides import attributed
 from poolc.compiler.recognize.context import Context
 from poolc.spec import Kind
 
@@ -41,5 +43,10 @@ def name_defaults(context: Context, choices: Choices) -> None:
     )
     if choices.get("template") is not None:
         found["template_special_tokens"] = "default: prompts get the tokenizer's special tokens"
+    task = getattr(context.config, TASK_KEY, None)  # no field: its weights are the trunk's
+    if task is not None:
+        said = task != DEFAULT_TASK or TASK_KEY in choices.overrides
+        origin = f"config.json: {TASK_KEY} {task}" if said else f"default of Jina v3: {task}"
+        found[TASK_KEY] = attributed(origin, choices.overrides)
     for name, origin in found.items():
         choices.origins.setdefault(name, origin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import architecture_name
 from poolc.compiler.choices import Choices
-from poolc.compiler.pooler_config import pooler_error
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import is_causal
 from poolc.compiler.recognize.retrieval import retrieval_kind

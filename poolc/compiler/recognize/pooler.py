@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from poolc.compiler.choices import Choices
-from poolc.compiler.pooler_config import TASKS, pooler_error
+from poolc.compiler.pooler_fields import TASKS, pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.spec import Kind, PoolingType, Task
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
-from poolc.compiler.pooler_config import pooler_error
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.token_classifier import check_token_activation, id2label

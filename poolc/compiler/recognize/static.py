@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
-from poolc.compiler.pooler_config import pooler_error
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.chain import MODEL2VEC
