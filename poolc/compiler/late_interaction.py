@@ -27,6 +27,7 @@ _METADATA = "artifact.metadata"
 _WEIGHTS = "model.safetensors"
 _DEFAULT_LENGTH = 32  # of expanded queries, in ColBERT's papers and both libraries
 _PUNCTUATION = tuple(string.punctuation)
+_ATTENDS = ("attend_to_expansion_tokens", "attend_to_mask_tokens")
 _SIDES = ("query", "document")
 # Keys that only PyLate writes: where one is there, queries are expanded unless it says otherwise.
 _PYLATE = (
@@ -83,6 +84,7 @@ def _read_stanford(folder: Path) -> LateInteraction:
     }
     keys = {
         "expansion": "query_maxlen",
+        "attend": "attend_to_mask_tokens",
         "document_length": "doc_maxlen",
         "skiplist": "mask_punctuation",
         "markers": "query_token_id",
@@ -160,6 +162,9 @@ def _files(st: SentenceTransformer, prefixes: Mapping[str, str]) -> dict[str, st
     for key in ("query_length", "document_length", "query_expansion"):
         if key in st.transformer_settings:
             files[key.replace("query_expansion", "expansion")] = f"{st.max_length_file}: {key}"
+    whole = named == keys[0] or keys[0] in st.transformer_settings  # one object says all of it
+    attend = (key for key in _ATTENDS if key in st.settings and not whole)
+    files["attend"] = next((f"{_ST_FILE}: {key}" for key in attend), files["expansion"])
     written = " and ".join(f"{side}_prefix" for side in prefixes) or "prompts"
     return {**files, "markers": f"{_ST_FILE}: {written}"}
 

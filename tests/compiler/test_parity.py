@@ -21,7 +21,7 @@ from transformers import (
     pipeline,
 )
 
-from poolc.compiler.frontends import pytorch
+from poolc.compiler.recognize import recognize
 from poolc.errors import ParityError, RemoteCodeRefused
 from poolc.runtime.engine import Engine
 from poolc.spec import PoolingType
@@ -119,13 +119,11 @@ def test_defaults_of_vllm(plain_bert: Path, compile_here: CompileHere) -> None:
 def test_gate_sees_a_normalisation_that_the_library_does_not_have(
     plain_bert: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recognised = pytorch.recognize
-
     def normalising(*arguments: Any) -> Any:
-        found, words = recognised(*arguments)
+        found, words = recognize(*arguments)
         return replace(found, spec=replace(found.spec, normalize=True)), words
 
-    monkeypatch.setattr(pytorch, "recognize", normalising)
+    monkeypatch.setattr("poolc.compiler.frontends.pytorch.recognize", normalising)
     with pytest.raises(ParityError, match="sentence_embedding"):
         compile_here(plain_bert)
 

@@ -175,7 +175,7 @@ def test_recognize_pylate_names_its_files(tmp_path: Path, recognise: Recognise) 
         "max_length": "sentence_bert_config.json: max_seq_length",
         "query.max_length": f"{ST_FILE}: query_length",
         "query.expand_to": f"{ST_FILE}: query_length",
-        "query.attend_expansion": f"{ST_FILE}: query_length",
+        "query.attend_expansion": f"{ST_FILE}: attend_to_expansion_tokens",
         "document.max_length": f"{ST_FILE}: document_length",
         "document.skipped_ids": f"{ST_FILE}: skiplist_words",
         "expansion_id": "tokenizer: its mask token, else its end token",
@@ -193,7 +193,8 @@ def test_recognize_layout_6_names_its_files(tmp_path: Path, recognise: Recognise
     edit_json(folder / "sentence_bert_config.json", document_length=20)
     origins = recognise(folder).spec.origins
     file = "sentence_bert_config.json"
-    assert origins["multi_vector.query.max_length"] == f"{file}: query_expansion"
+    for name in ("max_length", "expand_to", "attend_expansion"):
+        assert origins[f"multi_vector.query.{name}"] == f"{file}: query_expansion"
     assert origins["multi_vector.document.max_length"] == f"{file}: document_length"
     mask = "2_MultiVectorMask/config.json: skiplist_words"
     assert origins["multi_vector.document.skipped_ids"] == mask

@@ -38,7 +38,10 @@ def name_origins(
         "mean": f"{_ST_FILE}: similarity_fn_name" if spec.mean else None,
     }
     if grown is not None:
-        rows |= dict.fromkeys(("query.expand_to", "query.attend_expansion"), files["expansion"])
+        rows |= {
+            "query.expand_to": files["expansion"],
+            "query.attend_expansion": files["attend"],
+        }
         rows["expansion_id"] = (
             files["expansion"] if grown.token else "tokenizer: its mask token, else its end token"
         )
