@@ -144,7 +144,7 @@ def _naming_template(options: Mapping[str, Any]) -> Iterator[None]:
         yield
     except InvalidOption as error:
         given = str(options.get("score_template") or "")
-        if not is_name(given) or not str(error).startswith("score_template "):
+        if not given or not is_name(given) or not str(error).startswith("score_template "):
             raise
         raise InvalidOption(f"{given}: {error}", param="score_template") from error
 

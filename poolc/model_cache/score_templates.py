@@ -28,7 +28,7 @@ def shipped_text(name: str) -> str:
 
 def is_name(given: str) -> bool:
     """Say whether this names a template, and is none itself."""
-    return bool(given) and "{{" not in given and "{%" not in given
+    return "{{" not in given and "{%" not in given
 
 
 def template_text(given: str | Path, param: str = "score_template") -> str:
