@@ -131,6 +131,10 @@ class Defaults(StrEnum):
     VLLM = "vllm"
 
 
+# Origin of a pooling that no file and no option chose: with other defaults it would be another.
+LIBRARY_DEFAULT = "default of Sentence Transformers"
+
+
 class Convert(StrEnum):
     """What to make of a model (vLLM's ``--convert``)."""
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from poolc import LLM, PoolingParams
+from poolc import LLM, PoolerConfig, PoolingParams
 from poolc.errors import (
     InvalidDimensions,
     InvalidOption,
@@ -51,6 +50,8 @@ def score_llm(tiny_cross_encoder: Path) -> LLM:
 
 
 # The page's snippets.
+
+ST = "sentence-transformers"
 
 
 def test_embed_as_on_the_page(embed_llm: LLM, embedder: Engine) -> None:
@@ -551,11 +552,6 @@ def test_any_dimension_by_override(minilm: Path) -> None:
 
 
 def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    @dataclass
-    class PoolerConfig:
-        pooling_type: str = "MEAN"
-        normalize: bool | None = None
-
     given: dict[str, Any] = {}
 
     def load(model: str, **options: Any) -> None:
@@ -572,7 +568,7 @@ def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
             max_model_len=128,
             revision="main",
             hf_overrides={"num_labels": 2},
-            pooler_config=PoolerConfig(),
+            pooler_config=PoolerConfig(pooling_type="MEAN", returned_token_ids=[4]),
             trust_remote_code=True,
             defaults="vllm",
         )
@@ -584,10 +580,39 @@ def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_length": 128,
         "revision": "main",
         "hf_overrides": {"num_labels": 2},
-        "pooler_config": {"pooling_type": "MEAN"},
+        "pooler_config": {"pooling_type": "MEAN", "returned_token_ids": [4]},
         "trust_remote_code": True,
         "defaults": "vllm",
     }
+
+
+def test_defaults_are_those_of_vllm(tiny_embedder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def load(model: object, **options: Any) -> None:
+        given.append(options.get("defaults"))
+        raise InvalidOption("stop")
+
+    monkeypatch.setattr("poolc.api.load", load)
+    for model, asked in (("some/model", None), ("some/model", ST), (tiny_embedder, None)):
+        with pytest.raises(InvalidOption, match="stop"):
+            LLM(model, defaults=asked)
+    assert given == ["vllm", ST, None]
+
+
+def test_pooler_config_has_the_fields_of_the_command_line() -> None:
+    from poolc.compiler.pooler_fields import READERS
+
+    assert {field.name for field in dataclasses.fields(PoolerConfig)} == set(READERS)
+
+
+@pytest.mark.parametrize("make", [dict, PoolerConfig])
+def test_pooler_config_of_vllms_shape(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("poolc.api.load", lambda model, **options: given.append(options))
+    with pytest.raises(AttributeError):
+        LLM("some/model", pooler_config=make(normalize=False, task=None))
+    assert given[0]["pooler_config"] == {"normalize": False}
 
 
 # The bar.

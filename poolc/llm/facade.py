@@ -51,7 +51,7 @@ from poolc.runtime.prompts import PLAIN
 from poolc.runtime.request import Item, Params, Prepared
 from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.work import Work
-from poolc.spec import Kind, Task
+from poolc.spec import Defaults, Kind, Task
 
 _WINDOWS_IN_FLIGHT = 2
 
@@ -84,7 +84,9 @@ class LLM:
 
     ``model`` is an artifact, a model folder or a hub id; the last two are compiled on first use.
     The other arguments are options of ``poolc.compile`` under vLLM's names. Knobs of vLLM's GPU
-    engine are accepted with one warning. No prompt of the model is put before a text.
+    engine are accepted with one warning. Where a model's files configure no pooling, vLLM's
+    ``defaults`` hold here: its last token (of an encoder its first), normalised. No prompt of the
+    model is put before a text.
     ``chat_template`` is the score template that a reranker is compiled with.
 
     Raises InvalidOption for any other argument, and what ``poolc.load`` raises.
@@ -119,12 +121,12 @@ class LLM:
             "hf_overrides": plain_overrides(hf_overrides),
             "pooler_config": plain_pooler_config(pooler_config),
             "trust_remote_code": trust_remote_code or None,
-            "defaults": defaults,
+            "defaults": defaults or Defaults.VLLM.value,
             "score_template": chat_template,
         }
         if is_artifact(Path(model).expanduser()):
             # It holds no code to trust, and a lower limit needs no other graph.
-            options |= {"trust_remote_code": None, "max_length": None}
+            options |= {"trust_remote_code": None, "max_length": None, "defaults": defaults}
         given = {name: value for name, value in options.items() if value is not None}
         self.engine = api.load(model, **given)
         self._model = _describe(str(model), self.engine, max_model_len)

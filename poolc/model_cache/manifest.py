@@ -20,8 +20,9 @@ from poolc.spec import ModelSpec, Precision, Profile, Target
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 0
 
-# Raised whenever a graph pass changes numbers: artifacts of an older recipe are then not looked up.
-RECIPE = 1
+# Raised whenever recognition or a graph pass changes numbers: artifacts of an older recipe are
+# then not looked up.
+RECIPE = 2
 
 MANIFEST_FILE = "manifest.json"
 REPORT_FILE = "report.json"

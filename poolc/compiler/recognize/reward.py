@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
-from poolc.compiler.pooler_config import pooler_error
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
-from poolc.compiler.recognize.token_classifier import id2label
+from poolc.compiler.recognize.token_classifier import check_token_activation, id2label
 from poolc.spec import LmHeadSpec, PoolingType, StepSpec, Task, Trunk
 
 _PROCESS = "ForProcessRewardModel"
@@ -35,12 +35,13 @@ def choose_reward(context: Context, arch: Architecture, choices: Choices) -> Non
             "head over the tokens"
         )
     asked = pooler.token_pooling is not None
-    named = f"--pooler-config pooling_type {(pooler.token_pooling or '').upper()}"
+    named = f"{pooler.origin('token_pooling')} {(pooler.token_pooling or '').upper()}"
     default = f"default of *{_PROCESS}: steps" if steps else "default of reward models: every token"
     choices.set("pooling", (PoolingType.ALL,), named if asked else default)
     if labels:
         choices.set("labels", labels, origin)
         choose_activation(context, labels, choices)
+        check_token_activation(choices)
         if "label(s)" in choices.origins["activation"]:
             choices.origins["activation"] = f"{len(labels)} column(s) of logits"
         _choose_use(context, steps, choices)
@@ -83,9 +84,8 @@ def _choose_use(context: Context, steps: bool, choices: Choices) -> None:
     default = "process rewards are probabilities" if steps else "rewards are raw"
     choices.set("use_activation", steps, f"default of reward models: {default}")
     if context.pooler.use_activation is not None:
-        choices.set(
-            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
-        )
+        origin = context.pooler.origin("use_activation")
+        choices.set("use_activation", context.pooler.use_activation, origin)
 
 
 def _choose_step(context: Context, arch: Architecture, columns: int, choices: Choices) -> None:
