@@ -303,6 +303,7 @@ class ModelSpec:
     labels: tuple[str, ...] = ()  # by label id; empty for models that do not classify
     activation: Activation | None = None  # logits -> probs
     use_activation: bool = True  # whether probs (True) or logits answer when a request does not say
+    reward_activation: bool = False  # whether a reward of a whole text is prob or logit by default
     pairs: bool = False  # trained on text pairs (cross-encoder)
     trunk: Trunk = Trunk.BASE
     lm_head: LmHeadSpec | None = None

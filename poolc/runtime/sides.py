@@ -97,6 +97,7 @@ class SideTokenizer:
             "prefix": resolve_prompt(self._spec, part.params),
             "max_length": side.max_length if asked is None or above else asked,
             "add_special_tokens": part.params.add_special_tokens is not False,
+            "truncation_side": part.params.truncation_side,
             "indices": part.indices,
         }
 

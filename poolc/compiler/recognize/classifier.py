@@ -47,9 +47,8 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
         if getattr(context.pooler, name) is not None:
             choices.set(name, getattr(context.pooler, name), f"--pooler-config {name}")
     if context.pooler.use_activation is not None:
-        choices.set(
-            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
-        )
+        for name in ("use_activation", "reward_activation"):
+            choices.set(name, context.pooler.use_activation, "--pooler-config use_activation")
     if context.pooler.pooling is not None or context.pooler.normalize is not None:
         raise InvalidOption(
             "pooler_config: pooling_type and normalize belong to embedding models; the head of "

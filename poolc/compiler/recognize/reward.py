@@ -42,7 +42,7 @@ def choose_reward(context: Context, arch: Architecture, choices: Choices) -> Non
         choices.set("labels", labels, origin)
         choose_activation(context, labels, choices)
         if "label(s)" in choices.origins["activation"]:
-            choices.origins["activation"] = f"{len(labels)} column(s) of logits"
+            choices.origins["activation"] = _by_count(len(labels))
         _choose_use(context, steps, choices)
     elif {"softmax", "use_activation", "activation"} & pooler.given:
         raise pooler_error(
@@ -76,6 +76,11 @@ def _labels(context: Context, arch: Architecture) -> tuple[tuple[str, ...], str]
         return configured, "config.json: id2label"
     head = f"{arch.name}: {columns} column(s) of {arch.token_head.name}"
     return tuple(f"LABEL_{i}" for i in range(columns)), head
+
+
+def _by_count(columns: int) -> str:
+    one = "; of one selected column: sigmoid" if columns > 1 else ""
+    return f"{columns} column(s) of logits{one}"
 
 
 def _choose_use(context: Context, steps: bool, choices: Choices) -> None:

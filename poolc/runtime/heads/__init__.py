@@ -104,7 +104,7 @@ def finish(
     if task is Task.SCORE:
         return similarities(spec, prepared, rows)
     if task is Task.REWARD and spec.kind is Kind.CLASSIFIER:
-        return rewards(params, rows)
+        return rewards(spec, params, rows)
     return _finish_tokens(spec, prepared, rows)
 
 
