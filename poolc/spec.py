@@ -339,7 +339,8 @@ class RouterSpec:
 
 
 def route_set(output_set: str, route: str) -> str:
-    """Return the name of an output set of a route; "" is the main one."""
+    """Return the name of an output set, whatever route's, of a route; "" is the main one."""
+    output_set = output_set.partition("@")[0]
     return f"{output_set}@{route}" if route else output_set
 
 

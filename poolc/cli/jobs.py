@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,13 +29,6 @@ Output = Annotated[
     typer.Option("--output", "-o", help="Where rows go: .jsonl, .npy, or - for standard output."),
 ]
 TextColumn = Annotated[str, typer.Option(help="Column of JSON lines that holds the text.")]
-Truncate = Annotated[
-    bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
-]
-TruncationSide = Annotated[
-    str | None,
-    typer.Option(help="Which end --truncate cuts off: left or right; the model's if not given."),
-]
 UseActivation = Annotated[
     bool | None,
     typer.Option(
@@ -45,11 +38,47 @@ UseActivation = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class LengthArguments:
+class CutArguments:
+    """How texts that are too long are cut."""
+
+    truncate: Annotated[
+        bool,
+        typer.Option("--truncate", help="Cut texts that are too long instead of refusing them."),
+    ] = False
+    truncation_side: Annotated[
+        str | None,
+        typer.Option(help="Which end is cut off: left or right; the model's if not given."),
+    ] = None
+    truncate_prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut texts to so many tokens, special tokens included; -1: to what the model "
+            "takes, as --truncate."
+        ),
+    ] = None
+
+    def params(self) -> dict[str, Any]:
+        """Return fields of Params. Raises InvalidOption for no number of tokens."""
+        from poolc.errors import InvalidOption
+
+        length = self.truncate_prompt_tokens
+        if length is not None and length != -1 and length < 1:
+            raise InvalidOption(
+                f"--truncate-prompt-tokens is {length}; allowed: 1 or more tokens, or -1 for as "
+                "many as the model takes",
+                param="truncate_prompt_tokens",
+            )
+        return {
+            "truncate": self.truncate or length is not None,
+            "truncation_side": self.truncation_side,
+            "max_length": None if length == -1 else length,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LengthArguments(CutArguments):
     """What happens to texts that are too long."""
 
-    truncate: Truncate = False
-    truncation_side: TruncationSide = None
     chunk: Annotated[
         bool | None,
         typer.Option(
@@ -91,7 +120,10 @@ class HeadArguments:
     ] = False
     side: Annotated[
         str | None,
-        typer.Option(help="query or document, for sparse and token vectors; plain: neither."),
+        typer.Option(
+            help="Whose texts these are, query or document: its prompt, its route through a model "
+            "that has one a side, its markers and limits (ColBERT); plain: neither's.",
+        ),
     ] = None
     top_k: Annotated[
         int | None, typer.Option(help="How many weights of a sparse vector are kept.")
@@ -124,6 +156,17 @@ class PairColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifiedPairColumns:
+    """Where the two texts of a pair are, of models that classify pairs."""
+
+    left_column: Annotated[
+        str | None,
+        typer.Option(help="To classify pairs of texts: column of JSON lines of the first text."),
+    ] = None
+    right_column: Annotated[str | None, typer.Option(help="Column of the second text.")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class PairArguments:
     """How the two texts of a pair are read."""
 
@@ -136,6 +179,25 @@ class PairArguments:
     max_document_length: Annotated[
         int | None, typer.Option(help="Tokens of the second text; more are cut off.")
     ] = None
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Jinja template that makes one prompt of a pair, instead of the model's own.",
+        ),
+    ] = None
+
+    def params(self) -> dict[str, Any]:
+        """Return fields of Params. Raises InvalidOption for a template that cannot be read."""
+        from poolc.model_cache.score_templates import template_text
+
+        template = self.template
+        return {
+            "instruction": self.instruction,
+            "max_query_length": self.max_query_length,
+            "max_document_length": self.max_document_length,
+            "template": None if template is None else template_text(template, "--template"),
+        }
 
 
 @grouped
@@ -159,8 +221,7 @@ def embed(
         normalize=False if vectors.no_normalize else None,
         prompt_name=vectors.prompt_name,
         prompt=vectors.prompt,
-        truncate=lengths.truncate,
-        truncation_side=lengths.truncation_side,
+        **lengths.params(),
         chunk=lengths.chunk,
         output_dtype=vectors.output_dtype,
         side=heads.side,
@@ -177,8 +238,9 @@ def classify(
     output: Output,
     *,
     text_column: TextColumn = "text",
-    truncate: Truncate = False,
-    truncation_side: TruncationSide = None,
+    columns: ClassifiedPairColumns,
+    reading: PairArguments,
+    lengths: CutArguments,
     use_activation: UseActivation = None,
     aggregation: Annotated[
         str | None,
@@ -189,18 +251,20 @@ def classify(
     ] = None,
     compiling: CompileArguments,
 ) -> None:
-    """Classify every text of the inputs, or the tokens of each, as the model does."""
+    """Classify every text (or pair of texts) of the inputs, or the tokens of each, as the model
+    does."""
     from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
     params = Params(
-        truncate=truncate,
-        truncation_side=truncation_side,
+        **lengths.params(),
+        **reading.params(),
         use_activation=use_activation,
         aggregation=aggregation,
     )
-    job = BulkJob(Task.CLASSIFY, tuple(inputs), output, Columns(text_column), params)
+    where = Columns(text_column, columns.left_column, columns.right_column)
+    job = BulkJob(Task.CLASSIFY, tuple(inputs), output, where, params)
     _run(model, compiling, job)
 
 
@@ -226,13 +290,10 @@ def score(
 
     params = Params(
         label=label,
-        truncate=lengths.truncate,
-        truncation_side=lengths.truncation_side,
+        **lengths.params(),
+        **reading.params(),
         chunk=lengths.chunk,
         use_activation=use_activation,
-        instruction=reading.instruction,
-        max_query_length=reading.max_query_length,
-        max_document_length=reading.max_document_length,
     )
     where = Columns(left=columns.left_column, right=columns.right_column)
     _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params))

@@ -147,7 +147,8 @@ def _compare_answers(
 ) -> None:
     """Compare what the runtime makes of logits of tokens: columns, steps, activation."""
     if wanted is not None and isinstance(made, Ragged):
-        _compare(parity, items, [{"answers": row} for row in made], [{"answers": w} for w in wanted])
+        found, expected = ([{"answers": row} for row in rows] for rows in (made, wanted))
+        _compare(parity, items, found, expected)
 
 
 def _compare_invariance(

@@ -38,7 +38,7 @@ from poolc.llm.params import (
 )
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
-from poolc.llm.tasks import require, task_named
+from poolc.llm.tasks import check_score, in_own_words, is_dense, require, task_named
 from poolc.model_cache.artifact import is_artifact
 from poolc.model_cache.score_templates import template_text
 from poolc.runtime.calls import as_pairs, windows
@@ -68,6 +68,7 @@ class _Call:
     tokenization_kwargs: Mapping[str, Any] | None
     lora_request: object
     template: str | None = None  # of score: Jinja source
+    pooling_task: str | None = None  # of encode: vLLM's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,21 +245,22 @@ class LLM:
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[PoolingRequestOutput[PoolingOutput]]:
         """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward,
-        token_classify (one row of probabilities a token), or token_embed and encode (the default),
-        which give one row of hidden states a token.
+        token_classify (one row of probabilities a token; of BGE-M3 one sparse weight a token,
+        special tokens left out), token_embed or encode (the default).
 
-        Of multi-vector models token_embed gives every token's vector, without marker or expansion.
+        encode is what the model answers of every token: rewards of token and process reward models,
+        as ``reward`` gives them, probabilities of token classifiers, and hidden states of others.
+        token_embed is hidden states too; of embedding models they are cut to ``dimensions`` and
+        normalised as ``embed`` does a vector, unless ``use_activation`` is False; of multi-vector
+        models it gives every token's vector, without marker or expansion.
         """
+        items = as_items(prompts)
+        name = pooling_task or _task_of(per_prompt(pooling_params, len(items))) or "encode"
         call = _Call(
-            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+            *(pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request),
+            pooling_task=name,
         )
-        if pooling_task is None and isinstance(pooling_params, PoolingParams):
-            pooling_task = pooling_params.task
-        return self._pooled(
-            self._run(
-                task_named(pooling_task or "encode", self.engine.spec), as_items(prompts), call
-            )
-        )
+        return self._pooled(self._run(task_named(name, self.engine.spec), items, call))
 
     def close(self) -> None:
         """Release the model's memory; the object cannot be used afterwards."""
@@ -285,13 +287,21 @@ class LLM:
                 param="lora_request",
             )
         require(task, self.engine.spec)
+        if task is Task.SCORE:
+            check_score(self.engine.spec)
         check_items(items)
         params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
+        with in_own_words():
+            return self._answered(task, items, params, call.use_tqdm)
+
+    def _answered(
+        self, task: Task, items: Sequence[Item], params: list[Params], use_tqdm: UseTqdm
+    ) -> list[_Answer]:
         if len(next(windows(items), [])) < len(items) and len({*params}) == 1:
             # One text that is too long must not cost the work of the windows before it.
             self.engine.check(task, items, params[0])
         answers: list[_Answer] = []
-        bar = progress_bar(call.use_tqdm, len(items))
+        bar = progress_bar(use_tqdm, len(items))
         try:
             for part in self._windows(task, items, params):
                 answers.extend(part)
@@ -304,15 +314,22 @@ class LLM:
         base = shared_params(
             call.truncate_prompt_tokens, call.tokenization_kwargs, self._model.max_length
         )
+        spec, like = self.engine.spec, task
         if task is Task.EMBED_TOKENS:
             base = replace(base, side=PLAIN)
-        if task is Task.SCORE and self.engine.spec.kind is Kind.MULTI_VECTOR:
-            base = replace(base, prompt=None)  # its markers belong to the model, as its weights do
-        base = replace(base, template=call.template)
+        if task is Task.SCORE and (spec.kind is Kind.MULTI_VECTOR or spec.router):
+            base = replace(base, prompt=None)  # markers and prompts of the sides of a model
+        if task is Task.ENCODE and call.pooling_task == "token_embed" and is_dense(spec):
+            like = Task.EMBED_TOKENS  # rows like the vector of the text
+            base = replace(base, normalize=spec.normalize, dimensions=spec.default_dimensions)
+        by_token = task is Task.EMBED_SPARSE and call.pooling_task == "token_classify"
+        if by_token:
+            like = Task.CLASSIFY_TOKENS
+        base = replace(base, template=call.template, by_token=by_token)
         made: dict[PoolingParams, Params] = {}  # one object often stands for all prompts
         for index, params in enumerate(given):
             if params not in made:
-                made[params] = request_params(task, params, base, self._model, index)
+                made[params] = request_params(like, params, base, self._model, index)
         return [made[params] for params in given]
 
     def _windows(
@@ -359,6 +376,18 @@ class LLM:
             cut = part.truncated.tolist()
             answers += [_Answer(*one) for one in zip(ids, cut, _values(result), strict=True)]
         return answers
+
+
+def _task_of(params: Sequence[PoolingParams]) -> str | None:
+    """Return the task that all of them name, None where none does. Raises InvalidOption."""
+    names = {one.task for one in params}
+    if len(names) > 1:
+        raise InvalidOption(
+            f"the PoolingParams of one call name several tasks: {', '.join(map(str, names))}; "
+            "make one call for each",
+            param="task",
+        )
+    return names.pop() if names else None
 
 
 def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:

@@ -36,7 +36,7 @@ _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
     Task.CLASSIFY: ("classify", "score"),
     Task.SCORE: ("score", "classify", "embed"),
     Task.REWARD: ("reward", "encode", "token_classify", "classify"),
-    Task.CLASSIFY_TOKENS: ("token_classify",),
+    Task.CLASSIFY_TOKENS: ("token_classify", "encode"),
     Task.ENCODE: ("encode", "token_embed"),
 }
 _SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
@@ -56,7 +56,9 @@ class PoolingParams:
     """What one request may say. None means "as the model says".
 
     ``use_activation`` switches the last step of any task (normalising, softmax or sigmoid);
-    ``normalize``, ``activation`` and ``softmax`` are its older spellings. ``extra_kwargs`` of a
+    ``normalize``, ``activation`` and ``softmax`` are its older spellings. ``side`` (not vLLM's)
+    says whose text it is, query or document: its prompt and its route, as ``embed_query`` and
+    ``embed_document`` of an Engine. ``extra_kwargs`` of a
     score: ``max_tokens_per_query``, ``max_tokens_per_doc`` (0: no limit) and
     ``chat_template_kwargs`` with an ``instruction``.
     """
@@ -70,6 +72,7 @@ class PoolingParams:
     task: str | None
     step_tag_id: int | None  # rewards only at tokens with this id
     returned_token_ids: tuple[int, ...] | None  # columns of a reward, by token id
+    side: str | None
     extra_kwargs: Mapping[str, Any] = field(hash=False)
 
     def __init__(
@@ -84,6 +87,7 @@ class PoolingParams:
         task: str | None = None,
         step_tag_id: int | None = None,
         returned_token_ids: Sequence[int] | None = None,
+        side: str | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
         **unknown: object,
     ) -> None:
@@ -101,6 +105,7 @@ class PoolingParams:
             task,
             step_tag_id,
             returned_token_ids,
+            side,
             checked_extra(extra_kwargs),
         )
         for name, value in zip(names, values, strict=True):
@@ -158,8 +163,9 @@ def request_params(
             index=index,
             param="dimensions",
         )
-    if given.truncate_prompt_tokens is not None and not base.truncate:
-        base = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
+    base = _truncated(given, base, model, index)
+    if given.side is not None:  # with its prompt, which was asked for by this
+        base = replace(base, side=given.side, prompt=None)
     if not base.truncate:  # a side of nothing: transformers takes it too
         base = replace(base, truncation_side=None)
     switch, value = _switch(task, given, index)
@@ -173,14 +179,31 @@ def request_params(
         )
     # vLLM compares vectors by their cosine, whatever the model's files say.
     similarity = Similarity.COSINE if task is Task.SCORE else None
+    if said[switch] is None:
+        said[switch] = getattr(base, switch)
     return replace(
         base,
-        dimensions=given.dimensions,
+        dimensions=base.dimensions if given.dimensions is None else given.dimensions,
         similarity=similarity,
         step_tag_id=given.step_tag_id,
         returned_token_ids=given.returned_token_ids,
         **said,
     )
+
+
+def _truncated(given: PoolingParams, base: Params, model: Model, index: int) -> Params:
+    """Return ``base`` with the truncation that one prompt asks for. Raises InvalidOption."""
+    if given.truncate_prompt_tokens is None:
+        return base
+    asked = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
+    if base.truncate and asked.max_length != base.max_length:
+        raise InvalidOption(
+            f"PoolingParams of prompt {index}: truncate_prompt_tokens is "
+            f"{given.truncate_prompt_tokens}, but the call says {base.max_length}: give one",
+            index=index,
+            param="truncate_prompt_tokens",
+        )
+    return asked
 
 
 def shared_params(
@@ -214,11 +237,36 @@ def shared_params(
         truncation_side=kwargs.get("truncation_side"),
         add_special_tokens=kwargs.get("add_special_tokens") is not False,
     )
+    asked = kwargs.get("truncate_prompt_tokens")
     if truncate_prompt_tokens is None:
-        truncate_prompt_tokens = kwargs.get("truncate_prompt_tokens")
+        truncate_prompt_tokens = asked
     if truncate_prompt_tokens is None:
         return base
-    return base.truncated_to(truncate_prompt_tokens, max_length)
+    made = base.truncated_to(truncate_prompt_tokens, max_length)
+    _check_agreement(truncate_prompt_tokens, asked, made, kwargs, max_length)
+    return made
+
+
+def _check_agreement(
+    said: int, also: object, made: Params, kwargs: Mapping[str, Any], max_length: int
+) -> None:
+    """Refuse two spellings of truncation that differ. Raises InvalidOption."""
+    others = {"max_length": kwargs.get("max_length")}
+    if also is not None:
+        others["truncate_prompt_tokens"] = made.truncated_to(also, max_length).max_length
+    for name, value in others.items():
+        if value is not None and value != made.max_length:
+            raise InvalidOption(
+                f"truncate_prompt_tokens is {said}, but {name} of tokenization_kwargs is "
+                f"{kwargs[name]}: give one",
+                param="truncate_prompt_tokens",
+            )
+    if kwargs.get("truncation") in (False, "do_not_truncate"):
+        raise InvalidOption(
+            f"truncate_prompt_tokens is {said}, but truncation of tokenization_kwargs is "
+            f"{kwargs['truncation']!r}: give one",
+            param="truncate_prompt_tokens",
+        )
 
 
 def unknown_option(owner: str, name: str, known: Sequence[str]) -> InvalidOption:
@@ -249,8 +297,8 @@ def _checked(name: str, value: object) -> object:
         raise InvalidOption(
             f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name
         )
-    if name == "task" and not isinstance(value, str | None):
-        raise InvalidOption(f"PoolingParams: task is {value!r}; allowed: a name", param=name)
+    if name in ("task", "side") and not isinstance(value, str | None):
+        raise InvalidOption(f"PoolingParams: {name} is {value!r}; allowed: a name", param=name)
     return value
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import linear, normalize
 from transformers import AutoTokenizer, XLMRobertaModel
 
 import poolc
-from poolc.runtime.calls.retrieval import Side
+from poolc.runtime.calls.options import Side
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS

@@ -78,9 +78,7 @@ def test_one_column_of_steps(tmp_path: Path, compile_here: CompileHere) -> None:
     # As vLLM: columns first, then softmax of several, and sigmoid of one.
     one = torch.sigmoid(logits[:, 1:]).numpy()
     np.testing.assert_allclose(chosen.reward(TEXTS[0])[0], one, atol=1e-5)
-    np.testing.assert_allclose(
-        whole.reward(TEXTS[0], returned_token_ids=[1])[0], one, atol=1e-5
-    )
+    np.testing.assert_allclose(whole.reward(TEXTS[0], returned_token_ids=[1])[0], one, atol=1e-5)
     both = chosen.reward(TEXTS[0], returned_token_ids=[0, 1])[0]
     np.testing.assert_allclose(both, torch.softmax(logits, -1).numpy(), atol=1e-5)
     assert chosen.spec.origins["activation"] == (
@@ -93,7 +91,7 @@ def test_gate_sees_what_is_made_of_logits(
 ) -> None:
     folder = remote_reward(tmp_path / "model", "Qwen2ForProcessRewardModel")
     monkeypatch.setattr(tokens, "activate", lambda logits, kind: np.ones_like(logits))
-    with pytest.raises(ParityError, match="answers of '.*differs from transformers"):
+    with pytest.raises(ParityError, match=r"answers of '.*differs from transformers"):
         compile_here(folder, trust_remote_code=True, pooler_config={"returned_token_ids": [1]})
 
 
