@@ -17,6 +17,7 @@ import numpy as np
 
 from poolc import api
 from poolc.errors import InvalidOption
+from poolc.llm.answers import Answer, token_ids, values
 from poolc.llm.knobs import check_dtype, check_knobs, plain_overrides, plain_pooler_config
 from poolc.llm.outputs import (
     ClassificationOutput,
@@ -33,23 +34,19 @@ from poolc.llm.params import (
     PoolingParams,
     per_prompt,
     request_params,
-    shared_params,
-    whole_number,
+    task_of,
 )
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
 from poolc.llm.tasks import check_score, in_own_words, is_dense, require, task_named
+from poolc.llm.truncation import shared_params, whole_number
 from poolc.model_cache.artifact import is_artifact
 from poolc.model_cache.score_templates import template_text
 from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
-from poolc.runtime.heads import Result
-from poolc.runtime.heads.hybrid import HybridVectors
 from poolc.runtime.items import check_items
-from poolc.runtime.outputs import Classification
 from poolc.runtime.prompts import PLAIN
 from poolc.runtime.request import Item, Params, Prepared
-from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.work import Work
 from poolc.spec import Kind, Task
 
@@ -69,15 +66,6 @@ class _Call:
     lora_request: object
     template: str | None = None  # of score: Jinja source
     pooling_task: str | None = None  # of encode: vLLM's name
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One prompt's (or pair's) result: an array, or one number."""
-
-    token_ids: list[int]
-    truncated: bool
-    value: Any
 
 
 class LLM:
@@ -255,7 +243,7 @@ class LLM:
         models it gives every token's vector, without marker or expansion.
         """
         items = as_items(prompts)
-        name = pooling_task or _task_of(per_prompt(pooling_params, len(items))) or "encode"
+        name = pooling_task or task_of(per_prompt(pooling_params, len(items))) or "encode"
         call = _Call(
             *(pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request),
             pooling_task=name,
@@ -269,7 +257,7 @@ class LLM:
     def _next_id(self) -> str:
         return str(next(self._request_ids))
 
-    def _pooled(self, answers: Sequence[_Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
+    def _pooled(self, answers: Sequence[Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
         return [
             PoolingRequestOutput(
                 self._next_id(),
@@ -280,7 +268,7 @@ class LLM:
             for answer in answers
         ]
 
-    def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[_Answer]:
+    def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[Answer]:
         if call.lora_request is not None:
             raise InvalidOption(
                 "lora_request is not supported: merge the adapter into the model first",
@@ -296,11 +284,11 @@ class LLM:
 
     def _answered(
         self, task: Task, items: Sequence[Item], params: list[Params], use_tqdm: UseTqdm
-    ) -> list[_Answer]:
+    ) -> list[Answer]:
         if len(next(windows(items), [])) < len(items) and len({*params}) == 1:
             # One text that is too long must not cost the work of the windows before it.
             self.engine.check(task, items, params[0])
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         bar = progress_bar(use_tqdm, len(items))
         try:
             for part in self._windows(task, items, params):
@@ -334,7 +322,7 @@ class LLM:
 
     def _windows(
         self, task: Task, items: Sequence[Item], params: Sequence[Params]
-    ) -> Iterator[list[_Answer]]:
+    ) -> Iterator[list[Answer]]:
         """Yield answers window by window; the next window is tokenised while one runs."""
         pending: deque[tuple[list[Prepared], Work]] = deque()
         try:
@@ -367,27 +355,15 @@ class LLM:
             done = stop
         return parts
 
-    def _answers(self, parts: Sequence[Prepared], work: Work) -> list[_Answer]:
+    def _answers(self, parts: Sequence[Prepared], work: Work) -> list[Answer]:
         rows = iter(work.wait())
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         for part in parts:
             result = self.engine.finish(part, list(itertools.islice(rows, len(part.sequences))))
-            ids = _token_ids(part, self.engine.spec.pad_token_id)
+            ids = token_ids(part, self.engine.spec.pad_token_id)
             cut = part.truncated.tolist()
-            answers += [_Answer(*one) for one in zip(ids, cut, _values(result), strict=True)]
+            answers += [Answer(*one) for one in zip(ids, cut, values(result), strict=True)]
         return answers
-
-
-def _task_of(params: Sequence[PoolingParams]) -> str | None:
-    """Return the task that all of them name, None where none does. Raises InvalidOption."""
-    names = {one.task for one in params}
-    if len(names) > 1:
-        raise InvalidOption(
-            f"the PoolingParams of one call name several tasks: {', '.join(map(str, names))}; "
-            "make one call for each",
-            param="task",
-        )
-    return names.pop() if names else None
 
 
 def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:
@@ -398,19 +374,3 @@ def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:
             param="max_model_len",
         )
     return Model(name, max_model_len or longest, engine.spec.matryoshka.enabled)
-
-
-def _token_ids(part: Prepared, pad_token_id: int) -> list[list[int]]:
-    # Of a chunked text, the ids of its windows one after the other.
-    ids: list[list[int]] = [np.concatenate([s.ids for s in item]).tolist() for item in part.items]
-    if part.pairs is None:
-        return ids
-    return [[*ids[left], pad_token_id, *ids[right]] for left, right in part.pairs.tolist()]
-
-
-def _values(result: Result) -> list[Any]:
-    if isinstance(result, HybridVectors):
-        raise TypeError("no method of LLM answers with several kinds of vectors")
-    if isinstance(result, SparseVectors):
-        return list(result.to_dense())
-    return list(result.probs if isinstance(result, Classification) else result)

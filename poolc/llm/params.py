@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any
 
-from poolc.errors import InvalidDimensions, InvalidOption, nearest
+from poolc.errors import InvalidDimensions, InvalidOption
 from poolc.llm.pair_params import checked_extra, pair_params
+from poolc.llm.truncation import prompt_truncation, unknown_option, whole_number
 from poolc.runtime.request import Params
 from poolc.spec import Similarity, Task
 
@@ -41,14 +41,6 @@ _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
 }
 _SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
 _NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens", "step_tag_id")
-_TOKENIZATION = (
-    "truncate_prompt_tokens",
-    "truncation",
-    "truncation_side",
-    "max_length",
-    "padding",
-    "add_special_tokens",
-)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -142,6 +134,18 @@ def per_prompt(
     return list(given)
 
 
+def task_of(params: Sequence[PoolingParams]) -> str | None:
+    """Return the task that all of them name, None where none does. Raises InvalidOption."""
+    names = {one.task for one in params}
+    if len(names) > 1:
+        raise InvalidOption(
+            f"the PoolingParams of one call name several tasks: {', '.join(map(str, names))}; "
+            "make one call for each",
+            param="task",
+        )
+    return names.pop() if names else None
+
+
 def request_params(
     task: Task, given: PoolingParams, base: Params, model: Model, index: int
 ) -> Params:
@@ -163,7 +167,7 @@ def request_params(
             index=index,
             param="dimensions",
         )
-    base = _truncated(given, base, model, index)
+    base = prompt_truncation(given.truncate_prompt_tokens, base, model.max_length, index)
     if given.side is not None:  # with its prompt, which was asked for by this
         base = replace(base, side=given.side, prompt=None)
     if not base.truncate:  # a side of nothing: transformers takes it too
@@ -189,98 +193,6 @@ def request_params(
         returned_token_ids=given.returned_token_ids,
         **said,
     )
-
-
-def _truncated(given: PoolingParams, base: Params, model: Model, index: int) -> Params:
-    """Return ``base`` with the truncation that one prompt asks for. Raises InvalidOption."""
-    if given.truncate_prompt_tokens is None:
-        return base
-    asked = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
-    if base.truncate and asked.max_length != base.max_length:
-        raise InvalidOption(
-            f"PoolingParams of prompt {index}: truncate_prompt_tokens is "
-            f"{given.truncate_prompt_tokens}, but the call says {base.max_length}: give one",
-            index=index,
-            param="truncate_prompt_tokens",
-        )
-    return asked
-
-
-def shared_params(
-    truncate_prompt_tokens: int | None,
-    tokenization_kwargs: Mapping[str, Any] | None,
-    max_length: int,
-) -> Params:
-    """Return Params with what a call says about tokenising; no prompt of the model is applied.
-
-    ``max_length`` is the model's maximum in tokens.
-
-    Raises InvalidOption for a key or value that has no equivalent.
-    """
-    if not isinstance(tokenization_kwargs, Mapping | None):
-        raise InvalidOption(
-            f"tokenization_kwargs is {type(tokenization_kwargs).__name__}; allowed: a dict",
-            param="tokenization_kwargs",
-        )
-    kwargs = dict(tokenization_kwargs or {})
-    for name in kwargs:
-        if name not in _TOKENIZATION:
-            raise unknown_option("tokenization_kwargs", name, _TOKENIZATION)
-    _allow(kwargs, "truncation_side", (None, "left", "right"))
-    _allow(kwargs, "padding", (None, False, "do_not_pad"))
-    _allow(kwargs, "add_special_tokens", (None, True, False))
-    _allow(kwargs, "truncation", (None, False, "do_not_truncate", True, "longest_first"))
-    base = Params(
-        prompt="",
-        max_length=whole_number("max_length", kwargs.get("max_length", max_length)),
-        truncate=kwargs.get("truncation") in (True, "longest_first"),
-        truncation_side=kwargs.get("truncation_side"),
-        add_special_tokens=kwargs.get("add_special_tokens") is not False,
-    )
-    asked = kwargs.get("truncate_prompt_tokens")
-    if truncate_prompt_tokens is None:
-        truncate_prompt_tokens = asked
-    if truncate_prompt_tokens is None:
-        return base
-    made = base.truncated_to(truncate_prompt_tokens, max_length)
-    _check_agreement(truncate_prompt_tokens, asked, made, kwargs, max_length)
-    return made
-
-
-def _check_agreement(
-    said: int, also: object, made: Params, kwargs: Mapping[str, Any], max_length: int
-) -> None:
-    """Refuse two spellings of truncation that differ. Raises InvalidOption."""
-    others = {"max_length": kwargs.get("max_length")}
-    if also is not None:
-        others["truncate_prompt_tokens"] = made.truncated_to(also, max_length).max_length
-    for name, value in others.items():
-        if value is not None and value != made.max_length:
-            raise InvalidOption(
-                f"truncate_prompt_tokens is {said}, but {name} of tokenization_kwargs is "
-                f"{kwargs[name]}: give one",
-                param="truncate_prompt_tokens",
-            )
-    if kwargs.get("truncation") in (False, "do_not_truncate"):
-        raise InvalidOption(
-            f"truncate_prompt_tokens is {said}, but truncation of tokenization_kwargs is "
-            f"{kwargs['truncation']!r}: give one",
-            param="truncate_prompt_tokens",
-        )
-
-
-def unknown_option(owner: str, name: str, known: Sequence[str]) -> InvalidOption:
-    """Return the error for an unknown name, with the nearest known one where there is one."""
-    return InvalidOption(f"{owner} has no {name!r}; {nearest(name, known)}", param=name)
-
-
-def whole_number(name: str, value: object) -> int | None:
-    """Return the argument ``name`` as an int, or None. Raises InvalidOption for anything else."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidOption(f"{name} is {value!r}; allowed: a whole number", param=name)
-    return int(value)
 
 
 def _checked(name: str, value: object) -> object:
@@ -323,13 +235,3 @@ def _switch(task: Task, given: PoolingParams, index: int) -> tuple[str, bool | N
             index=index,
         )
     return field, next(iter(said.values()), None)
-
-
-def _allow(kwargs: Mapping[str, Any], name: str, allowed: Sequence[str | bool | None]) -> None:
-    value = kwargs.get(name)
-    # 1 == True in Python; here it is a mistake.
-    if not any(type(value) is type(option) and value == option for option in allowed):
-        shown = ", ".join(repr(option) for option in allowed if option is not None)
-        raise InvalidOption(
-            f"tokenization_kwargs: {name} is {value!r}; allowed: {shown}", param=name
-        )

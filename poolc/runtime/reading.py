@@ -20,7 +20,7 @@ from poolc.runtime.prompts import DOCUMENT_PROMPT, QUERY_PROMPT, resolve_prompt
 from poolc.runtime.request import Item, Params, Spelling, TokenSequence
 from poolc.runtime.routes import Route, choose_route
 from poolc.runtime.sides import SideTokenizer
-from poolc.runtime.tokenize import How
+from poolc.runtime.tokenize import How, TextTokenizer
 from poolc.spec import Kind, ModelSpec, Task
 
 # Tasks whose items are single texts.
@@ -60,6 +60,8 @@ class Reader:
         self._routes = routes
         self._prompts = prompts
         self._tokenizer = routes[""].tokenizer
+        left, right = (self._tokenizer_of(side) for side in (QUERY_PROMPT, DOCUMENT_PROMPT))
+        self._of_sides = left, right
         self._chunkers = {
             name: Chunker(route.tokenizer, route.spec.max_embed_length)
             for name, route in routes.items()
@@ -109,7 +111,12 @@ class Reader:
         pairs = self._spec.kind is Kind.CLASSIFIER or task is Task.SCORE
         check_budgets(params, self._spec.max_length, pairs=pairs)
         self._prompts.prompts(params)  # refuses a template or instruction that has no place
-        return within_budgets(items, params, self._tokenizer, indices)
+        return within_budgets(items, params, self._of_sides, indices)
+
+    def _tokenizer_of(self, side: str) -> TextTokenizer:
+        router = self._spec.router
+        route = router.sides.get(side, router.main) if router else ""
+        return self._routes["" if router and route == router.main else route].tokenizer
 
     def _check_part(self, task: Task, part: _Part, params: Params) -> None:
         tokenizer = self._routes[part.route].tokenizer

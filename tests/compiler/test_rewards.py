@@ -149,6 +149,7 @@ def test_sequence_rewards_obey_the_pooler_config(
         ({"step_tag_id": 9999}, "step_tag_id is 9999, which the tokenizer does not have"),
         ({"returned_token_ids": None}, "needs returned_token_ids"),
         ({"normalize": True}, "normalize belongs to embedding models"),
+        ({"activation": "softmax", "returned_token_ids": [7]}, "softmax, which says 1 of every"),
         ({"pooling_type": "ALL"}, "ALL contradict each other|ALL keeps every token"),
     ],
 )
