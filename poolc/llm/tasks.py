@@ -30,6 +30,7 @@ _CALLS: Mapping[Task, str] = {
 # What the Engine's messages say -> what a caller of LLM can do.
 _WORDS = (
     ("ask for truncation (truncate=True)", "pass truncate_prompt_tokens=-1 to cut it"),
+    ("side the texts are of with side (", "side the texts are of with PoolingParams(side=...) ("),
     ("raise max_length", "raise truncate_prompt_tokens"),
     ("encode without dimensions and normalize gives", 'pooling_task="encode" gives'),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from poolc import LLM, PoolingParams
 from poolc.errors import InvalidOption, InvalidText, TextTooLong
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
+from poolc.serve.scheduler import Scheduler
+from poolc.serve.settings import Settings
 from poolc.spec import Task, Trunk
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS, encoder
@@ -214,6 +217,14 @@ def test_router_of_whole_models(tmp_path: Path, compile_here: CompileHere) -> No
     queries, documents = ["a river", "bread"], ["bread and salt", "the old town"]
     both = model.encode_query(queries), model.encode_document(documents)
     assert_close(engine.score(queries, documents), model.similarity_pairwise(*both).numpy())
+    long = "bread and salt " * 90
+    windows = engine.embed_query(["a river", long], chunk=True)
+    whole = engine.embed_document([long, "bread"], chunk=True)
+    scores = engine.score(["a river", long], [long, "bread"], chunk=True)
+    assert_close(scores, (windows * whole).sum(-1))
+    asyncio.run(Scheduler(engine, Settings()).probe())  # a server of it becomes ready
+    with pytest.raises(InvalidOption, match=r"say which side .* with PoolingParams\(side="):
+        LLM(engine.artifact.path).embed("a", use_tqdm=False)
 
 
 def test_saved_layout_is_version_6(tmp_path: Path) -> None:

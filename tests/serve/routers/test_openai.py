@@ -463,3 +463,8 @@ def test_side(client: httpx.AsyncClient, embedder: Engine) -> None:
     assert np.array_equal(own, embedder.embed(TEXTS, prompt=""))
     message = error_of(post(client, input="a", side="title"))["message"]
     assert message == "side is 'title'; allowed: query, document, plain, or None"
+
+
+def test_too_long_says_what_a_request_can(client: httpx.AsyncClient) -> None:
+    message = error_of(post(client, input="bread " * 100))["message"]
+    assert message.endswith("shorten it, split it, or send truncate_prompt_tokens -1 to cut it")
