@@ -348,7 +348,8 @@ def test_too_long_is_an_error(embed_llm: LLM) -> None:
         (
             {
                 "truncate_prompt_tokens": 5,
-                "pooling_params": PoolingParams(truncate_prompt_tokens=6),
+                "pooling_params": PoolingParams(truncate_prompt_tokens=5),
+                "tokenization_kwargs": {"truncate_prompt_tokens": 5},
             },
             5,
         ),
@@ -357,6 +358,44 @@ def test_too_long_is_an_error(embed_llm: LLM) -> None:
 def test_truncation(embed_llm: LLM, arguments: dict[str, Any], tokens: int) -> None:
     (output,) = embed_llm.embed("bread " * 100, **arguments)
     assert len(output.prompt_token_ids) == tokens
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"pooling_params": PoolingParams(truncate_prompt_tokens=7)},
+            "PoolingParams of prompt 0: truncate_prompt_tokens is 7, but the call says 5: give one",
+        ),
+        (
+            {"tokenization_kwargs": {"truncate_prompt_tokens": 7}},
+            "truncate_prompt_tokens is 5, but truncate_prompt_tokens of tokenization_kwargs is 7",
+        ),
+        (
+            {"tokenization_kwargs": {"max_length": 7}},
+            "truncate_prompt_tokens is 5, but max_length of tokenization_kwargs is 7: give one",
+        ),
+        (
+            {"tokenization_kwargs": {"truncation": False}},
+            "truncate_prompt_tokens is 5, but truncation of tokenization_kwargs is False",
+        ),
+    ],
+)
+def test_truncations_that_differ(embed_llm: LLM, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        embed_llm.embed("bread", truncate_prompt_tokens=5, **arguments)
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_too_long_in_llm_s_words(embed_llm: LLM, count: int) -> None:
+    texts = ["bread"] * (count - 1) + ["bread " * 100]
+    for call in (lambda: embed_llm.embed(texts), lambda: embed_llm.score("a", texts)):
+        with pytest.raises(TextTooLong) as caught:
+            call()
+        assert str(caught.value).endswith(
+            "the limit is 64: shorten it, split it, or pass truncate_prompt_tokens=-1 to cut it"
+        )
+        assert caught.value.index is not None
 
 
 def test_truncation_at_the_left_is_reported(embed_llm: LLM) -> None:
@@ -373,8 +412,12 @@ def test_chunked_prompts_have_one_answer_each(
     embed_llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["bread", "bread needs flour " * 60, "a river"]
-    spec = dataclasses.replace(embed_llm.engine.spec, chunk=True)
-    monkeypatch.setattr(embed_llm.engine, "spec", spec)
+    artifact = embed_llm.engine.artifact
+    spec = dataclasses.replace(artifact.manifest.spec, chunk=True)
+    manifest = dataclasses.replace(artifact.manifest, spec=spec)
+    monkeypatch.setattr(
+        embed_llm, "engine", Engine(dataclasses.replace(artifact, manifest=manifest))
+    )
     found = embed_llm.embed(texts)
     expected = embed_llm.engine.embed(texts, prompt="", chunk=True)
     np.testing.assert_allclose([one.outputs.embedding for one in found], expected, atol=1e-6)

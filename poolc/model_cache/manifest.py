@@ -37,7 +37,7 @@ KNOWN_CRITICAL: frozenset[str] = frozenset()
 # Fields of a spec that hold where a request does not say.
 _REQUEST_DEFAULTS = (
     *("use_activation", "default_dimensions", "matryoshka", "default_prompt_name"),
-    *("chunk", "max_embed_length", "instruction"),
+    *("reward_activation", "chunk", "max_embed_length", "instruction"),
 )
 
 

@@ -339,6 +339,13 @@ def test_recognize_bge_m3(tmp_path: Path, recognise: Recognise) -> None:
     ]
 
 
+@pytest.mark.parametrize("task", ["embed", "token_embed", "token_classify", "embed&token_classify"])
+def test_tasks_of_bge_m3(task: str, tmp_path: Path, recognise: Recognise) -> None:
+    folder = built(tiny_bge_m3, tmp_path / "model")
+    spec = recognise(folder, pooler_config={"task": task}).spec
+    assert spec.origins["tasks"].endswith(f"--pooler-config task {task}")
+
+
 def test_recognize_bge_m3_as_dense_only(tmp_path: Path, recognise: Recognise) -> None:
     folder = built(tiny_bge_m3, tmp_path / "model")
     assert recognise(folder, convert="embed").spec.kind is Kind.EMBEDDING

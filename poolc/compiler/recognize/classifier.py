@@ -37,6 +37,9 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
     for name in ("logit_mean", "logit_sigma", "use_activation"):
         if getattr(context.pooler, name) is not None:
             choices.set(name, getattr(context.pooler, name), context.pooler.origin(name))
+    if context.pooler.use_activation is not None:
+        origin = context.pooler.origin("use_activation")
+        choices.set("reward_activation", context.pooler.use_activation, origin)
     _check_pooling(context, arch)
 
 

@@ -41,7 +41,8 @@ TASK_NAMES: Mapping[str, tuple[Task, ...]] = {
     "reward": (Task.REWARD,),
     "encode": (Task.ENCODE, Task.REWARD),
     "token_embed": (Task.EMBED_TOKENS, Task.ENCODE),
-    "token_classify": (Task.CLASSIFY_TOKENS, Task.REWARD),
+    # BGE-M3's: the sparse weight of each token.
+    "token_classify": (Task.CLASSIFY_TOKENS, Task.REWARD, Task.EMBED_HYBRID),
     "embed&token_classify": (Task.EMBED_HYBRID,),
 }
 

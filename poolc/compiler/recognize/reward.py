@@ -13,7 +13,7 @@ from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.token_classifier import check_token_activation, id2label
-from poolc.spec import LmHeadSpec, PoolingType, StepSpec, Task, Trunk
+from poolc.spec import Activation, LmHeadSpec, PoolingType, StepSpec, Task, Trunk
 
 _PROCESS = "ForProcessRewardModel"
 # The token that ends a step in prompts of Qwen2.5-Math-PRM, and so of what was trained like it.
@@ -43,8 +43,9 @@ def choose_reward(context: Context, arch: Architecture, choices: Choices) -> Non
         choose_activation(context, labels, choices)
         check_token_activation(choices)
         if "label(s)" in choices.origins["activation"]:
-            choices.origins["activation"] = f"{len(labels)} column(s) of logits"
+            choices.origins["activation"] = _by_count(len(labels))
         _choose_use(context, steps, choices)
+        _check_softmax(context, len(labels))
     elif {"softmax", "use_activation", "activation"} & pooler.given:
         raise pooler_error(
             f"{arch.name} answers with hidden states, which have no activation: leave softmax, "
@@ -77,6 +78,20 @@ def _labels(context: Context, arch: Architecture) -> tuple[tuple[str, ...], str]
         return configured, "config.json: id2label"
     head = f"{arch.name}: {columns} column(s) of {arch.token_head.name}"
     return tuple(f"LABEL_{i}" for i in range(columns)), head
+
+
+def _by_count(columns: int) -> str:
+    one = "; of one selected column: sigmoid" if columns > 1 else ""
+    return f"{columns} column(s) of logits{one}"
+
+
+def _check_softmax(context: Context, columns: int) -> None:
+    chosen = len(context.pooler.returned_token_ids or range(columns))
+    if chosen == 1 and context.pooler.activation is Activation.SOFTMAX:
+        raise pooler_error(
+            "activation is softmax, which says 1 of every token where one column is selected: "
+            "leave it out for a sigmoid, or select more columns"
+        )
 
 
 def _choose_use(context: Context, steps: bool, choices: Choices) -> None:
