@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from poolc.api import CompileResult, compile, load
     from poolc.errors import PoolcError
-    from poolc.llm import LLM, PoolingParams
+    from poolc.llm import LLM, PoolerConfig, PoolingParams
     from poolc.runtime.engine import Engine
     from poolc.runtime.heads.hybrid import HybridVectors
     from poolc.runtime.outputs import Classification, Ragged, Span
@@ -33,6 +33,7 @@ __all__ = [
     "Engine",
     "HybridVectors",
     "PoolcError",
+    "PoolerConfig",
     "PoolingParams",
     "Ragged",
     "Span",
@@ -50,6 +51,7 @@ _HOMES = {
     "CompileResult": "poolc.api",
     "Engine": "poolc.runtime.engine",
     "PoolcError": "poolc.errors",
+    "PoolerConfig": "poolc.llm",
     "PoolingParams": "poolc.llm",
     "Ragged": "poolc.runtime.outputs",
     "Span": "poolc.runtime.outputs",

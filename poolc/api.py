@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from poolc.errors import (
     ArtifactIncompatible,
     InvalidOption,
     ModelNotFound,
+    meant,
     nearest,
 )
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
@@ -29,16 +31,17 @@ from poolc.model_cache.requests import (
     hub_identity,
     resolved,
 )
-from poolc.model_cache.score_templates import template_text
+from poolc.model_cache.score_templates import is_name, template_text
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
 from poolc.runtime.engine import Engine
 from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
 from poolc.runtime.matryoshka import parse_matryoshka
-from poolc.spec import CompileOptions, MatryoshkaSpec
+from poolc.spec import LIBRARY_DEFAULT, CompileOptions, MatryoshkaSpec
 
 OnEvent = Callable[[dict[str, Any]], None]
+RUNNERS = ("auto", "pooling", "generate")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -85,7 +88,8 @@ def compile(
         refresh,
         None if quality is None else Path(quality),
     )
-    artifact, done = _artifact(job, store, on_event or _warn)
+    with _naming_template(options):
+        artifact, done = _artifact(job, store, on_event or _warn)
     seconds = done.seconds if done is not None else {}
     return CompileResult(
         artifact.path,
@@ -116,7 +120,8 @@ def load(
         artifact = open_artifact(path, store=store)
         return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
     job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
-    return Engine(_artifact(job, store, on_event or _warn)[0])
+    with _naming_template(options):
+        return Engine(_artifact(job, store, on_event or _warn)[0])
 
 
 def make_options(**options: Any) -> CompileOptions:
@@ -132,9 +137,10 @@ def make_options(**options: Any) -> CompileOptions:
             raise InvalidOption(f"there is no option {name!r}; {nearest(name, names)}", param=name)
     given = {name: value for name, value in options.items() if value is not None}
     runner = given.get("runner", "auto")
-    if runner not in ("auto", "pooling", "generate"):
+    if runner not in RUNNERS:
         raise InvalidOption(
-            f"runner is {runner!r}; allowed: auto, pooling, generate", param="runner"
+            f"runner is {runner!r}; allowed: {', '.join(RUNNERS)}{meant(runner, RUNNERS)}",
+            param="runner",
         )
     if "score_template" in given:
         given["score_template"] = template_text(given["score_template"])
@@ -142,6 +148,18 @@ def make_options(**options: Any) -> CompileOptions:
         return from_plain(CompileOptions, given, "option")
     except ValueError as error:
         raise InvalidOption(str(error).removeprefix("option.")) from error
+
+
+@contextmanager
+def _naming_template(options: Mapping[str, Any]) -> Iterator[None]:
+    """Name the file of a score template in its errors: the compiler gets the text alone."""
+    try:
+        yield
+    except InvalidOption as error:
+        given = str(options.get("score_template") or "")
+        if not given or not is_name(given) or not str(error).startswith("score_template "):
+            raise
+        raise InvalidOption(f"{given}: {error}", param="score_template") from error
 
 
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
@@ -180,10 +198,17 @@ def _stored(
 ) -> Artifact | None:
     """Open the stored artifact of a request; None if there is none that this machine can use."""
     found = lookup(model, options, store)
+    usual = CompileOptions().defaults
+    other = found is None and options.defaults is not usual
+    if other:  # what the files decide is the same by either defaults
+        found = lookup(model, replace(options, defaults=usual), store)
     if found is None:
         return None
     try:
-        return open_artifact(found, store=store)
+        artifact = open_artifact(found, store=store)
+        origins = artifact.manifest.spec.origins
+        chosen = {origins.get(name) for name in ("pooling", "normalize")}
+        return None if other and LIBRARY_DEFAULT in chosen else artifact
     except (ArtifactCorrupt, ArtifactIncompatible) as error:
         on_event({"event": "warning", "message": f"{error}; compiling it again"})
         return None

@@ -42,6 +42,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
+def meant(value: object, allowed: Sequence[str]) -> str:
+    """Return what a message that lists the allowed values adds: the nearest one, if one is near."""
+    written = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(str(value).lower(), written, 1)
+    return f"; did you mean {written[near[0]]}?" if near else ""
+
+
 class PoolcError(Exception):
     """Base of every error that poolc raises on purpose."""
 

@@ -131,6 +131,10 @@ class Defaults(StrEnum):
     VLLM = "vllm"
 
 
+# Origin of a pooling that no file and no option chose: with other defaults it would be another.
+LIBRARY_DEFAULT = "default of Sentence Transformers"
+
+
 class Convert(StrEnum):
     """What to make of a model (vLLM's ``--convert``)."""
 
@@ -303,6 +307,7 @@ class ModelSpec:
     labels: tuple[str, ...] = ()  # by label id; empty for models that do not classify
     activation: Activation | None = None  # logits -> probs
     use_activation: bool = True  # whether probs (True) or logits answer when a request does not say
+    reward_activation: bool = False  # whether a reward of a whole text is prob or logit by default
     pairs: bool = False  # trained on text pairs (cross-encoder)
     trunk: Trunk = Trunk.BASE
     lm_head: LmHeadSpec | None = None
@@ -338,7 +343,8 @@ class RouterSpec:
 
 
 def route_set(output_set: str, route: str) -> str:
-    """Return the name of an output set of a route; "" is the main one."""
+    """Return the name of an output set, whatever route's, of a route; "" is the main one."""
+    output_set = output_set.partition("@")[0]
     return f"{output_set}@{route}" if route else output_set
 
 

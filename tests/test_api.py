@@ -129,6 +129,20 @@ def test_load_reuses(tiny_embedder: Path, tiny_embedder_source: Path, jobs: list
     assert poolc.load(tiny_embedder).artifact.artifact_id == engine.artifact.artifact_id
 
 
+def test_load_reuses_what_the_files_decided(
+    tiny_embedder: Path,
+    tiny_embedder_source: Path,
+    jobs: list[Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose defaults hold makes no difference there, and no second artifact."""
+    assert poolc.load(tiny_embedder_source, defaults="vllm").artifact.path == tiny_embedder
+    assert jobs == []
+    monkeypatch.setattr("poolc.api.LIBRARY_DEFAULT", "1_Pooling/config.json")  # as if it had not
+    poolc.load(tiny_embedder_source, defaults="vllm")
+    assert [job.options.defaults for job in jobs] == ["vllm"]
+
+
 def test_compile_asks_the_compiler(
     tiny_embedder_source: Path, jobs: list[Job], tmp_path: Path
 ) -> None:
@@ -163,6 +177,26 @@ def test_nothing_to_compile(
     with pytest.raises(ModelNotFound, match=message):
         call(tmp_path / name)
     assert jobs == []
+
+
+@pytest.mark.parametrize("call", [poolc.compile, poolc.load])
+def test_score_template_is_named_by_its_file(
+    call: Callable[..., Any],
+    tmp_path: Path,
+    tiny_cross_encoder_source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(job: Job, on_event: Callable[[Event], None]) -> Done:
+        raise InvalidOption("score_template uses 'documnt', which it is not given")
+
+    monkeypatch.setattr("poolc.compiler_process.run", run)
+    template = "{{ query }} {{ documnt }}"
+    path = tmp_path / "bad.jinja"
+    path.write_text(template)
+    with pytest.raises(InvalidOption, match=r"^/.*bad\.jinja: score_template uses 'documnt'"):
+        call(tiny_cross_encoder_source, score_template=path)
+    with pytest.raises(InvalidOption, match=r"^score_template uses 'documnt'"):
+        call(tiny_cross_encoder_source, score_template=template)
 
 
 def test_compile_an_artifact(tiny_embedder: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from poolc import LLM, PoolingParams
+from poolc import LLM, PoolerConfig, PoolingParams
 from poolc.errors import (
     InvalidDimensions,
     InvalidOption,
@@ -51,6 +50,8 @@ def score_llm(tiny_cross_encoder: Path) -> LLM:
 
 
 # The page's snippets.
+
+ST = "sentence-transformers"
 
 
 def test_embed_as_on_the_page(embed_llm: LLM, embedder: Engine) -> None:
@@ -347,7 +348,8 @@ def test_too_long_is_an_error(embed_llm: LLM) -> None:
         (
             {
                 "truncate_prompt_tokens": 5,
-                "pooling_params": PoolingParams(truncate_prompt_tokens=6),
+                "pooling_params": PoolingParams(truncate_prompt_tokens=5),
+                "tokenization_kwargs": {"truncate_prompt_tokens": 5},
             },
             5,
         ),
@@ -356,6 +358,44 @@ def test_too_long_is_an_error(embed_llm: LLM) -> None:
 def test_truncation(embed_llm: LLM, arguments: dict[str, Any], tokens: int) -> None:
     (output,) = embed_llm.embed("bread " * 100, **arguments)
     assert len(output.prompt_token_ids) == tokens
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"pooling_params": PoolingParams(truncate_prompt_tokens=7)},
+            "PoolingParams of prompt 0: truncate_prompt_tokens is 7, but the call says 5: give one",
+        ),
+        (
+            {"tokenization_kwargs": {"truncate_prompt_tokens": 7}},
+            "truncate_prompt_tokens is 5, but truncate_prompt_tokens of tokenization_kwargs is 7",
+        ),
+        (
+            {"tokenization_kwargs": {"max_length": 7}},
+            "truncate_prompt_tokens is 5, but max_length of tokenization_kwargs is 7: give one",
+        ),
+        (
+            {"tokenization_kwargs": {"truncation": False}},
+            "truncate_prompt_tokens is 5, but truncation of tokenization_kwargs is False",
+        ),
+    ],
+)
+def test_truncations_that_differ(embed_llm: LLM, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        embed_llm.embed("bread", truncate_prompt_tokens=5, **arguments)
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_too_long_in_llm_s_words(embed_llm: LLM, count: int) -> None:
+    texts = ["bread"] * (count - 1) + ["bread " * 100]
+    for call in (lambda: embed_llm.embed(texts), lambda: embed_llm.score("a", texts)):
+        with pytest.raises(TextTooLong) as caught:
+            call()
+        assert str(caught.value).endswith(
+            "the limit is 64: shorten it, split it, or pass truncate_prompt_tokens=-1 to cut it"
+        )
+        assert caught.value.index is not None
 
 
 def test_truncation_at_the_left_is_reported(embed_llm: LLM) -> None:
@@ -372,8 +412,12 @@ def test_chunked_prompts_have_one_answer_each(
     embed_llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["bread", "bread needs flour " * 60, "a river"]
-    spec = dataclasses.replace(embed_llm.engine.spec, chunk=True)
-    monkeypatch.setattr(embed_llm.engine, "spec", spec)
+    artifact = embed_llm.engine.artifact
+    spec = dataclasses.replace(artifact.manifest.spec, chunk=True)
+    manifest = dataclasses.replace(artifact.manifest, spec=spec)
+    monkeypatch.setattr(
+        embed_llm, "engine", Engine(dataclasses.replace(artifact, manifest=manifest))
+    )
     found = embed_llm.embed(texts)
     expected = embed_llm.engine.embed(texts, prompt="", chunk=True)
     np.testing.assert_allclose([one.outputs.embedding for one in found], expected, atol=1e-6)
@@ -551,11 +595,6 @@ def test_any_dimension_by_override(minilm: Path) -> None:
 
 
 def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    @dataclass
-    class PoolerConfig:
-        pooling_type: str = "MEAN"
-        normalize: bool | None = None
-
     given: dict[str, Any] = {}
 
     def load(model: str, **options: Any) -> None:
@@ -572,7 +611,7 @@ def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
             max_model_len=128,
             revision="main",
             hf_overrides={"num_labels": 2},
-            pooler_config=PoolerConfig(),
+            pooler_config=PoolerConfig(pooling_type="MEAN", returned_token_ids=[4]),
             trust_remote_code=True,
             defaults="vllm",
         )
@@ -584,10 +623,39 @@ def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_length": 128,
         "revision": "main",
         "hf_overrides": {"num_labels": 2},
-        "pooler_config": {"pooling_type": "MEAN"},
+        "pooler_config": {"pooling_type": "MEAN", "returned_token_ids": [4]},
         "trust_remote_code": True,
         "defaults": "vllm",
     }
+
+
+def test_defaults_are_those_of_vllm(tiny_embedder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def load(model: object, **options: Any) -> None:
+        given.append(options.get("defaults"))
+        raise InvalidOption("stop")
+
+    monkeypatch.setattr("poolc.api.load", load)
+    for model, asked in (("some/model", None), ("some/model", ST), (tiny_embedder, None)):
+        with pytest.raises(InvalidOption, match="stop"):
+            LLM(model, defaults=asked)
+    assert given == ["vllm", ST, None]
+
+
+def test_pooler_config_has_the_fields_of_the_command_line() -> None:
+    from poolc.compiler.pooler_fields import READERS
+
+    assert {field.name for field in dataclasses.fields(PoolerConfig)} == set(READERS)
+
+
+@pytest.mark.parametrize("make", [dict, PoolerConfig])
+def test_pooler_config_of_vllms_shape(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("poolc.api.load", lambda model, **options: given.append(options))
+    with pytest.raises(AttributeError):
+        LLM("some/model", pooler_config=make(normalize=False, task=None))
+    assert given[0]["pooler_config"] == {"normalize": False}
 
 
 # The bar.

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoModelForTokenClassification
 
 from poolc import LLM, PoolingParams
 from poolc.errors import InvalidOption, UnsupportedTask
@@ -15,6 +18,8 @@ from poolc.llm.tasks import task_named
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import Ragged
 from poolc.spec import Kind, Task
+from tests.compiler.decoders import numpy_rewards
+from tests.models import HIDDEN
 
 TEXTS = ["the quick brown fox jumps", "a", "bread needs flour"]
 
@@ -148,4 +153,91 @@ def test_names_of_a_reward_model(reward_llm: LLM) -> None:
     spec = reward_llm.engine.spec
     assert spec.kind is Kind.REWARD
     assert task_named("token_classify", spec) is Task.REWARD
-    assert task_named("encode", spec) is Task.ENCODE
+    assert task_named("encode", spec) is Task.REWARD
+    assert task_named("token_embed", spec) is Task.ENCODE
+
+
+@pytest.fixture(scope="module")
+def embed_llm(tiny_embedder: Path) -> LLM:
+    return LLM(tiny_embedder)
+
+
+@pytest.mark.parametrize("task", ["encode", None])
+def test_encode_of_a_reward_model_is_its_reward(
+    reward_llm: LLM, source: Callable[[str], Path], task: str | None
+) -> None:
+    (output,) = reward_llm.encode(TEXTS[0], pooling_task=task)
+    wanted = numpy_rewards(source("tiny_internlm2_reward"), np.array(output.prompt_token_ids))
+    np.testing.assert_allclose(output.outputs.data, wanted, atol=2e-5)
+
+
+def test_encode_of_a_token_classifier_is_its_labels(
+    tagger_llm: LLM, source: Callable[[str], Path]
+) -> None:
+    model = AutoModelForTokenClassification.from_pretrained(source("tiny_tagger"))
+    for activated in (True, False):
+        params = PoolingParams(use_activation=activated, task="encode")
+        (output,) = tagger_llm.encode(TEXTS[0], params)
+        with torch.inference_mode():
+            logits = model(torch.tensor([output.prompt_token_ids])).logits[0]
+        wanted = logits.softmax(-1) if activated else logits
+        np.testing.assert_allclose(output.outputs.data, wanted.numpy(), atol=1e-5)
+
+
+def test_token_embed_of_an_embedding_model(embed_llm: LLM, source: Callable[[str], Path]) -> None:
+    """vLLM's token head: each row cut, then normalised, as the vector of a text."""
+    model = AutoModel.from_pretrained(source("tiny_embedder"))
+    (raw,) = embed_llm.encode(TEXTS[0], pooling_task="encode")
+    with torch.inference_mode():
+        states = model(torch.tensor([raw.prompt_token_ids])).last_hidden_state[0]
+    np.testing.assert_allclose(raw.outputs.data, states.numpy(), atol=1e-5)
+    for given, wanted in (
+        ({}, normalize(states, dim=-1)),
+        ({"dimensions": 8}, normalize(states[:, :8], dim=-1)),
+        ({"use_activation": False}, states),
+        ({"normalize": False, "dimensions": 8}, states[:, :8]),
+    ):
+        options: Any = given
+        params = PoolingParams(**options)
+        (output,) = embed_llm.encode(TEXTS[0], params, pooling_task="token_embed")
+        np.testing.assert_allclose(output.outputs.data, wanted.numpy(), atol=1e-5)
+
+
+def test_sparse_weights_of_tokens(
+    artifact: Callable[[str], Path], source: Callable[[str], Path]
+) -> None:
+    llm, folder = LLM(artifact("tiny_bge_m3")), source("tiny_bge_m3")
+    model = AutoModel.from_pretrained(folder)
+    head = torch.load(folder / "sparse_linear.pt", weights_only=True)
+    for output in llm.encode(TEXTS, pooling_task="token_classify"):
+        with torch.inference_mode():
+            states = model(torch.tensor([output.prompt_token_ids])).last_hidden_state[0]
+        weights = torch.relu(states @ head["weight"].T + head["bias"])[1:-1, 0]
+        np.testing.assert_allclose(output.outputs.data, weights.numpy(), atol=1e-5)
+
+
+def test_task_of_a_list_of_params(embed_llm: LLM) -> None:
+    (one,) = embed_llm.encode([TEXTS[0]], PoolingParams(task="embed"))
+    (two,) = embed_llm.encode([TEXTS[0]], [PoolingParams(task="embed")])
+    assert one.outputs.data.shape == (HIDDEN,)
+    assert np.array_equal(one.outputs.data, two.outputs.data)
+    with pytest.raises(InvalidOption, match=r"name several tasks: .*make one call for each"):
+        embed_llm.encode(TEXTS[:2], [PoolingParams(task="embed"), PoolingParams(task="encode")])
+
+
+def test_softmax_of_a_reward_model_without_a_head(source: Callable[[str], Path]) -> None:
+    llm = LLM(source("tiny_embedder"), convert="reward")
+    for name in ("softmax", "use_activation"):
+        switch: Any = {name: True}
+        with pytest.raises(InvalidOption, match=r"which reward of this model .* does not obey"):
+            llm.reward(TEXTS, pooling_params=PoolingParams(**switch))
+
+
+def test_score_of_several_labels(classify_llm: LLM) -> None:
+    with pytest.raises(UnsupportedTask) as caught:
+        classify_llm.score("a", TEXTS)
+    assert str(caught.value) == (
+        "LLM.score is for models with one label; this one has 3 (negative, neutral, positive): "
+        "LLM.classify gives all of them of a text, and poolc.load(model).score(..., label=...) one "
+        "of them of a pair"
+    )

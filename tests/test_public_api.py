@@ -34,6 +34,7 @@ def test_exported_names_are_listed() -> None:
 
 def test_exports_hold_the_public_functions_and_types() -> None:
     promised = {"compile", "load", "Engine", "LLM", "PoolingParams", "CompileOptions", "PoolcError"}
+    promised |= {"PoolerConfig"}
     results = {"Classification", "HybridVectors", "Ragged", "Span", "SparseVectors"}
     assert promised | results | {"__version__"} <= set(poolc.__all__)
 

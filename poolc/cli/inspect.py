@@ -15,6 +15,7 @@ from poolc.cli.options import AsJson, CompileArguments, Model
 if TYPE_CHECKING:
     from poolc.model_cache.artifact import Artifact
     from poolc.model_cache.manifest import GraphInfo, TensorInfo
+    from poolc.spec import ModelSpec
 
 
 @grouped
@@ -76,7 +77,7 @@ def _lines(artifact: Artifact) -> Iterator[str]:
     yield f"tasks         {', '.join(spec.tasks)}"
     yield ""
     yield "choices"
-    yield from _choices(artifact)
+    yield from choices_of(spec)
     yield ""
     yield "graphs"
     for name, graph in manifest.graphs.items():
@@ -90,19 +91,38 @@ def _lines(artifact: Artifact) -> Iterator[str]:
         yield f"  {_megabytes(size):>10}  {name}"
 
 
-def _choices(artifact: Artifact) -> Iterator[str]:
-    from poolc.model_cache.serde import to_plain
+def choices_of(spec: ModelSpec) -> Iterator[str]:
+    """Yield a row a choice, with its value and origin; those of other routes by themselves."""
+    yield from _choices(spec)
+    for route, other in (spec.router.others if spec.router else {}).items():
+        yield ""
+        yield f"choices of route {route}"
+        yield from _choices(other)
 
-    spec = artifact.manifest.spec
-    values = to_plain(spec)
-    rows = [
-        (name, _shown(values[name.partition(".")[0]]) if name.partition(".")[0] in values else "")
-        for name in sorted(spec.origins)
-    ]
+
+def _choices(spec: ModelSpec) -> Iterator[str]:
+    rows = [(name, _value(spec, name)) for name in sorted(spec.origins)]
     name_width = max((len(name) for name, _ in rows), default=0)
     value_width = min(40, max((len(value) for _, value in rows), default=0))
     for name, value in rows:
         yield f"  {name:<{name_width}}  {value:<{value_width}}  {spec.origins[name]}"
+
+
+def _value(spec: ModelSpec, name: str) -> str:
+    """Show a field by its dotted name; nothing where its own fields have rows, or there is none."""
+    from poolc.model_cache.serde import to_plain
+
+    if any(other.startswith(f"{name}.") for other in spec.origins):
+        return ""
+    value: Any = to_plain(spec)
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return ""
+        value = value[part]
+    if name == "router":
+        sides = ", ".join(f"{side}: {route}" for side, route in value["sides"].items())
+        return sides + ("" if value["has_default"] else "; a side must be named")
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

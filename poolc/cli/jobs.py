@@ -3,139 +3,30 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from poolc.cli.groups import grouped
+from poolc.cli.job_arguments import (
+    ClassifiedPairColumns,
+    CutArguments,
+    EmbedArguments,
+    HeadArguments,
+    Inputs,
+    LengthArguments,
+    Output,
+    PairArguments,
+    PairColumns,
+    PairInputs,
+    TextColumn,
+    UseActivation,
+)
 from poolc.cli.options import CompileArguments, Model
 from poolc.cli.reporting import Reporter, progress_of_rows
 
 if TYPE_CHECKING:
     from poolc.runtime.bulk import BulkJob
-    from poolc.spec import Task
-
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(metavar="INPUT", help="Text files, one text a line, or JSON lines (.jsonl)."),
-]
-PairInputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT", help="JSON lines (.jsonl) with two columns.")
-]
-Output = Annotated[
-    str,
-    typer.Option("--output", "-o", help="Where rows go: .jsonl, .npy, or - for standard output."),
-]
-TextColumn = Annotated[str, typer.Option(help="Column of JSON lines that holds the text.")]
-Truncate = Annotated[
-    bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
-]
-TruncationSide = Annotated[
-    str | None,
-    typer.Option(help="Which end --truncate cuts off: left or right; the model's if not given."),
-]
-UseActivation = Annotated[
-    bool | None,
-    typer.Option(
-        help="Probabilities or raw logits; as the model says if not given.", show_default=False
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class LengthArguments:
-    """What happens to texts that are too long."""
-
-    truncate: Truncate = False
-    truncation_side: TruncationSide = None
-    chunk: Annotated[
-        bool | None,
-        typer.Option(
-            help="Embed texts that are too long in windows and average them; as the model says "
-            "if not given.",
-            show_default=False,
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedArguments:
-    """What the vectors should be like."""
-
-    dimensions: Annotated[int | None, typer.Option(help="Matryoshka size of the vectors.")] = None
-    output_dtype: Annotated[
-        str, typer.Option(help="float32, float16, int8, uint8, binary or ubinary.")
-    ] = "float32"
-    prompt_name: Annotated[
-        str | None, typer.Option(help="Which of the model's prompts is put before each text.")
-    ] = None
-    prompt: Annotated[
-        str | None, typer.Option(help='A prompt of your own; "" for none.', show_default=False)
-    ] = None
-    no_normalize: Annotated[
-        bool, typer.Option("--no-normalize", help="Vectors as the model made them.")
-    ] = False
-
-
-@dataclass(frozen=True, slots=True)
-class HeadArguments:
-    """Which head answers, of models that have several, and for which side."""
-
-    sparse: Annotated[
-        bool, typer.Option("--sparse", help="Weights by token id (SPLADE, BGE-M3).")
-    ] = False
-    tokens: Annotated[
-        bool, typer.Option("--tokens", help="One vector a token (ColBERT, BGE-M3).")
-    ] = False
-    side: Annotated[
-        str | None,
-        typer.Option(help="query or document, for sparse and token vectors; plain: neither."),
-    ] = None
-    top_k: Annotated[
-        int | None, typer.Option(help="How many weights of a sparse vector are kept.")
-    ] = None
-
-    def task(self) -> Task:
-        """Return what was asked for. Raises InvalidOption for both."""
-        from poolc.errors import InvalidOption
-        from poolc.spec import Task
-
-        if self.sparse and self.tokens:
-            raise InvalidOption("--sparse and --tokens are two outputs: give one", param="tokens")
-        if self.sparse:
-            return Task.EMBED_SPARSE
-        return Task.EMBED_TOKENS if self.tokens else Task.EMBED
-
-
-@dataclass(frozen=True, slots=True)
-class PairColumns:
-    """Where the two texts of a pair are."""
-
-    left_column: Annotated[
-        str | None,
-        typer.Option(help="Column of the first text; text_1, query or sentence1 if not given."),
-    ] = None
-    right_column: Annotated[
-        str | None,
-        typer.Option(help="Column of the second text; text_2, document or sentence2."),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
-class PairArguments:
-    """How the two texts of a pair are read."""
-
-    instruction: Annotated[
-        str | None, typer.Option(help="What the model's score template is told to look for.")
-    ] = None
-    max_query_length: Annotated[
-        int | None, typer.Option(help="Tokens of the first text; more are cut off.")
-    ] = None
-    max_document_length: Annotated[
-        int | None, typer.Option(help="Tokens of the second text; more are cut off.")
-    ] = None
 
 
 @grouped
@@ -159,8 +50,7 @@ def embed(
         normalize=False if vectors.no_normalize else None,
         prompt_name=vectors.prompt_name,
         prompt=vectors.prompt,
-        truncate=lengths.truncate,
-        truncation_side=lengths.truncation_side,
+        **lengths.params(),
         chunk=lengths.chunk,
         output_dtype=vectors.output_dtype,
         side=heads.side,
@@ -177,8 +67,9 @@ def classify(
     output: Output,
     *,
     text_column: TextColumn = "text",
-    truncate: Truncate = False,
-    truncation_side: TruncationSide = None,
+    columns: ClassifiedPairColumns,
+    reading: PairArguments,
+    lengths: CutArguments,
     use_activation: UseActivation = None,
     aggregation: Annotated[
         str | None,
@@ -189,18 +80,20 @@ def classify(
     ] = None,
     compiling: CompileArguments,
 ) -> None:
-    """Classify every text of the inputs, or the tokens of each, as the model does."""
+    """Classify every text (or pair of texts) of the inputs, or the tokens of each, as the model
+    does."""
     from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
     params = Params(
-        truncate=truncate,
-        truncation_side=truncation_side,
+        **lengths.params(),
+        **reading.params(),
         use_activation=use_activation,
         aggregation=aggregation,
     )
-    job = BulkJob(Task.CLASSIFY, tuple(inputs), output, Columns(text_column), params)
+    where = Columns(text_column, columns.left_column, columns.right_column)
+    job = BulkJob(Task.CLASSIFY, tuple(inputs), output, where, params)
     _run(model, compiling, job)
 
 
@@ -226,13 +119,10 @@ def score(
 
     params = Params(
         label=label,
-        truncate=lengths.truncate,
-        truncation_side=lengths.truncation_side,
+        **lengths.params(),
+        **reading.params(),
         chunk=lengths.chunk,
         use_activation=use_activation,
-        instruction=reading.instruction,
-        max_query_length=reading.max_query_length,
-        max_document_length=reading.max_document_length,
     )
     where = Columns(left=columns.left_column, right=columns.right_column)
     _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params))

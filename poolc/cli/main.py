@@ -18,6 +18,7 @@ import typer
 from poolc.cli import cache, exit_codes
 from poolc.cli.compile import compile_model
 from poolc.cli.doctor import doctor
+from poolc.cli.dotted import with_objects
 from poolc.cli.inspect import inspect
 from poolc.cli.jobs import classify, embed, score
 from poolc.cli.serve import serve
@@ -86,7 +87,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        app(arguments, prog_name="poolc")
+        app(with_objects(arguments), prog_name="poolc")
     except SystemExit as stop:  # typer's way to end: done, a usage error it printed, an interrupt
         return stop.code if isinstance(stop.code, int) else exit_codes.SUCCESS
     except Exception as error:

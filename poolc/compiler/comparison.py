@@ -10,6 +10,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from poolc.compiler.recognize import Recognized
+from poolc.runtime.outputs import Float32
 from poolc.runtime.request import Item, Params, Row
 from poolc.spec import CompileOptions, Task
 
@@ -48,4 +49,11 @@ class Reference(Protocol):
 
     def rows(self, case: Case) -> list[Row]:
         """Return the outputs of each item, by the names that graphs use."""
+        ...
+
+    def answers(self, case: Case, rows: Sequence[Row]) -> list[Float32] | None:
+        """Return what the runtime has to make of ``rows``, one array an item.
+
+        None where it makes nothing of them: the graph's outputs are the answer.
+        """
         ...

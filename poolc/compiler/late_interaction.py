@@ -22,10 +22,12 @@ from poolc.errors import UnsupportedModel
 from poolc.spec import LayerSpec
 
 _ST_FILE = "config_sentence_transformers.json"
+_STANFORD, _PYLATES = "defaults of Stanford's ColBERT", "default of PyLate"
 _METADATA = "artifact.metadata"
 _WEIGHTS = "model.safetensors"
 _DEFAULT_LENGTH = 32  # of expanded queries, in ColBERT's papers and both libraries
 _PUNCTUATION = tuple(string.punctuation)
+_ATTENDS = ("attend_to_expansion_tokens", "attend_to_mask_tokens")
 _SIDES = ("query", "document")
 # Keys that only PyLate writes: where one is there, queries are expanded unless it says otherwise.
 _PYLATE = (
@@ -60,6 +62,7 @@ class LateInteraction:
     kept_ids: tuple[int, ...] = ()
     prompts: Mapping[str, str | None] = field(default_factory=dict)
     markers: tuple[str, ...] = ()  # prompts that the tokenizer must keep in one piece
+    files: Mapping[str, str] = field(default_factory=dict)  # file and key by the settings above
 
 
 def read_late_interaction(folder: Path, st: SentenceTransformer | None) -> LateInteraction:
@@ -79,8 +82,19 @@ def _read_stanford(folder: Path) -> LateInteraction:
         "attend": bool(metadata.get("attend_to_mask_tokens")),
         "length": metadata.get("query_maxlen") or _DEFAULT_LENGTH,
     }
+    keys = {
+        "expansion": "query_maxlen",
+        "attend": "attend_to_mask_tokens",
+        "document_length": "doc_maxlen",
+        "skiplist": "mask_punctuation",
+        "markers": "query_token_id",
+    }
+    files = {
+        name: f"{_METADATA}: {key}" if key in metadata else _STANFORD for name, key in keys.items()
+    }
     return LateInteraction(
-        file=_METADATA if metadata else "defaults of Stanford's ColBERT",
+        files={**files, "layers": _WEIGHTS, "normalize": _STANFORD},
+        file=_METADATA if metadata else _STANFORD,
         layers=(linear_layer(folder, _WEIGHTS, "HF_ColBERT"),),
         normalize=True,
         masked=True,
@@ -115,6 +129,7 @@ def _read_modules(folder: Path, st: SentenceTransformer) -> LateInteraction:
         document_length=_length(knobs.get("document_length"), f"{where}: document_length"),
         prompts=prompts,
         markers=tuple(prefixes.values()),
+        files=_files(st, prefixes),
     )
     for module in st.heads:
         found = _with_module(found, module, folder)
@@ -123,7 +138,9 @@ def _read_modules(folder: Path, st: SentenceTransformer) -> LateInteraction:
         words = settings.get("skiplist_words")
         words = _words(words, f"{_ST_FILE}: skiplist_words")
         skiplist = _PUNCTUATION if words is None else words
-        found = replace(found, normalize=True, masked=True, skiplist=skiplist)
+        named = _PYLATES if words is None else f"{_ST_FILE}: skiplist_words"
+        files = {**found.files, "skiplist": named, "normalize": _PYLATES}
+        found = replace(found, normalize=True, masked=True, skiplist=skiplist, files=files)
     if found.expansion is not None and not found.masked:
         raise UnsupportedModel(
             f"{where}: query_expansion needs a {MULTI_VECTOR_MASK} module, which modules.json "
@@ -132,19 +149,42 @@ def _read_modules(folder: Path, st: SentenceTransformer) -> LateInteraction:
     return found
 
 
+def _files(st: SentenceTransformer, prefixes: Mapping[str, str]) -> dict[str, str]:
+    """Return where the settings beside the modules come from; the Transformer's file comes last."""
+    files = {
+        key: f"{_ST_FILE}: {key}"
+        for key in ("query_length", "document_length")
+        if st.settings.get(key)
+    }
+    keys = ("query_expansion", "do_query_expansion", "query_length")
+    named = next((key for key in keys if key in st.settings), None)
+    files["expansion"] = f"{_ST_FILE}: {named}" if named else _PYLATES
+    for key in ("query_length", "document_length", "query_expansion"):
+        if key in st.transformer_settings:
+            files[key.replace("query_expansion", "expansion")] = f"{st.max_length_file}: {key}"
+    whole = named == keys[0] or keys[0] in st.transformer_settings  # one object says all of it
+    attend = (key for key in _ATTENDS if key in st.settings and not whole)
+    files["attend"] = next((f"{_ST_FILE}: {key}" for key in attend), files["expansion"])
+    written = " and ".join(f"{side}_prefix" for side in prefixes) or "prompts"
+    return {**files, "markers": f"{_ST_FILE}: {written}"}
+
+
 def _with_module(found: LateInteraction, module: Module, folder: Path) -> LateInteraction:
     if module.kind == "Dense" and not found.normalize:
         layer = read_layer(folder, module, TOKENS, unnamed=TOKENS)
-        return replace(found, layers=(*found.layers, layer))
+        files = {"layers": "modules.json: Dense", **found.files}
+        return replace(found, layers=(*found.layers, layer), files=files)
     file = f"{module.path}/config.json"
     config = read_json(folder / module.path / "config.json")
     if module.kind == "Normalize":
         of_tokens = config.get("module_input_name") == "token_embeddings"
-        return replace(found, normalize=found.normalize or of_tokens)
+        files = {**found.files, "normalize": f"{file}: module_input_name"}
+        return replace(found, normalize=found.normalize or of_tokens, files=files)
     if module.kind == MULTI_VECTOR_MASK:
         sides = config.get("skiplist_tasks") or ["document"]
         return replace(
             found,
+            files={**found.files, "skiplist": f"{file}: skiplist_words"},
             masked=True,
             skiplist=_words(config.get("skiplist_words"), f"{file}: skiplist_words") or (),
             skiplist_sides=(sides,) if isinstance(sides, str) else tuple(sides),

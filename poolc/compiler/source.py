@@ -24,6 +24,7 @@ from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
 from poolc.compiler.natives import native_config
 from poolc.compiler.onnx_source.selection import check_shipped, follow, select
+from poolc.compiler.overrides import check_overrides
 from poolc.compiler.st_files import module_paths, native_modules, transformer_path
 from poolc.errors import (
     CorruptWeights,
@@ -182,7 +183,7 @@ def materialize(
     if pickles or heads:
         _convert(pickles, heads, mirror, source, options, progress)
     if options.hf_overrides:
-        _override_config(mirror, options.hf_overrides)
+        _override_config(mirror, options.hf_overrides, progress)
     if tokenizer is not None:
         _replace_tokenizer(mirror, tokenizer.folder)
     if _needs_translation(mirror):
@@ -299,10 +300,13 @@ def _replace(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
 
 
-def _override_config(mirror: Path, overrides: Mapping[str, Any]) -> None:
+def _override_config(mirror: Path, overrides: Mapping[str, Any], progress: Progress) -> None:
     path = mirror / transformer_path(mirror) / "config.json"
     if not path.exists():
         raise InvalidOption(
             "hf_overrides needs a config.json, which this model does not have", param="hf_overrides"
         )
-    _replace(path, merge(read_json(path), overrides))
+    raw = read_json(path)
+    for warning in check_overrides(raw, overrides):
+        progress.warn(warning)
+    _replace(path, merge(raw, overrides))

@@ -16,8 +16,9 @@ from poolc.compiler.comparison import Case, Reference
 from poolc.errors import ParityError, TokenizerError
 from poolc.runtime import heads
 from poolc.runtime.engine import Engine
+from poolc.runtime.outputs import Float32, Ragged
 from poolc.runtime.request import Item, Prepared, Row
-from poolc.spec import SPARSE_VALUES, ModelSpec, set_route
+from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, ModelSpec, set_route
 
 
 @dataclass(slots=True)
@@ -85,6 +86,9 @@ def _verify_case(
         parity.outputs = tuple(sorted({*parity.outputs, *batched[0]}))
         for rows in (batched, alone):
             _compare(parity, gate, items, rows, expected)
+        if TOKEN_LOGITS in batched[0]:
+            answers = reference.answers(case, expected)
+            _compare_answers(parity, gate, items, engine.finish(together, batched), answers)
         _compare_invariance(parity, items, alone, batched)
 
 
@@ -152,6 +156,19 @@ def _compare(
             f"{culprit} differs from {parity.reference} by {worst:.3g}, more than the bound of "
             f"{parity.bound:g}; nothing was written"
         )
+
+
+def _compare_answers(
+    parity: Parity,
+    gate: _Gate,
+    items: Sequence[Item],
+    made: heads.Result,
+    wanted: Sequence[Float32] | None,
+) -> None:
+    """Compare what the runtime makes of logits of tokens: columns, steps, activation."""
+    if wanted is not None and isinstance(made, Ragged):
+        found, expected = ([{"answers": row} for row in rows] for rows in (made, wanted))
+        _compare(parity, items, found, expected)
 
 
 def _compare_invariance(

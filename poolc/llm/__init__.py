@@ -18,6 +18,7 @@ from poolc.llm.outputs import (
     ScoringRequestOutput,
 )
 from poolc.llm.params import PoolingParams
+from poolc.llm.pooler import PoolerConfig
 
 __all__ = [
     "LLM",
@@ -25,6 +26,7 @@ __all__ = [
     "ClassificationRequestOutput",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
+    "PoolerConfig",
     "PoolingOutput",
     "PoolingParams",
     "PoolingRequestOutput",

@@ -17,6 +17,7 @@ import numpy as np
 
 from poolc import api
 from poolc.errors import InvalidOption
+from poolc.llm.answers import Answer, token_ids, values
 from poolc.llm.knobs import check_dtype, check_knobs, plain_overrides, plain_pooler_config
 from poolc.llm.outputs import (
     ClassificationOutput,
@@ -33,25 +34,21 @@ from poolc.llm.params import (
     PoolingParams,
     per_prompt,
     request_params,
-    shared_params,
-    whole_number,
+    task_of,
 )
 from poolc.llm.progress import UseTqdm, progress_bar
 from poolc.llm.prompts import Prompts, as_items, as_texts
-from poolc.llm.tasks import require, task_named
+from poolc.llm.tasks import check_score, in_own_words, is_dense, require, task_named
+from poolc.llm.truncation import shared_params, whole_number
 from poolc.model_cache.artifact import is_artifact
 from poolc.model_cache.score_templates import template_text
 from poolc.runtime.calls import as_pairs, windows
 from poolc.runtime.engine import Engine
-from poolc.runtime.heads import Result
-from poolc.runtime.heads.hybrid import HybridVectors
 from poolc.runtime.items import check_items
-from poolc.runtime.outputs import Classification
 from poolc.runtime.prompts import PLAIN
 from poolc.runtime.request import Item, Params, Prepared
-from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.work import Work
-from poolc.spec import Kind, Task
+from poolc.spec import Defaults, Kind, Task
 
 _WINDOWS_IN_FLIGHT = 2
 
@@ -68,15 +65,7 @@ class _Call:
     tokenization_kwargs: Mapping[str, Any] | None
     lora_request: object
     template: str | None = None  # of score: Jinja source
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One prompt's (or pair's) result: an array, or one number."""
-
-    token_ids: list[int]
-    truncated: bool
-    value: Any
+    pooling_task: str | None = None  # of encode: vLLM's name
 
 
 class LLM:
@@ -84,7 +73,9 @@ class LLM:
 
     ``model`` is an artifact, a model folder or a hub id; the last two are compiled on first use.
     The other arguments are options of ``poolc.compile`` under vLLM's names. Knobs of vLLM's GPU
-    engine are accepted with one warning. No prompt of the model is put before a text.
+    engine are accepted with one warning. Where a model's files configure no pooling, vLLM's
+    ``defaults`` hold here: its last token (of an encoder its first), normalised. No prompt of the
+    model is put before a text.
     ``chat_template`` is the score template that a reranker is compiled with.
 
     Raises InvalidOption for any other argument, and what ``poolc.load`` raises.
@@ -119,12 +110,12 @@ class LLM:
             "hf_overrides": plain_overrides(hf_overrides),
             "pooler_config": plain_pooler_config(pooler_config),
             "trust_remote_code": trust_remote_code or None,
-            "defaults": defaults,
+            "defaults": defaults or Defaults.VLLM.value,
             "score_template": chat_template,
         }
         if is_artifact(Path(model).expanduser()):
             # It holds no code to trust, and a lower limit needs no other graph.
-            options |= {"trust_remote_code": None, "max_length": None}
+            options |= {"trust_remote_code": None, "max_length": None, "defaults": defaults}
         given = {name: value for name, value in options.items() if value is not None}
         self.engine = api.load(model, **given)
         self._model = _describe(str(model), self.engine, max_model_len)
@@ -244,21 +235,22 @@ class LLM:
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[PoolingRequestOutput[PoolingOutput]]:
         """Return one array a prompt for any ``pooling_task``: embed, classify, score, reward,
-        token_classify (one row of probabilities a token), or token_embed and encode (the default),
-        which give one row of hidden states a token.
+        token_classify (one row of probabilities a token; of BGE-M3 one sparse weight a token,
+        special tokens left out), token_embed or encode (the default).
 
-        Of multi-vector models token_embed gives every token's vector, without marker or expansion.
+        encode is what the model answers of every token: rewards of token and process reward models,
+        as ``reward`` gives them, probabilities of token classifiers, and hidden states of others.
+        token_embed is hidden states too; of embedding models they are cut to ``dimensions`` and
+        normalised as ``embed`` does a vector, unless ``use_activation`` is False; of multi-vector
+        models it gives every token's vector, without marker or expansion.
         """
+        items = as_items(prompts)
+        name = pooling_task or task_of(per_prompt(pooling_params, len(items))) or "encode"
         call = _Call(
-            pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request
+            *(pooling_params, use_tqdm, truncate_prompt_tokens, tokenization_kwargs, lora_request),
+            pooling_task=name,
         )
-        if pooling_task is None and isinstance(pooling_params, PoolingParams):
-            pooling_task = pooling_params.task
-        return self._pooled(
-            self._run(
-                task_named(pooling_task or "encode", self.engine.spec), as_items(prompts), call
-            )
-        )
+        return self._pooled(self._run(task_named(name, self.engine.spec), items, call))
 
     def close(self) -> None:
         """Release the model's memory; the object cannot be used afterwards."""
@@ -267,7 +259,7 @@ class LLM:
     def _next_id(self) -> str:
         return str(next(self._request_ids))
 
-    def _pooled(self, answers: Sequence[_Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
+    def _pooled(self, answers: Sequence[Answer]) -> list[PoolingRequestOutput[PoolingOutput]]:
         return [
             PoolingRequestOutput(
                 self._next_id(),
@@ -278,20 +270,28 @@ class LLM:
             for answer in answers
         ]
 
-    def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[_Answer]:
+    def _run(self, task: Task, items: Sequence[Item], call: _Call) -> list[Answer]:
         if call.lora_request is not None:
             raise InvalidOption(
                 "lora_request is not supported: merge the adapter into the model first",
                 param="lora_request",
             )
         require(task, self.engine.spec)
+        if task is Task.SCORE:
+            check_score(self.engine.spec)
         check_items(items)
         params = self._params(task, per_prompt(call.pooling_params, len(items)), call)
+        with in_own_words():
+            return self._answered(task, items, params, call.use_tqdm)
+
+    def _answered(
+        self, task: Task, items: Sequence[Item], params: list[Params], use_tqdm: UseTqdm
+    ) -> list[Answer]:
         if len(next(windows(items), [])) < len(items) and len({*params}) == 1:
             # One text that is too long must not cost the work of the windows before it.
             self.engine.check(task, items, params[0])
-        answers: list[_Answer] = []
-        bar = progress_bar(call.use_tqdm, len(items))
+        answers: list[Answer] = []
+        bar = progress_bar(use_tqdm, len(items))
         try:
             for part in self._windows(task, items, params):
                 answers.extend(part)
@@ -304,20 +304,27 @@ class LLM:
         base = shared_params(
             call.truncate_prompt_tokens, call.tokenization_kwargs, self._model.max_length
         )
+        spec, like = self.engine.spec, task
         if task is Task.EMBED_TOKENS:
             base = replace(base, side=PLAIN)
-        if task is Task.SCORE and self.engine.spec.kind is Kind.MULTI_VECTOR:
-            base = replace(base, prompt=None)  # its markers belong to the model, as its weights do
-        base = replace(base, template=call.template)
+        if task is Task.SCORE and (spec.kind is Kind.MULTI_VECTOR or spec.router):
+            base = replace(base, prompt=None)  # markers and prompts of the sides of a model
+        if task is Task.ENCODE and call.pooling_task == "token_embed" and is_dense(spec):
+            like = Task.EMBED_TOKENS  # rows like the vector of the text
+            base = replace(base, normalize=spec.normalize, dimensions=spec.default_dimensions)
+        by_token = task is Task.EMBED_SPARSE and call.pooling_task == "token_classify"
+        if by_token:
+            like = Task.CLASSIFY_TOKENS
+        base = replace(base, template=call.template, by_token=by_token)
         made: dict[PoolingParams, Params] = {}  # one object often stands for all prompts
         for index, params in enumerate(given):
             if params not in made:
-                made[params] = request_params(task, params, base, self._model, index)
+                made[params] = request_params(like, params, base, self._model, index)
         return [made[params] for params in given]
 
     def _windows(
         self, task: Task, items: Sequence[Item], params: Sequence[Params]
-    ) -> Iterator[list[_Answer]]:
+    ) -> Iterator[list[Answer]]:
         """Yield answers window by window; the next window is tokenised while one runs."""
         pending: deque[tuple[list[Prepared], Work]] = deque()
         try:
@@ -350,14 +357,14 @@ class LLM:
             done = stop
         return parts
 
-    def _answers(self, parts: Sequence[Prepared], work: Work) -> list[_Answer]:
+    def _answers(self, parts: Sequence[Prepared], work: Work) -> list[Answer]:
         rows = iter(work.wait())
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         for part in parts:
             result = self.engine.finish(part, list(itertools.islice(rows, len(part.sequences))))
-            ids = _token_ids(part, self.engine.spec.pad_token_id)
+            ids = token_ids(part, self.engine.spec.pad_token_id)
             cut = part.truncated.tolist()
-            answers += [_Answer(*one) for one in zip(ids, cut, _values(result), strict=True)]
+            answers += [Answer(*one) for one in zip(ids, cut, values(result), strict=True)]
         return answers
 
 
@@ -369,19 +376,3 @@ def _describe(name: str, engine: Engine, max_model_len: int | None) -> Model:
             param="max_model_len",
         )
     return Model(name, max_model_len or longest, engine.spec.matryoshka.enabled)
-
-
-def _token_ids(part: Prepared, pad_token_id: int) -> list[list[int]]:
-    # Of a chunked text, the ids of its windows one after the other.
-    ids: list[list[int]] = [np.concatenate([s.ids for s in item]).tolist() for item in part.items]
-    if part.pairs is None:
-        return ids
-    return [[*ids[left], pad_token_id, *ids[right]] for left, right in part.pairs.tolist()]
-
-
-def _values(result: Result) -> list[Any]:
-    if isinstance(result, HybridVectors):
-        raise TypeError("no method of LLM answers with several kinds of vectors")
-    if isinstance(result, SparseVectors):
-        return list(result.to_dense())
-    return list(result.probs if isinstance(result, Classification) else result)

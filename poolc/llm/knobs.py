@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from poolc.errors import InvalidOption
-from poolc.llm.params import unknown_option
+from poolc.llm.truncation import unknown_option
 
 # What tells vLLM's engine about devices, memory, scheduling and loading. None of it changes an
 # answer, and poolc decided all of it when it compiled: accepted, with one warning.

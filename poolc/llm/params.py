@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any
 
-from poolc.errors import InvalidDimensions, InvalidOption, nearest
+from poolc.errors import InvalidDimensions, InvalidOption
 from poolc.llm.pair_params import checked_extra, pair_params
+from poolc.llm.truncation import prompt_truncation, unknown_option, whole_number
 from poolc.runtime.request import Params
 from poolc.spec import Similarity, Task
 
@@ -36,19 +36,11 @@ _TASK_NAMES: Mapping[Task, tuple[str, ...]] = {
     Task.CLASSIFY: ("classify", "score"),
     Task.SCORE: ("score", "classify", "embed"),
     Task.REWARD: ("reward", "encode", "token_classify", "classify"),
-    Task.CLASSIFY_TOKENS: ("token_classify",),
+    Task.CLASSIFY_TOKENS: ("token_classify", "encode"),
     Task.ENCODE: ("encode", "token_embed"),
 }
 _SWITCH_NAMES = ("use_activation", "normalize", "activation", "softmax")
 _NUMBER_NAMES = ("dimensions", "truncate_prompt_tokens", "step_tag_id")
-_TOKENIZATION = (
-    "truncate_prompt_tokens",
-    "truncation",
-    "truncation_side",
-    "max_length",
-    "padding",
-    "add_special_tokens",
-)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -56,7 +48,9 @@ class PoolingParams:
     """What one request may say. None means "as the model says".
 
     ``use_activation`` switches the last step of any task (normalising, softmax or sigmoid);
-    ``normalize``, ``activation`` and ``softmax`` are its older spellings. ``extra_kwargs`` of a
+    ``normalize``, ``activation`` and ``softmax`` are its older spellings. ``side`` (not vLLM's)
+    says whose text it is, query or document: its prompt and its route, as ``embed_query`` and
+    ``embed_document`` of an Engine. ``extra_kwargs`` of a
     score: ``max_tokens_per_query``, ``max_tokens_per_doc`` (0: no limit) and
     ``chat_template_kwargs`` with an ``instruction``.
     """
@@ -70,6 +64,7 @@ class PoolingParams:
     task: str | None
     step_tag_id: int | None  # rewards only at tokens with this id
     returned_token_ids: tuple[int, ...] | None  # columns of a reward, by token id
+    side: str | None
     extra_kwargs: Mapping[str, Any] = field(hash=False)
 
     def __init__(
@@ -84,6 +79,7 @@ class PoolingParams:
         task: str | None = None,
         step_tag_id: int | None = None,
         returned_token_ids: Sequence[int] | None = None,
+        side: str | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
         **unknown: object,
     ) -> None:
@@ -101,6 +97,7 @@ class PoolingParams:
             task,
             step_tag_id,
             returned_token_ids,
+            side,
             checked_extra(extra_kwargs),
         )
         for name, value in zip(names, values, strict=True):
@@ -137,6 +134,18 @@ def per_prompt(
     return list(given)
 
 
+def task_of(params: Sequence[PoolingParams]) -> str | None:
+    """Return the task that all of them name, None where none does. Raises InvalidOption."""
+    names = {one.task for one in params}
+    if len(names) > 1:
+        raise InvalidOption(
+            f"the PoolingParams of one call name several tasks: {', '.join(map(str, names))}; "
+            "make one call for each",
+            param="task",
+        )
+    return names.pop() if names else None
+
+
 def request_params(
     task: Task, given: PoolingParams, base: Params, model: Model, index: int
 ) -> Params:
@@ -158,8 +167,9 @@ def request_params(
             index=index,
             param="dimensions",
         )
-    if given.truncate_prompt_tokens is not None and not base.truncate:
-        base = base.truncated_to(given.truncate_prompt_tokens, model.max_length)
+    base = prompt_truncation(given.truncate_prompt_tokens, base, model.max_length, index)
+    if given.side is not None:  # with its prompt, which was asked for by this
+        base = replace(base, side=given.side, prompt=None)
     if not base.truncate:  # a side of nothing: transformers takes it too
         base = replace(base, truncation_side=None)
     switch, value = _switch(task, given, index)
@@ -173,66 +183,16 @@ def request_params(
         )
     # vLLM compares vectors by their cosine, whatever the model's files say.
     similarity = Similarity.COSINE if task is Task.SCORE else None
+    if said[switch] is None:
+        said[switch] = getattr(base, switch)
     return replace(
         base,
-        dimensions=given.dimensions,
+        dimensions=base.dimensions if given.dimensions is None else given.dimensions,
         similarity=similarity,
         step_tag_id=given.step_tag_id,
         returned_token_ids=given.returned_token_ids,
         **said,
     )
-
-
-def shared_params(
-    truncate_prompt_tokens: int | None,
-    tokenization_kwargs: Mapping[str, Any] | None,
-    max_length: int,
-) -> Params:
-    """Return Params with what a call says about tokenising; no prompt of the model is applied.
-
-    ``max_length`` is the model's maximum in tokens.
-
-    Raises InvalidOption for a key or value that has no equivalent.
-    """
-    if not isinstance(tokenization_kwargs, Mapping | None):
-        raise InvalidOption(
-            f"tokenization_kwargs is {type(tokenization_kwargs).__name__}; allowed: a dict",
-            param="tokenization_kwargs",
-        )
-    kwargs = dict(tokenization_kwargs or {})
-    for name in kwargs:
-        if name not in _TOKENIZATION:
-            raise unknown_option("tokenization_kwargs", name, _TOKENIZATION)
-    _allow(kwargs, "truncation_side", (None, "left", "right"))
-    _allow(kwargs, "padding", (None, False, "do_not_pad"))
-    _allow(kwargs, "add_special_tokens", (None, True, False))
-    _allow(kwargs, "truncation", (None, False, "do_not_truncate", True, "longest_first"))
-    base = Params(
-        prompt="",
-        max_length=whole_number("max_length", kwargs.get("max_length", max_length)),
-        truncate=kwargs.get("truncation") in (True, "longest_first"),
-        truncation_side=kwargs.get("truncation_side"),
-        add_special_tokens=kwargs.get("add_special_tokens") is not False,
-    )
-    if truncate_prompt_tokens is None:
-        truncate_prompt_tokens = kwargs.get("truncate_prompt_tokens")
-    if truncate_prompt_tokens is None:
-        return base
-    return base.truncated_to(truncate_prompt_tokens, max_length)
-
-
-def unknown_option(owner: str, name: str, known: Sequence[str]) -> InvalidOption:
-    """Return the error for an unknown name, with the nearest known one where there is one."""
-    return InvalidOption(f"{owner} has no {name!r}; {nearest(name, known)}", param=name)
-
-
-def whole_number(name: str, value: object) -> int | None:
-    """Return the argument ``name`` as an int, or None. Raises InvalidOption for anything else."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidOption(f"{name} is {value!r}; allowed: a whole number", param=name)
-    return int(value)
 
 
 def _checked(name: str, value: object) -> object:
@@ -249,8 +209,8 @@ def _checked(name: str, value: object) -> object:
         raise InvalidOption(
             f"PoolingParams: {name} is {value!r}; allowed: True, False, None", param=name
         )
-    if name == "task" and not isinstance(value, str | None):
-        raise InvalidOption(f"PoolingParams: task is {value!r}; allowed: a name", param=name)
+    if name in ("task", "side") and not isinstance(value, str | None):
+        raise InvalidOption(f"PoolingParams: {name} is {value!r}; allowed: a name", param=name)
     return value
 
 
@@ -275,13 +235,3 @@ def _switch(task: Task, given: PoolingParams, index: int) -> tuple[str, bool | N
             index=index,
         )
     return field, next(iter(said.values()), None)
-
-
-def _allow(kwargs: Mapping[str, Any], name: str, allowed: Sequence[str | bool | None]) -> None:
-    value = kwargs.get(name)
-    # 1 == True in Python; here it is a mistake.
-    if not any(type(value) is type(option) and value == option for option in allowed):
-        shown = ", ".join(repr(option) for option in allowed if option is not None)
-        raise InvalidOption(
-            f"tokenization_kwargs: {name} is {value!r}; allowed: {shown}", param=name
-        )

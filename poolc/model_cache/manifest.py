@@ -20,8 +20,9 @@ from poolc.spec import ModelSpec, Precision, Profile, Target
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 0
 
-# Raised whenever a graph pass changes numbers: artifacts of an older recipe are then not looked up.
-RECIPE = 1
+# Raised whenever recognition or a graph pass changes numbers: artifacts of an older recipe are
+# then not looked up.
+RECIPE = 2
 
 MANIFEST_FILE = "manifest.json"
 REPORT_FILE = "report.json"
@@ -36,7 +37,7 @@ KNOWN_CRITICAL: frozenset[str] = frozenset()
 # Fields of a spec that hold where a request does not say.
 _REQUEST_DEFAULTS = (
     *("use_activation", "default_dimensions", "matryoshka", "default_prompt_name"),
-    *("chunk", "max_embed_length", "instruction"),
+    *("reward_activation", "chunk", "max_embed_length", "instruction"),
 )
 
 

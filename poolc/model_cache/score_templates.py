@@ -26,6 +26,11 @@ def shipped_text(name: str) -> str:
     return (_SHIPPED / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
 
 
+def is_name(given: str) -> bool:
+    """Say whether this names a template, and is none itself."""
+    return "{{" not in given and "{%" not in given
+
+
 def template_text(given: str | Path, param: str = "score_template") -> str:
     """Return the template that ``given`` is, or is the name or the file of.
 
@@ -37,7 +42,7 @@ def template_text(given: str | Path, param: str = "score_template") -> str:
             param=param,
         )
     text = str(given)
-    if "{{" in text or "{%" in text:
+    if not is_name(text):
         return text
     if text in shipped():
         return shipped_text(text)

@@ -15,6 +15,8 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, cast
 
+from poolc.errors import meant
+
 T = TypeVar("T")
 
 
@@ -108,8 +110,9 @@ def _decode_enum(cls: type[Enum], value: Any, where: str) -> Enum:
     try:
         return cls(value)
     except ValueError:
-        allowed = ", ".join(str(member.value) for member in cls)
-        raise ValueError(f"{where} is {value!r}; allowed: {allowed}") from None
+        allowed = [str(member.value) for member in cls]
+        message = f"{where} is {value!r}; allowed: {', '.join(allowed)}{meant(value, allowed)}"
+        raise ValueError(message) from None
 
 
 def _decode_scalar(hint: type, value: Any, where: str) -> Any:

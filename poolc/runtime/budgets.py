@@ -44,12 +44,15 @@ def check_budgets(params: Params, max_length: int, *, pairs: bool) -> None:
 
 
 def within_budgets(
-    items: Sequence[Any], params: Params, tokenizer: TextTokenizer, indices: Sequence[int]
+    items: Sequence[Any],
+    params: Params,
+    tokenizers: tuple[TextTokenizer, TextTokenizer],
+    indices: Sequence[int],
 ) -> tuple[list[Any], list[tuple[bool, bool]]]:
     """Cut the texts of every pair; return the items, and of each whether its texts were cut.
 
-    What is no pair stays as it is. Raises InvalidText, and TextTooLong for a text that is too long
-    to be read.
+    ``tokenizers`` are those of the left and of the right texts. What is no pair stays as it is.
+    Raises InvalidText, and TextTooLong for a text that is too long to be read.
     """
     cut_items, cut = list(items), [(False, False)] * len(items)
     pairs = [i for i, item in enumerate(items) if isinstance(item, tuple)]
@@ -59,7 +62,7 @@ def within_budgets(
         if budget is None:
             continue
         first = {items[i][side]: indices[i] for i in reversed(pairs)}  # a query stands in many
-        shorter = _shortened(first, budget, tokenizer)
+        shorter = _shortened(first, budget, tokenizers[side])
         for i in pairs:
             text = shorter[items[i][side]]
             was_cut = text != items[i][side]

@@ -42,6 +42,7 @@ class Params:
     chunk: bool | None = None  # embed long texts in windows and average them
     max_query_length: int | None = None  # tokens of the left text of a pair; more are cut off
     max_document_length: int | None = None  # tokens of the right text of a pair
+    by_token: bool = False  # sparse weights by token of the text, not by id (BGE-M3)
     side: str | None = None  # query | document | plain, for models that tell them apart
     top_k: int | None = None  # weights of a sparse vector that are kept, the largest
     instruction: str | None = None  # what a reranker's template is given; "" = none at all
@@ -100,6 +101,7 @@ class TokenSequence:
     # [len], which tokens pooling counts and which rows of a token-level result are returned; None:
     # all of them. Padding never is.
     counted: npt.NDArray[np.bool_] | None = None
+    route: str | None = None  # of a router: which route it takes; None: that of the request
     source: TokenSource | None = None  # where a request asks for spans
 
     def __len__(self) -> int:

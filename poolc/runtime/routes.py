@@ -63,7 +63,7 @@ def choose_route(spec: ModelSpec, task: Task, params: Params) -> str:
     if side is None and not router.has_default:
         raise InvalidOption(
             f"this model has no default route for {task}: say which side the texts are of "
-            f"({', '.join(sides)}), as embed_query and embed_document do",
+            f"with side ({', '.join(sides)}), as embed_query and embed_document do",
             param="side",
         )
     route = router.main if side is None else router.sides[side]

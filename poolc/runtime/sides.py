@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from poolc.runtime.items import is_text
 from poolc.runtime.prompts import PLAIN, resolve_prompt
 from poolc.runtime.request import Params, TokenSequence
 from poolc.runtime.tokenize import How, TextTokenizer
@@ -65,8 +66,36 @@ class SideTokenizer:
             found = self._tokenizer.encode(
                 part.items, truncate=bool(params.truncate), **self._how(part)
             )
+            found = self._with_markers(part, found)
             sequences += [self._masked(sequence, side) for sequence in found]
         return sequences, pairs
+
+    def _with_markers(self, part: _Part, found: list[TokenSequence]) -> list[TokenSequence]:
+        """Give texts whose beginning was cut off their side's marker back, as PyLate does.
+
+        A hybrid model's prompt is text like any other, as its dense vector has it.
+        """
+        how = self._how(part)
+        side = how["truncation_side"] or self._tokenizer.limits.truncation_side
+        if not how["prefix"] or side != "left" or self._spec.kind is not Kind.MULTI_VECTOR:
+            return found
+        cut = [i for i, one in enumerate(found) if one.truncated and is_text(part.items[i])]
+        marker = self._tokenizer.tokens([how["prefix"]])[0].ids
+        how["max_length"] = self._tokenizer.limit(how["max_length"]) - len(marker)
+        how["prefix"], how["indices"] = "", [part.indices[i] for i in cut]
+        special = how["add_special_tokens"]
+        start = len(self._tokenizer.frame().head) if special else 0
+        ends = self._tokenizer.encode([part.items[i] for i in cut], truncate=True, **how)
+        found = list(found)
+        for i, end in zip(cut, ends, strict=True):
+            types = end.type_ids
+            found[i] = replace(
+                end,
+                ids=np.insert(end.ids, start, marker),
+                type_ids=None if types is None else np.insert(types, start, [0] * len(marker)),
+                truncated=True,
+            )
+        return found
 
     def _parts(
         self, task: Task, items: Sequence[Any], params: Params, first_index: int
@@ -97,6 +126,7 @@ class SideTokenizer:
             "prefix": resolve_prompt(self._spec, part.params),
             "max_length": side.max_length if asked is None or above else asked,
             "add_special_tokens": part.params.add_special_tokens is not False,
+            "truncation_side": part.params.truncation_side,
             "indices": part.indices,
         }
 

@@ -56,6 +56,8 @@ STATUSES: tuple[tuple[type[PoolcError], HTTPStatus, str], ...] = (
 _FRAMEWORK_TYPES = {404: "NotFoundError", 405: "MethodNotAllowedError"}
 # Details of a failure inside are for the log: a message may hold paths of this machine.
 _INTERNAL = "the server failed on this request; its log says why"
+# What the engine's messages advise -> what a request can say.
+_TRUNCATION = "ask for truncation (truncate=True)", "send truncate_prompt_tokens -1 to cut it"
 # Nobody reads it: the client left. The number keeps such requests apart in access logs.
 _CLIENT_LEFT = 499
 
@@ -77,7 +79,8 @@ def error_response(error: PoolcError) -> Response:
     headers = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    return _response(str(error), kind, status, param=param, headers=headers)
+    message = str(error).replace(*_TRUNCATION)
+    return _response(message, kind, status, param=param, headers=headers)
 
 
 def _response(

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -153,6 +153,9 @@ class Scheduler:
         task = next(task for task in _PROBED if task in engine.spec.tasks)
         item: Item = ("ready", "ready") if task is Task.SCORE else "ready"
         params = Params(prompt="", truncate=True, label=0 if task is Task.SCORE else None)
+        router = engine.spec.router
+        if router is not None and not router.has_default:
+            params = replace(params, side=next(iter(router.sides)))
         prepared = await asyncio.to_thread(engine.prepare, task, [item], params)
         loop = asyncio.get_running_loop()
         rows = await loop.run_in_executor(

@@ -6,13 +6,16 @@ models here only tell OpenAPI what they look like.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from poolc.errors import InvalidOption
 from poolc.runtime.request import Item, Params
 
 EncodingFormat = Literal["float", "base64"]
+TruncationSide = Literal["left", "right"]
 
 _ALLOWED_INPUT = (
     "allowed: a text, a list of texts, a list of token ids or a list of lists of token ids"
@@ -61,27 +64,46 @@ class EmbeddingRequest(BaseModel):
     truncate_prompt_tokens: int | None = Field(
         None, description="cut texts to this many tokens; -1: to what the model accepts"
     )
+    truncation_side: TruncationSide | None = Field(
+        None, description="which end is cut off; the model's unless given"
+    )
     add_special_tokens: bool = True
     normalize: bool | None = Field(None, description="as the model says unless given")
+    use_activation: bool | None = Field(None, description="vLLM's newer name of normalize")
+    side: str | None = Field(
+        None, description="whose texts: query or document, with its prompt and its route"
+    )
     prompt_name: str | None = Field(None, description="one of the model's prompts; none if absent")
     prompt: str | None = Field(None, description="put before every text")
 
     def params(self, max_length: int) -> Params:
         """Return what the engine needs to know; no prompt is applied unless asked.
 
-        ``max_length`` is the model's. Raises InvalidOption for a truncation that it does not take.
+        ``max_length`` is the model's. Raises InvalidOption for a truncation that it does not take,
+        and for two spellings that differ.
         """
-        asked = self.prompt is not None or self.prompt_name is not None
+        asked = any(value is not None for value in (self.prompt, self.prompt_name, self.side))
         params = Params(
             dimensions=self.dimensions,
-            normalize=self.normalize,
+            normalize=self._normalize(),
             prompt_name=self.prompt_name,
             prompt=self.prompt if asked else "",
             add_special_tokens=self.add_special_tokens,
+            side=self.side,
         )
         if self.truncate_prompt_tokens is None:
-            return params
-        return params.truncated_to(self.truncate_prompt_tokens, max_length)
+            return params  # a side of nothing: vLLM takes it too
+        cut = params.truncated_to(self.truncate_prompt_tokens, max_length)
+        return replace(cut, truncation_side=self.truncation_side)
+
+    def _normalize(self) -> bool | None:
+        said = {self.normalize, self.use_activation} - {None}
+        if len(said) > 1:
+            raise InvalidOption(
+                "normalize and use_activation mean the same and differ: give one",
+                param="use_activation",
+            )
+        return next(iter(said), None)
 
 
 class Embedding(BaseModel):
@@ -90,7 +112,7 @@ class Embedding(BaseModel):
     index: int
     object: Literal["embedding"]
     embedding: list[float] | str
-    truncated: bool | None = Field(None, description="true where the end of the text was cut off")
+    truncated: bool | None = Field(None, description="true where the text was cut")
 
 
 class Usage(BaseModel):

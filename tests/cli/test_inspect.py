@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from poolc.cli.inspect import choices_of
 from poolc.model_cache.artifact import Artifact, open_artifact
+from poolc.spec import PoolingType, RouterSpec
 from tests.cli.conftest import Cli
 
 
@@ -21,6 +25,32 @@ def test_every_origin_is_printed(cli: Cli, request: pytest.FixtureRequest, name:
     assert origins
     for choice, origin in origins.items():
         assert any(choice in row and row[-1].strip() == origin for row in rows), choice
+
+
+def test_defaults_have_rows(cli: Cli, tiny_classifier: Path) -> None:
+    lines = [" ".join(line.split()) for line in cli("inspect", tiny_classifier).out.splitlines()]
+    assert "use_activation yes default of classifiers: probabilities" in lines
+    assert "truncation_side right default of transformers: right" in lines
+
+
+def test_fields_of_a_choice_have_rows(cli: Cli, artifact: Callable[[str], Path]) -> None:
+    printed = cli("inspect", artifact("tiny_colbert")).out
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    file = "config_sentence_transformers.json"
+    assert f"multi_vector.query.max_length 12 {file}: query_length" in lines
+    assert f"multi_vector.document.max_length 40 {file}: document_length" in lines
+    assert "multi_vector modules.json" in lines
+
+
+def test_routes_have_rows(tiny_embedder: Path) -> None:
+    spec = open_artifact(tiny_embedder).manifest.spec
+    origins = {"pooling": "a/config.json", "router": "router_config.json: route a"}
+    other = replace(spec, origins={"pooling": "b/config.json"}, pooling=(PoolingType.CLS,))
+    router = RouterSpec("a", {"query": "a", "document": "b"}, False, {"b": other})
+    whole = replace(spec, origins=origins, router=router)
+    lines = [" ".join(line.split()) for line in choices_of(whole)]
+    assert "router query: a, document: b; a side must be named router_config.json: route a" in lines
+    assert lines[-2:] == ["choices of route b", "pooling cls b/config.json"]
 
 
 def test_ids_tasks_graphs_parity_and_sizes(cli: Cli, tiny_embedder: Path) -> None:

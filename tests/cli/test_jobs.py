@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,3 +200,52 @@ def test_score_with_an_instruction_and_budgets(
         pairs, instruction="Find", max_query_length=2, max_document_length=1
     )
     assert json.loads(ran.out)["score"] == pytest.approx(wanted)
+
+
+def test_score_with_a_template(cli: Cli, artifact: Callable[[str], Path], tmp_path: Path) -> None:
+    path, folder = tmp_path / "in.jsonl", artifact("tiny_lm_reranker")
+    path.write_text('{"query": "a river in town", "document": "bread needs flour"}\n')
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ document }} of {{ query }}")
+    engine = poolc.load(folder)
+    pair: Any = ("a river in town", "bread needs flour")
+    ran = cli("score", folder, path, "-o", "-", "--template", template)
+    (wanted,) = engine.score(*pair, template=template.read_text())
+    assert json.loads(ran.out)["score"] == pytest.approx(float(wanted), abs=1e-6)
+    ran = cli(
+        "classify",
+        folder,
+        path,
+        "-o",
+        "-",
+        "--left-column",
+        "query",
+        "--right-column",
+        "document",
+        "--instruction",
+        "Find",
+    )
+    wanted_probs = engine.classify([pair], instruction="Find").probs[0]
+    assert [*json.loads(ran.out)["probs"].values()] == pytest.approx(wanted_probs, abs=1e-6)
+    ran = cli("score", folder, path, "-o", "-", "--template", "none.jinja")
+    assert "--template is 'none.jinja', which is neither a file" in ran.err
+    ran = cli("classify", folder, path, "-o", "-", "--left-column", "query")
+    assert "a pair has two columns: name both or none" in ran.err
+
+
+def test_cut_to_a_number_of_tokens(
+    cli: Cli, tiny_classifier: Path, classifier: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("bread needs flour " * 5 + "\nno\n")
+    options = ("--truncate-prompt-tokens", "6", "--truncation-side", "left")
+    ran = cli("classify", tiny_classifier, path, "-o", "-", *options)
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert [row["truncated"] for row in rows] == [True, False]
+    texts = path.read_text().splitlines()
+    wanted = classifier.classify(texts, truncate=True, max_length=6, truncation_side="left").probs
+    found = [[*row["probs"].values()] for row in rows]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    ran = cli("classify", tiny_classifier, path, "-o", "-", "--truncate-prompt-tokens", "0")
+    assert "--truncate-prompt-tokens is 0; allowed: 1 or more tokens, or -1" in ran.err
+    assert cli("embed", tiny_classifier, path, "-o", "-", "--help").out.count("its route") == 1

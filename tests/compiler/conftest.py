@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +74,8 @@ def recognise(tmp_path: Path, store: Store) -> Recognise:
     def run(folder: Path, **options: Any) -> Known:
         chosen, progress = make_options(**options), Progress(lambda event: None)
         found = source.fetch(str(folder), chosen, store, progress)
-        read = source.materialize(found, None, chosen, tmp_path / "work", progress)
+        work = Path(tempfile.mkdtemp(dir=tmp_path))
+        read = source.materialize(found, None, chosen, work, progress)
         recognized, tokenizer = recognize(read, chosen, progress.warn)
         return Known(recognized.spec, tokenizer, progress.warnings)
 

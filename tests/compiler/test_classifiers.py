@@ -36,9 +36,9 @@ def by_library(path: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("labels", "changes", "activation", "origin"),
     [
-        (1, {}, "sigmoid", "1 label(s) in config.json"),
-        (2, {}, "softmax", "2 label(s) in config.json"),
-        (3, {}, "softmax", "3 label(s) in config.json"),
+        (1, {}, "sigmoid", "1 label(s) in config.json: id2label"),
+        (2, {}, "softmax", "2 label(s) in config.json: id2label"),
+        (3, {}, "softmax", "3 label(s) in config.json: id2label"),
         (1, REGRESSION, "identity", "config.json: problem_type regression"),
         (3, REGRESSION, "identity", "config.json: problem_type regression"),
         (3, MULTI, "sigmoid", "config.json: problem_type multi_label_classification"),
@@ -58,7 +58,7 @@ def by_library(path: str) -> dict[str, Any]:
             "sigmoid",
             "config.json: problem_type multi_label_classification",
         ),
-        (3, {"problem_type": "unheard_of"}, "softmax", "3 label(s) in config.json"),
+        (3, {"problem_type": "unheard_of"}, "softmax", "3 label(s) in config.json: id2label"),
     ],
 )
 def test_recognize_activation(
@@ -145,12 +145,12 @@ def test_recognize_labels(tmp_path: Path, recognise: Recognise) -> None:
 
 def test_recognize_one_label_scores_pairs(tmp_path: Path, recognise: Recognise) -> None:
     spec = recognise(classifier(tmp_path / "model", num_labels=1)).spec
-    assert (spec.pairs, spec.origins["pairs"]) == (True, "1 label(s) in config.json")
+    assert (spec.pairs, spec.origins["pairs"]) == (True, "1 label(s) in config.json: id2label")
 
 
 def test_recognize_several_labels_read_texts(three_labels: Path, recognise: Recognise) -> None:
     spec = recognise(three_labels).spec
-    assert (spec.pairs, spec.origins["pairs"]) == (False, "3 label(s) in config.json")
+    assert (spec.pairs, spec.origins["pairs"]) == (False, "3 label(s) in config.json: id2label")
     assert spec.embedding_size is None
     assert spec.pooling == ()
 
@@ -175,11 +175,18 @@ def test_recognize_pooler_config_of_a_classifier(
         assert spec.origins["activation"] == "--pooler-config activation"
 
 
-@pytest.mark.parametrize("config", [{"pooling_type": "CLS"}, {"normalize": True}])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"pooling_type": "MEAN"}, "pooling_type is MEAN; the head of BertForSequ.* allowed: CLS"),
+        ({"pooling_type": "ALL"}, "pooling_type is ALL; the head of BertForSequence"),
+        ({"normalize": True}, "normalize belongs to embedding models; this .* whose fields are: a"),
+    ],
+)
 def test_recognize_pooling_of_a_classifier(
-    config: Any, three_labels: Path, recognise: Recognise
+    config: Any, message: str, three_labels: Path, recognise: Recognise
 ) -> None:
-    with pytest.raises(InvalidOption, match="belong to embedding models; the head of BertForSeq"):
+    with pytest.raises(InvalidOption, match=message):
         recognise(three_labels, pooler_config=config)
 
 

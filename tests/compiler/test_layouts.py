@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,9 +19,13 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from torch import nn
 
-from poolc.errors import InvalidOption, InvalidText, TextTooLong, UnsupportedTask
+from poolc import LLM, PoolingParams
+from poolc.errors import InvalidOption, InvalidText, TextTooLong
 from poolc.runtime.engine import Engine
-from poolc.spec import Trunk
+from poolc.runtime.request import Params
+from poolc.serve.scheduler import Scheduler
+from poolc.serve.settings import Settings
+from poolc.spec import Task, Trunk
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS, encoder
 from tests.compiler.layout_folders import (
@@ -115,8 +121,23 @@ def test_router_behind_a_shared_transformer(tmp_path: Path, compile_here: Compil
     # Both routes read one copy of the shared weights.
     data, source = artifact.file("model.onnx.data"), folder / "model.safetensors"
     assert data.stat().st_size < 1.5 * source.stat().st_size
-    with pytest.raises(UnsupportedTask, match="does not support score"):
-        engine.score(["a"], ["b"])
+    left, right = model.encode_query(texts), model.encode_document(texts[::-1])
+    wanted = model.similarity_pairwise(left, right).numpy()
+    assert_close(engine.score(texts, texts[::-1]), wanted)
+    one = model.similarity(model.encode_query(texts[:1]), model.encode_document(texts)).numpy()[0]
+    assert_close(engine.score(texts[0], texts), one)
+    assert len(engine.prepare(Task.SCORE, [("a", "a")], Params()).sequences) == 2
+    with pytest.raises(InvalidOption, match="side is 'query', which score of this model"):
+        next(engine.stream(Task.SCORE, [("a", "b")], Params(side="query")))
+    facade = LLM(artifact.path)
+    scored = facade.score(texts[0], texts, use_tqdm=False)
+    assert_close(np.array([output.outputs.score for output in scored]), one)
+    sides = [PoolingParams(side="query"), PoolingParams(side="document"), PoolingParams()]
+    outputs = facade.embed(["a"] * 3, pooling_params=sides, use_tqdm=False)
+    mixed = np.array([output.outputs.embedding for output in outputs])
+    assert_close(mixed[0], model.encode_query("a"))
+    assert_close(mixed[1], model.encode_document("a"))
+    assert_close(mixed[2], model.encode("a", prompt=""))
     with pytest.raises(InvalidOption, match="side is 'title'; allowed: document, query"):
         engine.embed(texts, side="title")
 
@@ -130,6 +151,21 @@ def test_router_of_whole_models(tmp_path: Path, compile_here: CompileHere) -> No
         model.encode(TEXTS)
     with pytest.raises(InvalidOption, match=r"no default route for embed: say which side"):
         engine.embed(TEXTS)
+    assert_close(engine.embed("a river", side="query"), model.encode_query(["a river"]))
+    states = engine.encode("a river", side="document")[0]
+    wanted = model.encode_document("a river", output_value="token_embeddings")
+    assert_close(states, np.asarray(wanted))
+    queries, documents = ["a river", "bread"], ["bread and salt", "the old town"]
+    both = model.encode_query(queries), model.encode_document(documents)
+    assert_close(engine.score(queries, documents), model.similarity_pairwise(*both).numpy())
+    long = "bread and salt " * 90
+    windows = engine.embed_query(["a river", long], chunk=True)
+    whole = engine.embed_document([long, "bread"], chunk=True)
+    scores = engine.score(["a river", long], [long, "bread"], chunk=True)
+    assert_close(scores, (windows * whole).sum(-1))
+    asyncio.run(Scheduler(engine, Settings()).probe())  # a server of it becomes ready
+    with pytest.raises(InvalidOption, match=r"say which side .* with PoolingParams\(side="):
+        LLM(engine.artifact.path).embed("a", use_tqdm=False)
 
 
 def test_saved_layout_is_version_6(tmp_path: Path) -> None:

@@ -149,6 +149,8 @@ def test_jina_v3_compiles_one_artifact_a_task(tmp_path: Path, compile_here: Comp
         wanted = expected.encode([text])[0]
         assert np.abs(row - wanted).max() <= BOUND * max(1.0, np.abs(wanted).max())
     other = compile_here(tmp_path / "model")
+    origins = [found.manifest.spec.origins["jina_task"] for found in (artifact, other)]
+    assert origins == ["--hf-overrides: jina_task separation", "default of Jina v3: text-matching"]
     assert other.manifest.space_id != artifact.manifest.space_id
     assert not np.allclose(Engine(other).embed(TEXTS, truncate=True), found, atol=1e-3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import nn
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DistilBertConfig,
@@ -19,7 +21,8 @@ from transformers import (
     pipeline,
 )
 
-from poolc.errors import RemoteCodeRefused
+from poolc.compiler.recognize import recognize
+from poolc.errors import ParityError, RemoteCodeRefused
 from poolc.runtime.engine import Engine
 from poolc.spec import PoolingType
 from tests.compiler.conftest import CompileHere
@@ -95,10 +98,34 @@ def test_plain_distilbert(tmp_path: Path, compile_here: CompileHere) -> None:
         vocab_size=len(wordpiece(folder)), max_position_embeddings=MAX_LENGTH, **sizes
     )
     save_model(DistilBertModel(config), folder)
-    engine, model = Engine(compile_here(folder)), library(folder)
-    # Sentence Transformers takes the mean and stops there; poolc normalises, and says so.
-    assert_close(engine.embed(TEXTS, truncate=True), unit(model.encode(TEXTS)))
-    assert_close(engine.embed(TEXTS, truncate=True, normalize=False), model.encode(TEXTS))
+    artifact, model = compile_here(folder), library(folder)
+    assert artifact.report()["parity"]["reference"] == "sentence-transformers"
+    engine = Engine(artifact)
+    # Sentence Transformers takes the mean and stops there.
+    assert_close(engine.embed(TEXTS, truncate=True), model.encode(TEXTS))
+    assert_close(engine.embed(TEXTS, truncate=True, normalize=True), unit(model.encode(TEXTS)))
+
+
+def test_defaults_of_vllm(plain_bert: Path, compile_here: CompileHere) -> None:
+    """Its rule is the first token of an encoder, at unit length (the page's table: normalised)."""
+    engine = Engine(compile_here(plain_bert, defaults="vllm"))
+    model, words = AutoModel.from_pretrained(plain_bert).eval(), AutoTokenizer
+    ids = words.from_pretrained(plain_bert)(TEXTS[0], return_tensors="pt")
+    with torch.inference_mode():
+        first = model(**ids).last_hidden_state[0, 0].numpy()
+    assert_close(engine.embed(TEXTS[:1])[0], unit(first))
+
+
+def test_gate_sees_a_normalisation_that_the_library_does_not_have(
+    plain_bert: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def normalising(*arguments: Any) -> Any:
+        found, words = recognize(*arguments)
+        return replace(found, spec=replace(found.spec, normalize=True)), words
+
+    monkeypatch.setattr("poolc.compiler.frontends.pytorch.recognize", normalising)
+    with pytest.raises(ParityError, match="sentence_embedding"):
+        compile_here(plain_bert)
 
 
 def test_half_precision_weights(tmp_path: Path, compile_here: CompileHere) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 import poolc
-from poolc.runtime.calls.retrieval import Side
+from poolc.runtime.calls.options import Side
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.flag_embedding import FlagEmbedding

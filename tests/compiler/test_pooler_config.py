@@ -63,6 +63,19 @@ def test_parse(raw: dict[str, Any], expected: PoolerConfig) -> None:
             {"softmax": True, "activation": "sigmoid"},
             "softmax is true and activation is sigmoid, which contradict each other",
         ),
+        (
+            {"normalize": True, "use_activation": False},
+            "normalize is true and use_activation is false, which contradict each other: give one",
+        ),
+        (
+            {"normalize": False, "activation": True},
+            "activation is true and normalize is false, which contradict each other: give one",
+        ),
+        (
+            {"softmax": False, "activation": "softmax"},
+            "softmax is false and activation is softmax, which contradict each other: give one",
+        ),
+        ({"pooling_type": "MEEN"}, "pooling_type is 'MEEN'; allowed: CLS, LAST, MEAN, MAX, WEIG"),
         ({"task": "rank"}, "task is 'rank'; allowed: embed, classify"),
         ({"step_tag_id": -1}, "step_tag_id is -1; allowed: a token id"),
         ({"returned_token_ids": [1, 1]}, "returned_token_ids is [1, 1]; allowed: a list of diff"),
@@ -90,3 +103,29 @@ def test_parse_refuses(raw: dict[str, Any], message: str) -> None:
         parse(raw)
     assert str(caught.value).startswith(f"pooler_config: {message}")
     assert caught.value.param == "pooler_config"
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [({"pooling_type": "MEEN"}, "MEAN"), ({"task": "clasify"}, "classify")],
+)
+def test_parse_names_the_nearest_value(raw: dict[str, Any], meant: str) -> None:
+    with pytest.raises(InvalidOption, match=rf"allowed: .*; did you mean {meant}\?$"):
+        parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "field", "origin"),
+    [
+        ({"softmax": True}, "use_activation", "softmax"),
+        ({"activation": False}, "use_activation", "activation"),
+        ({"use_activation": True, "activation": "relu"}, "use_activation", "use_activation"),
+        ({"logit_bias": 1}, "logit_mean", "logit_bias"),
+        ({"logit_mean": 1, "logit_bias": 1}, "logit_mean", "logit_mean and logit_bias"),
+        ({"seq_pooling_type": "CLS"}, "pooling", "seq_pooling_type"),
+        ({"tok_pooling_type": "STEP"}, "token_pooling", "tok_pooling_type"),
+        ({"logit_sigma": 2}, "logit_sigma", "logit_sigma"),
+    ],
+)
+def test_origin_is_spelled_as_given(raw: dict[str, Any], field: str, origin: str) -> None:
+    assert parse(raw).origin(field) == f"--pooler-config {origin}"

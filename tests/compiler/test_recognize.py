@@ -79,6 +79,12 @@ def test_recognize_files_of_sentence_transformers(
         "prompts": f"{ST_FILE}: prompts",
         "similarity": f"{ST_FILE}: similarity_fn_name",
         "matryoshka": "config.json: matryoshka_dimensions",
+        "trunk": "modules.json: a Pooling module",
+        # What nobody chose.
+        "truncation_side": "default of transformers: right",
+        "include_prompt": "default of Sentence Transformers: pooling counts prompts",
+        "chunk": "default: a text that is too long is an error",
+        "default_prompt_name": "default: no prompt",
     }
 
 
@@ -131,13 +137,14 @@ def test_recognize_defaults_are_sentence_transformers(
     known = recognise(folder, runner="pooling")
     library = SentenceTransformer(str(folder), device="cpu")
     assert MODES[known.spec.pooling[0]] == library[1].pooling_mode
-    assert known.spec.normalize is True
+    assert [type(module).__name__ for module in library] == ["Transformer", "Pooling"]
+    assert known.spec.normalize is False
     origin = "default of Sentence Transformers"
     assert known.spec.origins["pooling"] == known.spec.origins["normalize"] == origin
     (warning,) = known.warnings
     assert warning.startswith(
         f"{known.spec.architecture} configures no pooling: {known.spec.pooling[0]} of the tokens, "
-        f"normalised ({origin}); choose with --pooler-config"
+        f"not normalised ({origin}); choose with --pooler-config"
     )
 
 
@@ -170,7 +177,7 @@ def test_recognize_pooler_config_beats_files(
 ) -> None:
     spec = recognise(tiny_embedder_source, pooler_config={key: "CLS", "normalize": False}).spec
     assert (spec.pooling, spec.normalize) == ((PoolingType.CLS,), False)
-    assert spec.origins["pooling"] == "--pooler-config pooling_type"
+    assert spec.origins["pooling"] == f"--pooler-config {key}"
     assert spec.origins["normalize"] == "--pooler-config normalize"
 
 
@@ -468,12 +475,14 @@ def test_recognize_default_dimensions(tiny_embedder_source: Path, recognise: Rec
     spec = recognise(tiny_embedder_source, pooler_config={"dimensions": 8}).spec
     assert spec.default_dimensions == 8
     assert spec.origins["default_dimensions"] == "--pooler-config dimensions"
-    with pytest.raises(InvalidOption, match="dimensions is 64, but this model has 32"):
+    with pytest.raises(InvalidOption, match="dimensions is 64; this model has 1 to 32"):
         recognise(tiny_embedder_source, pooler_config={"dimensions": 64})
+    with pytest.raises(InvalidOption, match="dimensions is 9; this model was trained for: 8, 16"):
+        recognise(tiny_embedder_source, pooler_config={"dimensions": 9})
 
 
 def test_recognize_default_dimensions_undeclared(tmp_path: Path, recognise: Recognise) -> None:
-    with pytest.raises(InvalidOption, match="dimensions is 8, but this model does not declare"):
+    with pytest.raises(InvalidOption, match="model does not support matryoshka repr"):
         recognise(encoder(tmp_path / "model"), pooler_config={"dimensions": 8})
 
 

@@ -161,6 +161,46 @@ def test_recognize_pylate(tmp_path: Path, recognise: Recognise) -> None:
     assert "they are not skipped" in warning
 
 
+def test_recognize_pylate_names_its_files(tmp_path: Path, recognise: Recognise) -> None:
+    known = recognise(built(tiny_colbert, tmp_path / "model"))
+    origins = {
+        name.removeprefix("multi_vector."): origin
+        for name, origin in known.spec.origins.items()
+        if name.startswith("multi_vector.")
+    }
+    assert origins == {
+        "dim": "the last layer's width",
+        "layers": "modules.json: Dense",
+        "normalize": "default of PyLate",
+        "max_length": "sentence_bert_config.json: max_seq_length",
+        "query.max_length": f"{ST_FILE}: query_length",
+        "query.expand_to": f"{ST_FILE}: query_length",
+        "query.attend_expansion": f"{ST_FILE}: attend_to_expansion_tokens",
+        "document.max_length": f"{ST_FILE}: document_length",
+        "document.skipped_ids": f"{ST_FILE}: skiplist_words",
+        "expansion_id": "tokenizer: its mask token, else its end token",
+    }
+    assert known.spec.origins["prompts"] == f"{ST_FILE}: query_prefix and document_prefix"
+    longer = f"{ST_FILE}: document_length, the longer side"
+    assert known.spec.origins["max_length"] == longer
+    (warning,) = known.warnings
+    assert warning.startswith(f"{ST_FILE}: skiplist_words: ")
+
+
+def test_recognize_layout_6_names_its_files(tmp_path: Path, recognise: Recognise) -> None:
+    folder = multi_vector(tmp_path, mask=MultiVectorMask(["."]))
+    set_expansion(folder, strategy="fixed", length=8)
+    edit_json(folder / "sentence_bert_config.json", document_length=20)
+    origins = recognise(folder).spec.origins
+    file = "sentence_bert_config.json"
+    for name in ("max_length", "expand_to", "attend_expansion"):
+        assert origins[f"multi_vector.query.{name}"] == f"{file}: query_expansion"
+    assert origins["multi_vector.document.max_length"] == f"{file}: document_length"
+    mask = "2_MultiVectorMask/config.json: skiplist_words"
+    assert origins["multi_vector.document.skipped_ids"] == mask
+    assert origins["multi_vector.normalize"] == "3_Normalize/config.json: module_input_name"
+
+
 def test_recognize_pylate_without_expansion(tmp_path: Path, recognise: Recognise) -> None:
     folder = built(tiny_colbert, tmp_path / "model")
     edit_json(folder / ST_FILE, do_query_expansion=False, skiplist_words=[])
@@ -297,6 +337,13 @@ def test_recognize_bge_m3(tmp_path: Path, recognise: Recognise) -> None:
         "colbert_linear.pt",
         "sparse_linear.pt",
     ]
+
+
+@pytest.mark.parametrize("task", ["embed", "token_embed", "token_classify", "embed&token_classify"])
+def test_tasks_of_bge_m3(task: str, tmp_path: Path, recognise: Recognise) -> None:
+    folder = built(tiny_bge_m3, tmp_path / "model")
+    spec = recognise(folder, pooler_config={"task": task}).spec
+    assert spec.origins["tasks"].endswith(f"--pooler-config task {task}")
 
 
 def test_recognize_bge_m3_as_dense_only(tmp_path: Path, recognise: Recognise) -> None:

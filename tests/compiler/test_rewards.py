@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-from poolc.errors import InvalidOption, RemoteCodeRefused
+from poolc.errors import InvalidOption, ParityError, RemoteCodeRefused
 from poolc.runtime.engine import Engine
+from poolc.runtime.heads import tokens
 from poolc.runtime.outputs import Float32, Ragged
 from poolc.spec import Activation, StepSpec
 from tests.compiler.conftest import CompileHere, Recognise
@@ -59,6 +60,35 @@ def test_process_rewards(tmp_path: Path, compile_here: CompileHere) -> None:
         engine.reward(TEXTS, returned_token_ids=[7])
 
 
+def test_one_column_of_steps(tmp_path: Path, compile_here: CompileHere) -> None:
+    folder = remote_reward(tmp_path / "model", "Qwen2ForProcessRewardModel")
+    chosen = Engine(
+        compile_here(folder, trust_remote_code=True, pooler_config={"returned_token_ids": [1]})
+    )
+    whole = Engine(compile_here(folder, trust_remote_code=True))
+    ids = np.array(whole.tokenize(TEXTS[0]))
+    tag = whole.tokenize("<extra_0>", add_special_tokens=False)[0]
+    logits = torch.from_numpy(numpy_rewards(folder, ids)[ids == tag])
+    # As vLLM: columns first, then softmax of several, and sigmoid of one.
+    one = torch.sigmoid(logits[:, 1:]).numpy()
+    np.testing.assert_allclose(chosen.reward(TEXTS[0])[0], one, atol=1e-5)
+    np.testing.assert_allclose(whole.reward(TEXTS[0], returned_token_ids=[1])[0], one, atol=1e-5)
+    both = chosen.reward(TEXTS[0], returned_token_ids=[0, 1])[0]
+    np.testing.assert_allclose(both, torch.softmax(logits, -1).numpy(), atol=1e-5)
+    assert chosen.spec.origins["activation"] == (
+        "2 column(s) of logits; of one selected column: sigmoid"
+    )
+
+
+def test_gate_sees_what_is_made_of_logits(
+    tmp_path: Path, compile_here: CompileHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = remote_reward(tmp_path / "model", "Qwen2ForProcessRewardModel")
+    monkeypatch.setattr(tokens, "activate", lambda logits, kind: np.ones_like(logits))
+    with pytest.raises(ParityError, match=r"answers of '.*differs from transformers"):
+        compile_here(folder, trust_remote_code=True, pooler_config={"returned_token_ids": [1]})
+
+
 def test_steps_of_a_language_model(tmp_path: Path, compile_here: CompileHere) -> None:
     folder = llama(tmp_path / "model", LlamaForCausalLM)
     engine = Engine(compile_here(folder, pooler_config=STEP))
@@ -82,12 +112,28 @@ def test_sequence_rewards(pad: int | None, tmp_path: Path, compile_here: Compile
     assert np.allclose(np.asarray(rewards), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("said", ["softmax", "use_activation"])
+def test_sequence_rewards_obey_the_pooler_config(
+    said: str, tmp_path: Path, compile_here: CompileHere
+) -> None:
+    folder = llama(tmp_path / "m", LlamaForSequenceClassification, num_labels=1, pad_token_id=0)
+    engine = Engine(compile_here(folder, pooler_config={said: True}))
+    model = LlamaForSequenceClassification.from_pretrained(folder)
+    with torch.inference_mode():
+        raw = [model(torch.tensor([engine.tokenize(t)])).logits for t in TEXTS]
+    probs = torch.sigmoid(torch.cat(raw))[:, 0].numpy()
+    np.testing.assert_allclose(np.asarray(engine.reward(TEXTS)), probs, atol=1e-5)
+    asked = np.asarray(engine.reward(TEXTS, use_activation=False))
+    np.testing.assert_allclose(asked, torch.cat(raw)[:, 0].numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"step_tag_id": 9999}, "step_tag_id is 9999, which the tokenizer does not have"),
         ({"returned_token_ids": None}, "needs returned_token_ids"),
         ({"normalize": True}, "normalize belongs to embedding models"),
+        ({"activation": "softmax", "returned_token_ids": [7]}, "softmax, which says 1 of every"),
         ({"pooling_type": "ALL"}, "ALL contradict each other|ALL keeps every token"),
     ],
 )

@@ -29,7 +29,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_recognize_template_of_qwen3(generator: Path, recognise: Recognise) -> None:
     known = recognise(generator, hf_overrides=QWEN3, max_length=RERANKER_LENGTH)
     assert known.spec.template == "score_template.jinja"
-    assert known.spec.origins["template"] == "config.json: is_original_qwen3_reranker"
+    assert known.spec.origins["template"] == "--hf-overrides: is_original_qwen3_reranker"
     assert known.warnings == []
 
 

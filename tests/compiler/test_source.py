@@ -110,12 +110,12 @@ def test_materialize_leaves_a_folder_alone(tmp_path: Path) -> None:
 def test_materialize_overrides_a_copy(tmp_path: Path) -> None:
     folder = encoder(tmp_path / "model", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
     before = (folder / "config.json").read_bytes()
-    overrides = {"id2label": {"1": "c"}, "hidden_act": "relu", "new": [1, 2]}
+    overrides = {"id2label": {"1": "c"}, "hidden_act": "relu", "matryoshka_dimensions": [1, 2]}
     mirror = Prepared(folder, tmp_path / "work", hf_overrides=overrides).folder
     assert (folder / "config.json").read_bytes() == before
     config = read_json(mirror / "config.json")
     assert config["id2label"] == {"0": "a", "1": "c"}
-    assert (config["hidden_act"], config["new"]) == ("relu", [1, 2])
+    assert (config["hidden_act"], config["matryoshka_dimensions"]) == ("relu", [1, 2])
     assert config["hidden_size"] == HIDDEN
     assert (mirror / WEIGHTS).resolve() == folder / WEIGHTS
 

@@ -11,7 +11,7 @@ from poolc.errors import InvalidDimensions, InvalidOption
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import similarity
 from poolc.runtime.request import Params
-from poolc.spec import MatryoshkaSpec, Similarity, Task
+from poolc.spec import LayerSpec, MatryoshkaSpec, Similarity, Task
 from tests.runtime.conftest import Variant
 from tests.runtime.texts import mixed
 
@@ -69,9 +69,19 @@ def test_dimensions_of_a_model_that_does_not_embed(cross_encoder: Engine) -> Non
         cross_encoder.score("a", "b", dimensions=8)
 
 
-def test_dimensions_of_another_task(embedder: Engine) -> None:
+def test_dimensions_of_another_task(classifier: Engine) -> None:
     with pytest.raises(InvalidDimensions, match="not to encode"):
-        embedder.prepare(Task.ENCODE, TEXTS, Params(dimensions=8))
+        classifier.prepare(Task.ENCODE, TEXTS, Params(dimensions=8))
+
+
+def test_token_vectors_behind_layers(embedder: Engine, variant: Variant) -> None:
+    engine = variant(embedder, layers=(LayerSpec("2_Dense", 32, 32),))
+    message = r"would pass 2_Dense \(dense\), which this artifact computes after pooling only"
+    for options in ({"normalize": True}, {"normalize": False}, {"dimensions": 8}):
+        given: Any = options
+        with pytest.raises(InvalidOption, match=message):
+            engine.encode(TEXTS, **given)
+    assert len(engine.encode(TEXTS)) == len(TEXTS)
 
 
 # label

@@ -110,7 +110,7 @@ def test_token_vectors_do_not_depend_on_neighbours(colbert: Engine) -> None:
         ("splade", lambda e: e.embed_sparse("a", top_k=0), InvalidOption, "top_k is 0; allowed"),
         ("splade", lambda e: e.embed_sparse("a", top_k=True), InvalidOption, "top_k is True"),
         ("splade", lambda e: e.embed_sparse("a " * 90), TextTooLong, "the limit is 64"),
-        ("bge_m3", lambda e: e.embed_tokens("a", top_k=3), InvalidOption, "top_k applies to spar"),
+        ("bge_m3", lambda e: e.embed_tokens("a", top_k=3), InvalidOption, "has no keyword 'top_k'"),
         (
             "colbert",
             lambda e: e.embed_tokens("a", dimensions=9),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +78,39 @@ def test_side_has_a_limit_of_its_own(colbert: Engine, side: str, limit: int) -> 
     assert error.value.index == 1
     with pytest.raises(TextTooLong, match=f"the limit is {limit}"):
         colbert.check(Task.EMBED_TOKENS, ["a", LONG], Params(side=side))
+
+
+@pytest.mark.parametrize(("side", "marker"), [("query", "[Q] "), ("document", "[D] ")])
+def test_left_side_keeps_markers(
+    colbert: Engine,
+    source: Callable[[str], Path],
+    auto_tokenizer: Callable[[Path], Any],
+    side: str,
+    marker: str,
+) -> None:
+    words = " ".join(f"a{'b' * (i % 7)} river" for i in range(60))
+    cut = tokens(colbert, words, side=side, truncate=True, truncation_side="left")
+    limit = QUERY_LENGTH if side == "query" else DOCUMENT_LENGTH
+    whole = auto_tokenizer(source("tiny_colbert"))(words, add_special_tokens=False).input_ids
+    head, *_, tail = colbert.tokenize("a")
+    marked = colbert.tokenize(marker)[1:-1]
+    kept = whole[len(whole) - (limit - 2 - len(marked)) :]
+    assert cut.ids.tolist() == [head, *marked, *kept, tail]
+    assert cut.truncated
+
+
+def test_left_side_of_token_vectors(bge_m3: Engine, colbert: Engine) -> None:
+    long = "bread " * 40 + "river " * 60
+    short = "river " * 60
+    both = bge_m3.embed_hybrid([long], truncate=True, truncation_side="left")
+    dense = bge_m3.embed([long], truncate=True, truncation_side="left")
+    np.testing.assert_allclose(both.dense, dense, atol=1e-6)
+    right = bge_m3.embed_hybrid([long], truncate=True)
+    assert np.abs(both.dense - right.dense).max() > 1e-3
+    options: Any = {"truncate": True, "truncation_side": "left"}
+    scores = [colbert.score("river", text, **options) for text in (long, short)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+    assert abs(colbert.score("river", long, truncate=True) - scores[0]).item() > 1e-3
 
 
 def test_request_lowers_a_limit(colbert: Engine) -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from poolc.compiler.comparison import Case
 from poolc.compiler.events import Progress
 from poolc.compiler.passes.quantize_linears import QuantizeLinearsPass
-from poolc.compiler.quantize.calibration import by_route, collect, shipped_texts
+from poolc.compiler.quantize.calibration import collect, of_route, shipped_texts
 from poolc.compiler.quantize.linears import Group, find_groups
 from poolc.compiler.quantize.schemes import Activations, Choice, Scheme, choose
 from poolc.compiler.quantize.sensitivity import Found, Trial, leave_worst
@@ -24,7 +24,7 @@ from poolc.errors import CompileError, TextTooLong
 from poolc.model_cache.host import cpu_features
 from poolc.runtime.backends.base import Feeds
 from poolc.runtime.engine import Engine
-from poolc.runtime.request import Item
+from poolc.runtime.request import Item, TokenSequence
 from poolc.spec import MAIN_SET, output_sets, set_route
 
 # Integer dot products that add in 32 bits. Without one of them pairs of products saturate at 16
@@ -63,8 +63,8 @@ def quantize(
         groups = find_groups(graph.graph)
         if not groups:
             raise CompileError("the model has no matrix product to quantise: compile it in fp32")
-        activations = collect(graph, groups, by_route(seen, route))
-        trial = Trial(graph, outputs, by_route(held_out, route), levels)
+        activations = collect(graph, groups, of_route(seen, route))
+        trial = Trial(graph, outputs, of_route(held_out, route), levels)
         found = _best(groups, activations, trial, levels)
         if not found.distance.is_close:
             progress.warn(
@@ -124,10 +124,14 @@ def _feeds(
         calibrated = [*(t for i, t in enumerate(texts) if i % _HELD_OUT), *case.items]
         for place, chosen in ((seen, calibrated), (held_out, texts[::_HELD_OUT])):
             prepared = engine.prepare(case.task, chosen, case.params)
-            route = set_route(prepared.output_set)
+            main = set_route(prepared.output_set)
             for batch in engine.plan(prepared.lengths):
-                sequences = [prepared.sequences[i] for i in batch.indices]
-                place.setdefault(route, []).append(engine.feeds(sequences, route))
+                by_route: dict[str, list[TokenSequence]] = {}
+                for sequence in (prepared.sequences[i] for i in batch.indices):
+                    route = main if sequence.route is None else sequence.route
+                    by_route.setdefault(route, []).append(sequence)
+                for route, sequences in by_route.items():
+                    place.setdefault(route, []).append(engine.feeds(sequences, route))
     return seen, held_out
 
 

@@ -111,6 +111,6 @@ class _Seen:
         return Activations(self.lowest, self.highest, rows[::step][:_SAMPLE_ROWS])
 
 
-def by_route(batches: Mapping[str, list[Feeds]], route: str) -> list[Feeds]:
+def of_route(batches: Mapping[str, list[Feeds]], route: str) -> list[Feeds]:
     """Return the micro-batches of a route; those of all routes where none was asked of it."""
     return batches.get(route) or [feeds for group in batches.values() for feeds in group]

@@ -16,8 +16,10 @@ from poolc.compiler import pooler_config, st_files
 from poolc.compiler.architecture import Architecture, probe, read_config
 from poolc.compiler.choices import Choices
 from poolc.compiler.logit_score import find_logit_score
+from poolc.compiler.overrides import check_separator
 from poolc.compiler.recognize.classifier import choose_classifier
 from poolc.compiler.recognize.context import Context, Recognized, Route, Warn
+from poolc.compiler.recognize.defaults import name_defaults
 from poolc.compiler.recognize.embedding import choose_embedding
 from poolc.compiler.recognize.hybrid import choose_hybrid
 from poolc.compiler.recognize.kind import choose_kind
@@ -108,10 +110,10 @@ def _route(
     pooler = pooler_config.parse(options.pooler_config)
     logit_score = find_logit_score(folder, st)
     context = Context(folder, options, pooler, st, config, tokenizer, warn, logit_score)
-    choices = Choices()
+    choices = Choices(options.hf_overrides)
     kind, trunk = choose_kind(context, choices)
     if st and static:
-        choices.values["trunk"] = Trunk.STATIC
+        choices.set("trunk", Trunk.STATIC, choices.origins["kind"])
         arch = probe_static(transformer, config)
         choose_static(context, st, static, arch, choices)
     else:
@@ -120,6 +122,9 @@ def _route(
     _CHOOSERS[kind](context, arch, choices)
     choose_pooler(context, choices)
     template = choose_template(context, arch, choices)
+    pairs = bool(choices.get("pairs"))
+    check_separator(options.hf_overrides, pairs=pairs, templated=template is not None)
+    name_defaults(context, choices)
     spec = ModelSpec(
         architecture=arch.name,
         model_type=str(config.model_type),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from poolc.compiler import st_files
 from poolc.compiler.architecture import Architecture, architecture_name
 from poolc.compiler.choices import Choices
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
-from poolc.errors import InvalidOption, TokenizerError, UnsupportedModel, nearest
-from poolc.spec import Activation, LmHeadSpec, Task, Trunk
+from poolc.compiler.recognize.embedding import is_causal
+from poolc.errors import TokenizerError, UnsupportedModel, nearest
+from poolc.spec import Activation, LmHeadSpec, PoolingType, Task, Trunk
 
 _FROM_TOKEN = "config.json: classifier_from_token"
 _TWO_WAY, _ROWS = "from_2_way_softmax", "no_post_processing"
+_CLASSIFIER_POOLING = {"cls": PoolingType.CLS, "bos": PoolingType.CLS, "mean": PoolingType.MEAN}
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"
 
 
@@ -26,36 +29,47 @@ def choose_classifier(context: Context, arch: Architecture, choices: Choices) ->
     tasks += [Task.REWARD] if len(labels) == 1 else []
     choices.set("tasks", tuple(tasks), choices.origins["tasks"])
     choices.set("labels", labels, labels_origin)
-    cross_encoder = bool(
-        arch.trunk is Trunk.CAUSAL_LM
-        or getattr(context.config, "sentence_transformers", None)
-        or getattr(context.config, _LEGACY_ACTIVATION, None)
-        or (context.st and context.st.model_type == "CrossEncoder")
-    )
-    choices.set(
-        "pairs",
-        cross_encoder or len(labels) == 1,
-        labels_origin
-        if arch.trunk is Trunk.CAUSAL_LM
-        else "config.json: a Sentence Transformers cross-encoder"
-        if cross_encoder
-        else f"{len(labels)} label(s) in config.json",
-    )
+    cross_encoder = labels_origin if arch.trunk is Trunk.CAUSAL_LM else _cross_encoder(context)
+    by_count = f"{len(labels)} label(s) in config.json: id2label"
+    choices.set("pairs", bool(cross_encoder) or len(labels) == 1, cross_encoder or by_count)
     choose_activation(context, labels, choices)
     _choose_cross_encoder_file(context, choices)
-    for name in ("logit_mean", "logit_sigma"):
+    for name in ("logit_mean", "logit_sigma", "use_activation"):
         if getattr(context.pooler, name) is not None:
-            choices.set(name, getattr(context.pooler, name), f"--pooler-config {name}")
+            choices.set(name, getattr(context.pooler, name), context.pooler.origin(name))
     if context.pooler.use_activation is not None:
-        choices.set(
-            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
+        origin = context.pooler.origin("use_activation")
+        choices.set("reward_activation", context.pooler.use_activation, origin)
+    _check_pooling(context, arch)
+
+
+def _cross_encoder(context: Context) -> str | None:
+    """Return what says that Sentence Transformers saved this as a reranker, if anything does."""
+    for key in ("sentence_transformers", _LEGACY_ACTIVATION):
+        if getattr(context.config, key, None):
+            return f"config.json: {key}, of a cross-encoder"
+    if context.st and context.st.model_type == "CrossEncoder":
+        return "config_sentence_transformers.json: model_type CrossEncoder"
+    return None
+
+
+def _check_pooling(context: Context, arch: Architecture) -> None:
+    """Accept a pooling that says what the head does; refuse another. Raises InvalidOption."""
+    asked, does = context.pooler.pooling, _pooling_of(context, arch)
+    if asked is not None and asked is not does:
+        raise pooler_error(
+            f"{context.pooler.written['pooling']} is {asked.upper()}; the head of "
+            f"{architecture_name(context.config)} pools by itself; allowed: "
+            + ("leave it out" if does is None else does.upper())
         )
-    if context.pooler.pooling is not None or context.pooler.normalize is not None:
-        raise InvalidOption(
-            "pooler_config: pooling_type and normalize belong to embedding models; the head of "
-            f"{architecture_name(context.config)} pools by itself",
-            param="pooler_config",
-        )
+
+
+def _pooling_of(context: Context, arch: Architecture) -> PoolingType | None:
+    """Return which token the class reads; None where only its code says."""
+    if arch.trunk is Trunk.CAUSAL_LM or is_causal(context.config):
+        return PoolingType.LAST
+    named = getattr(context.config, "classifier_pooling", "cls")  # ModernBERT, EuroBERT
+    return _CLASSIFIER_POOLING.get(str(named))
 
 
 def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
@@ -96,7 +110,7 @@ def _choose_lm_head(context: Context, choices: Choices) -> tuple[str, ...]:
 def choose_activation(context: Context, labels: tuple[str, ...], choices: Choices) -> None:
     """Rising precedence: number of labels, activation_fn, problem_type, --pooler-config."""
     by_count = Activation.SIGMOID if len(labels) == 1 else Activation.SOFTMAX
-    choices.set("activation", by_count, f"{len(labels)} label(s) in config.json")
+    choices.set("activation", by_count, f"{len(labels)} label(s) in config.json: id2label")
     settings = getattr(context.config, "sentence_transformers", None)
     current = settings.get("activation_fn") if isinstance(settings, dict) else None
     # Sentence Transformers before version 4 wrote another key.

@@ -8,12 +8,21 @@ from typing import Any
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
 from poolc.compiler.models import has_masked_lm
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.transformer import FEATURES
-from poolc.errors import InvalidOption, UnsupportedModel
-from poolc.runtime.matryoshka import KEYS, parse_matryoshka
-from poolc.spec import Defaults, LayerKind, LayerSpec, PoolingType, Similarity, Task
+from poolc.errors import InvalidDimensions, InvalidOption, UnsupportedModel
+from poolc.runtime.matryoshka import KEYS, check_dimensions, parse_matryoshka
+from poolc.spec import (
+    LIBRARY_DEFAULT,
+    Defaults,
+    LayerKind,
+    LayerSpec,
+    PoolingType,
+    Similarity,
+    Task,
+)
 
 
 def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> None:
@@ -31,17 +40,16 @@ def choose_embedding(context: Context, arch: Architecture, choices: Choices) -> 
                 choices.set(name, getattr(st, name), st.file)
         _check_features(st)
     if pooler.pooling is not None:
-        choices.set("pooling", (pooler.pooling,), "--pooler-config pooling_type")
+        choices.set("pooling", (pooler.pooling,), pooler.origin("pooling"))
     if pooler.pooling is PoolingType.ALL:
         raise InvalidOption(
             "pooler_config: pooling_type ALL keeps every token, which is not an embedding: "
             "use --convert reward, or encode on any model",
             param="pooler_config",
         )
-    # vLLM 0.32 calls an embedding model's normalisation its activation.
-    for name, value in (("use_activation", pooler.use_activation), ("normalize", pooler.normalize)):
-        if value is not None:
-            choices.set("normalize", value, f"--pooler-config {name}")
+    name, unit = pooler.unit
+    if unit is not None:
+        choices.set("normalize", unit, pooler.origin(name))
     choices.set("embedding_size", _sizes(st, arch, choices), "the last head's width")
     choose_prompts(context, choices)
     choose_matryoshka(context, choices)
@@ -110,23 +118,24 @@ def _default_pooling(context: Context, arch: Architecture, choices: Choices) -> 
         # vLLM pools BERT-type classes at CLS and whatever it converts at the last token.
         generates = arch.name.endswith(("ForCausalLM", "LMHeadModel"))
         last = generates or is_causal(context.config)
-        pooling = PoolingType.LAST if last else PoolingType.CLS
+        pooling, unit = PoolingType.LAST if last else PoolingType.CLS, True
         origin = "default of vLLM (--defaults vllm)"
     else:
         # A causal class may be used both ways (is_causal false): its last token is then no summary.
         last = arch.name.endswith("ForCausalLM") and getattr(context.config, "is_causal", True)
-        pooling = PoolingType.LAST if last else PoolingType.MEAN
-        origin = "default of Sentence Transformers"
+        pooling, unit = PoolingType.LAST if last else PoolingType.MEAN, False
+        origin = LIBRARY_DEFAULT
     choices.set("pooling", (pooling,), origin)
-    choices.set("normalize", True, origin)
+    choices.set("normalize", unit, origin)
     mean = getattr(context.config, "emb_pooler", None) == PoolingType.MEAN
     if mean:  # what ``encode`` of Jina's classes reads
         choices.set("pooling", (PoolingType.MEAN,), "config.json: emb_pooler")
     configured = (context.st and context.st.pooling) or context.pooler.pooling or mean
     if not configured:
         context.warn(
-            f"{arch.name} configures no pooling: {pooling} of the tokens, normalised ({origin}); "
-            "choose with --pooler-config '{\"pooling_type\": ...}'"
+            f"{arch.name} configures no pooling: {pooling} of the tokens, "
+            f"{'' if unit else 'not '}normalised ({origin}); choose with --pooler-config "
+            '\'{"pooling_type": ..., "normalize": ...}\''
         )
 
 
@@ -168,20 +177,17 @@ def choose_matryoshka(context: Context, choices: Choices) -> None:
     matryoshka = parse_matryoshka(declared, size)
     if matryoshka.enabled:
         key = "matryoshka_dimensions" if matryoshka.dimensions else "is_matryoshka"
-        overridden = key in context.options.hf_overrides
-        origin = "--hf-overrides" if overridden else "config.json"
-        choices.set("matryoshka", matryoshka, f"{origin}: {key}")
+        choices.set("matryoshka", matryoshka, f"config.json: {key}")
     cut = context.st.settings.get("truncate_dim") if context.st else None
     if cut is not None:
         file = "config_sentence_transformers.json"
         if not isinstance(cut, int) or not 1 <= cut <= size:
             raise UnsupportedModel(f"{file}: truncate_dim is {cut!r}; this model has 1 to {size}")
         choices.set("default_dimensions", cut, f"{file}: truncate_dim")
-    if context.pooler.dimensions is not None:
-        if not matryoshka.enabled or context.pooler.dimensions > size:
-            raise InvalidOption(
-                f"pooler_config: dimensions is {context.pooler.dimensions}, but this model "
-                + (f"has {size}" if matryoshka.enabled else "does not declare Matryoshka sizes"),
-                param="pooler_config",
-            )
-        choices.set("default_dimensions", context.pooler.dimensions, "--pooler-config dimensions")
+    asked = context.pooler.dimensions
+    if asked is not None:
+        try:
+            check_dimensions(matryoshka, size, asked)
+        except InvalidDimensions as error:
+            raise pooler_error(str(error)) from None
+        choices.set("default_dimensions", asked, "--pooler-config dimensions")

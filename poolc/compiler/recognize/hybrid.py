@@ -9,6 +9,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.linear_files import linear_layer
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import choose_embedding
+from poolc.compiler.recognize.multi_vector import choose_unit
 from poolc.errors import UnsupportedModel
 from poolc.model_cache.source_files import HEAD_PICKLES
 from poolc.spec import LayerSpec, MultiVectorSpec, PoolingType, SideSpec, SparseSpec, Task
@@ -40,11 +41,16 @@ def choose_hybrid(context: Context, arch: Architecture, choices: Choices) -> Non
             query=side,
             document=side,
             layers=(tokens,),
+            normalize=choose_unit(context, choices, True),
             drops_first=True,
             mean=True,
         ),
         tokens.path,
     )
+    rows = {"dim": tokens.path, "layers": tokens.path, "max_length": choices.origins["max_length"]}
+    rows |= dict.fromkeys(("normalize", "drops_first", "mean"), _DEFAULT)
+    for name, origin in rows.items():
+        choices.origins.setdefault(f"multi_vector.{name}", origin)
 
 
 def _choose_dense(context: Context, arch: Architecture, choices: Choices) -> None:
@@ -56,6 +62,8 @@ def _choose_dense(context: Context, arch: Architecture, choices: Choices) -> Non
     chosen = replace(pooler, pooling=PoolingType.CLS)
     choose_embedding(replace(context, pooler=chosen), arch, choices)
     choices.set("pooling", (PoolingType.CLS,), _DEFAULT)
+    if pooler.unit[1] is None:
+        choices.set("normalize", True, _DEFAULT)
 
 
 def _layer(context: Context, arch: Architecture, pickle: str) -> LayerSpec:

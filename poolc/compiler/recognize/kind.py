@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import architecture_name
 from poolc.compiler.choices import Choices
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import is_causal
 from poolc.compiler.recognize.retrieval import retrieval_kind
@@ -39,7 +40,7 @@ def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
         kind, trunk, origin = retrieval
         choices.set("tasks", (), origin)
         choices.set("kind", kind, origin)
-        choices.values["trunk"] = trunk
+        choices.set("trunk", trunk, origin)
         return kind, trunk
     if context.pooler.token_pooling == "step":
         kind, trunk = _step(context, choices)
@@ -50,7 +51,7 @@ def choose_kind(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
         trunk = Trunk.CAUSAL_LM
     origin = choices.origins["tasks"]
     choices.set("kind", kind, origin)
-    choices.values["trunk"] = trunk
+    choices.set("trunk", trunk, origin)
     return kind, trunk
 
 
@@ -71,7 +72,7 @@ def _step(context: Context, choices: Choices) -> tuple[Kind, Trunk]:
             "model with steps is a reward model",
             param="convert",
         )
-    choices.set("tasks", (), "--pooler-config pooling_type STEP")
+    choices.set("tasks", (), f"{context.pooler.origin('token_pooling')} STEP")
     if name.endswith(_GENERATES):
         return Kind.REWARD, Trunk.CAUSAL_LM
     if name.endswith(_LABELS_TOKENS):
@@ -127,6 +128,12 @@ def _check_pools(context: Context, name: str) -> None:
     # Half of a reranker's keys is another mistake, which ``recognize/template.py`` names.
     half = getattr(context.config, "is_original_qwen3_reranker", False)
     pools = pools or half or _reads_lm_head(context)
+    steps = sorted({"step_tag_id", "returned_token_ids"} & context.pooler.given)
+    if name.endswith(_GENERATES) and steps and not told and not pools:
+        raise pooler_error(
+            f"{steps[0]} selects rewards, which {name} has where pooling_type is STEP: say "
+            '"pooling_type": "STEP"'
+        )
     if name.endswith(_GENERATES) and not told and not pools:
         file = "modules.json" if st else "there is no modules.json"
         raise UnsupportedModel(

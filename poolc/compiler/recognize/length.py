@@ -7,6 +7,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.context import Context
 from poolc.errors import InvalidOption
 
+_POSITIONS = ("max_position_embeddings", "n_positions")
 _FALLBACK_LENGTH = 512
 _NO_LIMIT = 1_000_000  # transformers writes 1e30 for "the tokenizer knows no limit"
 
@@ -20,7 +21,9 @@ def choose_length(context: Context, arch: Architecture, choices: Choices) -> Non
     if st and st.max_length is not None:
         choices.set("max_length", st.max_length, f"{st.max_length_file}: max_seq_length")
     if limit is not None and choices.get("max_length", limit + 1) > limit:
-        choices.set("max_length", limit, f"{arch.name}: positions")
+        overridden = [key for key in _POSITIONS if key in choices.overrides]
+        origin = f"config.json: {overridden[0]}" if overridden else f"{arch.name}: positions"
+        choices.set("max_length", limit, origin)
     asked = context.options.max_length
     if asked is not None:
         if asked < 2 or (limit is not None and asked > limit):

@@ -12,6 +12,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.late_interaction import Expansion, LateInteraction, read_late_interaction
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import choose_matryoshka, choose_prompts
+from poolc.compiler.recognize.sides import name_origins
 from poolc.errors import InvalidOption, UnsupportedModel
 from poolc.spec import MultiVectorSpec, SideSpec, Task
 
@@ -38,21 +39,35 @@ def choose_multi_vector(context: Context, arch: Architecture, choices: Choices) 
         query=query,
         document=document,
         layers=found.layers,
-        normalize=found.normalize,
+        normalize=choose_unit(context, choices, found.normalize),
         expansion_id=None if grown is None else _expansion_id(context, grown.token),
         mean=bool(st and st.settings.get("similarity_fn_name") == _MEAN),
     )
     choices.set("multi_vector", spec, found.file)
+    name_origins(found, spec, arch, choices)
     choices.set("embedding_size", dim, "the last layer's width")
     longest = max(spec.max_length, query.max_length, document.max_length)
     if longest != choices.values["max_length"]:
-        choices.set("max_length", longest, f"{found.file}: the longer side")
+        side = "query" if longest == query.max_length else "document"
+        origin = choices.origins[f"multi_vector.{side}.max_length"]
+        choices.set("max_length", longest, f"{origin}, the longer side")
     if st is None:
         choices.set("prompts", dict(found.prompts), f"{found.file}: markers")
     else:  # similarity_fn_name compares single vectors, or is read above
         settings = {**st.settings, "prompts": found.prompts, "similarity_fn_name": None}
         choose_prompts(replace(context, st=replace(st, settings=settings)), choices)
+        if "prompts" in choices.origins:
+            choices.origins["prompts"] = found.files["markers"]
     choose_matryoshka(context, choices)
+
+
+def choose_unit(context: Context, choices: Choices, usual: bool) -> bool:
+    """Return whether token vectors are scaled to unit length: their activation, in vLLM."""
+    name, asked = context.pooler.unit
+    if asked is None:
+        return usual
+    choices.origins["multi_vector.normalize"] = context.pooler.origin(name)
+    return asked
 
 
 def _width(found: LateInteraction, arch: Architecture) -> int:
@@ -107,7 +122,8 @@ def _check_expansion(
     for name, room in rooms.items():
         if room is not None and room < expansion.length:
             raise InvalidOption(
-                f"queries are expanded to {expansion.length} tokens ({found.file}), but {name} "
+                f"queries are expanded to {expansion.length} tokens ({found.files['expansion']}), "
+                f"but {name} "
                 f"{room}",
                 param="max_length",
             )
@@ -130,8 +146,8 @@ def _skipped(context: Context, found: LateInteraction) -> tuple[int, ...]:
             ids.append(int(token_id))
     if unknown:
         context.warn(
-            f"{found.file}: skiplist_words {' '.join(unknown)} are no tokens of this tokenizer: "
-            "they are not skipped"
+            f"{found.files['skiplist']}: {' '.join(unknown)} are no tokens of this tokenizer: they "
+            "are not skipped"
         )
     return tuple(sorted(set(ids)))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
-from poolc.compiler.pooler_config import pooler_error
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
-from poolc.compiler.recognize.token_classifier import id2label
-from poolc.spec import LmHeadSpec, PoolingType, StepSpec, Task, Trunk
+from poolc.compiler.recognize.token_classifier import check_token_activation, id2label
+from poolc.spec import Activation, LmHeadSpec, PoolingType, StepSpec, Task, Trunk
 
 _PROCESS = "ForProcessRewardModel"
 # The token that ends a step in prompts of Qwen2.5-Math-PRM, and so of what was trained like it.
@@ -35,15 +35,17 @@ def choose_reward(context: Context, arch: Architecture, choices: Choices) -> Non
             "head over the tokens"
         )
     asked = pooler.token_pooling is not None
-    named = f"--pooler-config pooling_type {(pooler.token_pooling or '').upper()}"
+    named = f"{pooler.origin('token_pooling')} {(pooler.token_pooling or '').upper()}"
     default = f"default of *{_PROCESS}: steps" if steps else "default of reward models: every token"
     choices.set("pooling", (PoolingType.ALL,), named if asked else default)
     if labels:
         choices.set("labels", labels, origin)
         choose_activation(context, labels, choices)
+        check_token_activation(choices)
         if "label(s)" in choices.origins["activation"]:
-            choices.origins["activation"] = f"{len(labels)} column(s) of logits"
+            choices.origins["activation"] = _by_count(len(labels))
         _choose_use(context, steps, choices)
+        _check_softmax(context, len(labels))
     elif {"softmax", "use_activation", "activation"} & pooler.given:
         raise pooler_error(
             f"{arch.name} answers with hidden states, which have no activation: leave softmax, "
@@ -78,14 +80,27 @@ def _labels(context: Context, arch: Architecture) -> tuple[tuple[str, ...], str]
     return tuple(f"LABEL_{i}" for i in range(columns)), head
 
 
+def _by_count(columns: int) -> str:
+    one = "; of one selected column: sigmoid" if columns > 1 else ""
+    return f"{columns} column(s) of logits{one}"
+
+
+def _check_softmax(context: Context, columns: int) -> None:
+    chosen = len(context.pooler.returned_token_ids or range(columns))
+    if chosen == 1 and context.pooler.activation is Activation.SOFTMAX:
+        raise pooler_error(
+            "activation is softmax, which says 1 of every token where one column is selected: "
+            "leave it out for a sigmoid, or select more columns"
+        )
+
+
 def _choose_use(context: Context, steps: bool, choices: Choices) -> None:
     """vLLM's page of 2025-09: rewards have no softmax; its process rewards have one."""
     default = "process rewards are probabilities" if steps else "rewards are raw"
     choices.set("use_activation", steps, f"default of reward models: {default}")
     if context.pooler.use_activation is not None:
-        choices.set(
-            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
-        )
+        origin = context.pooler.origin("use_activation")
+        choices.set("use_activation", context.pooler.use_activation, origin)
 
 
 def _choose_step(context: Context, arch: Architecture, columns: int, choices: Choices) -> None:

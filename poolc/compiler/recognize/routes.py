@@ -21,7 +21,11 @@ def join_routes(
     """
     routes = {router.main: main, **others}
     _check(router, routes, options)
-    specs = {name: _comparable(route.recognized.spec, routes) for name, route in routes.items()}
+    scores = {"query", "document"} <= router.sides.keys()
+    specs = {
+        name: _comparable(route.recognized.spec, routes, scores=scores)
+        for name, route in routes.items()
+    }
     words = tokenizer_json(main.tokenizer)
     for name, route in others.items():
         if tokenizer_json(route.tokenizer) != words:
@@ -67,12 +71,12 @@ def _spec(route: Route) -> ModelSpec:
     return route.recognized.spec
 
 
-def _comparable(spec: ModelSpec, routes: Mapping[str, Route]) -> ModelSpec:
-    """Normalise in the chain where only some routes do; leave scores out.
+def _comparable(spec: ModelSpec, routes: Mapping[str, Route], *, scores: bool) -> ModelSpec:
+    """Normalise in the chain where only some routes do; leave scores out without ``scores``.
 
-    A score takes one request through one route, but its two texts are of different sides.
+    A score compares a query with a document, so the model needs a route for each.
     """
-    tasks = tuple(task for task in spec.tasks if task is not Task.SCORE)
+    tasks = tuple(task for task in spec.tasks if scores or task is not Task.SCORE)
     if spec.normalize and not all(_spec(route).normalize for route in routes.values()):
         size = spec.embedding_size or 0
         unit = LayerSpec("", size, size, kind=LayerKind.NORMALIZE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
+from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.st_files import SentenceTransformer
 from poolc.compiler.st_files.chain import MODEL2VEC
 from poolc.compiler.st_files.model2vec import is_model2vec
 from poolc.compiler.static import StaticTokenizer, check_vocabulary
 from poolc.errors import InvalidOption, UnsupportedModel
-from poolc.spec import Convert
+from poolc.spec import Convert, PoolingType
 
 # Neither library has a limit where the files name none; a graph holds all of a text's vectors.
 _LONGEST = 32768
@@ -72,8 +73,9 @@ def _check_options(context: Context) -> None:
             f"a static model has vectors only: --convert {context.options.convert} needs a "
             "transformer"
         )
-    if context.pooler.pooling is not None:
-        raise InvalidOption(
-            "pooler_config: pooling_type; a static model averages its tokens and knows no other",
-            param="pooler_config",
+    pooling = context.pooler.pooling
+    if pooling not in (None, PoolingType.MEAN):
+        raise pooler_error(
+            f"{context.pooler.written['pooling']} is {pooling.upper()}; a static model averages "
+            "its tokens; allowed: MEAN"
         )

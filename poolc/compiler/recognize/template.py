@@ -31,7 +31,7 @@ def choose_template(context: Context, arch: Architecture, choices: Choices) -> s
     _check_options(context, choices)
     found = _of_option(context) or _of_files(context, choices)
     if found is None:
-        if arch.trunk is Trunk.CAUSAL_LM:
+        if arch.trunk is Trunk.CAUSAL_LM and choices.values["kind"] is Kind.CLASSIFIER:
             context.warn(
                 "this reranker is made from a language model and has no score template: name one "
                 "(--score-template), or pass prompts as its authors write them to classify; score "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
+from poolc.errors import InvalidOption
+from poolc.runtime.outputs import activate
 from poolc.spec import PoolingType, Task
 
 
@@ -17,13 +21,23 @@ def choose_token_classifier(context: Context, arch: Architecture, choices: Choic
     labels = id2label(context)
     choices.set("labels", labels, "config.json: id2label")
     choose_activation(context, labels, choices)
+    check_token_activation(choices)
     if context.pooler.use_activation is not None:
-        choices.set(
-            "use_activation", context.pooler.use_activation, "--pooler-config use_activation"
-        )
+        origin = context.pooler.origin("use_activation")
+        choices.set("use_activation", context.pooler.use_activation, origin)
     unknown = context.tokenizer.unk_token_id
     if unknown is not None:
         choices.values["unk_token_id"] = int(unknown)
+
+
+def check_token_activation(choices: Choices) -> None:
+    """Refuse a function that the runtime does not apply to logits of tokens."""
+    try:
+        activate(np.zeros((1, 1), np.float32), choices.values["activation"])
+    except InvalidOption as error:
+        raise InvalidOption(
+            f"{choices.origins['activation']}: {error}", param="pooler_config"
+        ) from None
 
 
 def id2label(context: Context) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ So neither padding nor poolc's own heads take part.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from poolc.compiler.comparison import Case, Subject
 from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_texts
+from poolc.runtime.outputs import Float32
 from poolc.runtime.request import Item, Params, Row
 
 __all__ = ["Case", "Reference", "Subject"]
@@ -45,6 +47,10 @@ class Reference(ABC):
         """Return the reference outputs of each item, by the names that graphs use."""
         with torch.inference_mode():
             return [_numpy(self.outputs(case, item)) for item in case.items]
+
+    def answers(self, case: Case, rows: Sequence[Row]) -> list[Float32] | None:
+        """Return what the runtime has to make of ``rows``; None where that is nothing."""
+        return None
 
     @abstractmethod
     def outputs(self, case: Case, item: Item) -> dict[str, torch.Tensor]:

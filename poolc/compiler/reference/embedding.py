@@ -20,6 +20,8 @@ from poolc.spec import (
     TOKEN_EMBEDDINGS,
     TOKEN_TYPE_IDS,
     CompileOptions,
+    Defaults,
+    Kind,
     LayerKind,
     LayerSpec,
     ModelSpec,
@@ -183,7 +185,7 @@ def _run(modules: list[Any], state: dict[str, Any], normalize: bool) -> dict[str
     last = len(modules) - 1
     pooled = None
     for place, module in enumerate(modules):
-        if normalize and place == last:
+        if normalize and place == last and type(module).__name__ == "Normalize":
             pooled = state["sentence_embedding"].clone()
         state = module(state)
     unit = state["sentence_embedding"]
@@ -195,14 +197,15 @@ def _run(modules: list[Any], state: dict[str, Any], normalize: bool) -> dict[str
 
 
 def _modules(folder: Path, route: Route, name: str, options: CompileOptions) -> tuple[str, Any]:
-    """Return the folder's own pipeline, or one assembled from the same library where the files
-    configure none or an option overrides them."""
+    """Return the library's pipeline of the folder, which it completes by its own defaults; or one
+    assembled from its modules where an option overrides them."""
     from sentence_transformers import SentenceTransformer
 
     recognized = route.recognized
     model_options = {"attn_implementation": "eager", "dtype": torch.float32}
     overridden = {"pooling_type", "seq_pooling_type", "normalize", "use_activation"}
-    if recognized.st and recognized.st.pooling and not overridden & set(options.pooler_config):
+    asked = bool(overridden & set(options.pooler_config))
+    if _is_the_librarys(recognized, options) and not asked:
         model = SentenceTransformer(
             str(folder),
             device="cpu",
@@ -213,6 +216,14 @@ def _modules(folder: Path, route: Route, name: str, options: CompileOptions) -> 
         return "sentence-transformers", _of_route(model.eval(), name)
     trust = {"trust_remote_code": options.trust_remote_code}
     return "sentence-transformers modules", _assembled(folder, recognized, model_options, trust)
+
+
+def _is_the_librarys(recognized: Recognized, options: CompileOptions) -> bool:
+    """Say whether SentenceTransformer makes the model of this folder that was recognised."""
+    if recognized.st is not None:
+        return bool(recognized.st.pooling)
+    defaults = options.defaults is Defaults.SENTENCE_TRANSFORMERS
+    return defaults and recognized.spec.kind is Kind.EMBEDDING
 
 
 def _of_route(model: Any, route: str) -> list[Any]:

@@ -36,8 +36,10 @@ class HybridReference(EmbeddingReference):
         outputs = super().outputs(case, item)
         hidden = outputs[TOKEN_EMBEDDINGS]
         vectors = functional.linear(hidden[:, 1:], **self._tokens)
+        if self.spec.multi_vector and self.spec.multi_vector.normalize:
+            vectors = functional.normalize(vectors, dim=-1)
         return {
             **outputs,
             SPARSE_WEIGHTS: functional.linear(hidden, **self._sparse).relu().squeeze(-1),
-            TOKEN_VECTORS: functional.normalize(vectors, dim=-1),
+            TOKEN_VECTORS: vectors,
         }

@@ -29,6 +29,10 @@ class MultiVectorReference(Reference):
             trust_remote_code=subject.options.trust_remote_code,
             local_files_only=True,
         ).eval()
+        # What the library ends with, unless an option says otherwise.
+        asked = {"normalize", "use_activation"} & set(subject.options.pooler_config)
+        spec = self.spec.multi_vector
+        self._unit = spec.normalize if asked and spec else None
 
     def cases(self) -> list[Case]:
         (case,) = super().cases()
@@ -45,10 +49,15 @@ class MultiVectorReference(Reference):
         features = transformer(features)
         hidden = features["token_embeddings"]
         for head in heads:
+            if self._unit is not None and type(head).__name__ == "Normalize":
+                continue
             masks = type(head).__name__ == "MultiVectorMask"
             features = head(features, task=case.params.side) if masks else head(features)
         kept = features["attention_mask"][0].bool()
-        return {TOKEN_VECTORS: features["token_embeddings"][:, kept], TOKEN_EMBEDDINGS: hidden}
+        vectors = features["token_embeddings"][:, kept]
+        if self._unit:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return {TOKEN_VECTORS: vectors, TOKEN_EMBEDDINGS: hidden}
 
     def _of_side(self, side: str) -> Params:
         return replace(self.params(), prompt=None, side=side)

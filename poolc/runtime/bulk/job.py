@@ -77,7 +77,7 @@ def check(job: BulkJob) -> int:
             "write JSON lines (.jsonl)",
             param="output",
         )
-    return check_inputs(job.inputs, job.columns, pairs=job.task is Task.SCORE)
+    return check_inputs(job.inputs, job.columns, pairs=_of_pairs(job))
 
 
 def run(
@@ -125,11 +125,16 @@ def job_for_model(engine: Engine, job: BulkJob) -> BulkJob:
     return job
 
 
+def _of_pairs(job: BulkJob) -> bool:
+    """Return whether items are pairs: always of scores, of labels where columns name two texts."""
+    return job.task is Task.SCORE or job.columns.left is not None
+
+
 def _answers(engine: Engine, job: BulkJob) -> Iterator[tuple[Record, _Row]]:
     pending: deque[Record] = deque()  # read but not answered: at most what the engine reads ahead
 
     def items() -> Iterator[Any]:
-        for record in read_records(job.inputs, job.columns, pairs=job.task is Task.SCORE):
+        for record in read_records(job.inputs, job.columns, pairs=_of_pairs(job)):
             pending.append(record)
             yield record.item
 

@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict, Unpack, cast
+from collections.abc import Iterable, Iterator
+from typing import Unpack, cast
 
 import numpy as np
 
 from poolc.runtime.calls.arguments import Texts, as_items, as_pairs
 from poolc.runtime.calls.base import Seam, joined, on_thread
+from poolc.runtime.calls.options import (
+    ClassifyOptions,
+    ClassifyParams,
+    RewardOptions,
+    RewardParams,
+    ScoreOptions,
+    ScoreParams,
+    params_of,
+)
 from poolc.runtime.outputs import Classification, Float32, Ragged
-from poolc.runtime.request import Item, Params
+from poolc.runtime.request import Item
 from poolc.spec import Task
-
-
-class ClassifyParams(TypedDict, total=False):
-    """Keywords of ``classify`` and ``reward`` that are fields of ``Params``."""
-
-    use_activation: bool | None
-    truncate: bool
-    truncation_side: str | None
-
-
-class ClassifyOptions(ClassifyParams, total=False):
-    """Keywords of ``classify`` and its twins."""
-
-    truncated: list[bool] | None
-
-
-class RewardParams(ClassifyParams, total=False):
-    """Keywords of ``reward`` that are fields of ``Params``."""
-
-    step_tag_id: int | None
-    returned_token_ids: Sequence[int] | None
-
-
-class RewardOptions(RewardParams, total=False):
-    """Keywords of ``reward`` and its twins."""
-
-    truncated: list[bool] | None
-
-
-class ScoreParams(TypedDict, total=False):
-    """Keywords of ``score`` that are fields of ``Params``."""
-
-    label: str | int | None
-    use_activation: bool | None
-    truncate: bool
-    dimensions: int | None
-    instruction: str | None
-    template: str | None
-    max_query_length: int | None
-    max_document_length: int | None
-    truncation_side: str | None
-    chunk: bool | None
-
-
-class ScoreOptions(ScoreParams, total=False):
-    """Keywords of ``score`` and its twins."""
-
-    truncated: list[bool] | None
 
 
 class ClassCalls(Seam):
@@ -74,9 +35,10 @@ class ClassCalls(Seam):
     ) -> Classification:
         """Return the best label and the probabilities of each text or pair of texts.
 
-        ``use_activation=False`` gives raw logits. Truncates and raises as ``embed`` does.
+        ``use_activation=False`` gives raw logits. Pairs are read as ``score`` reads them, with the
+        same keywords. Truncates and raises as ``embed`` does.
         """
-        params, items = Params(**options), as_items(texts)
+        params, items = params_of("classify", options), as_items(texts)
         parts = cast("list[Classification]", self.run(Task.CLASSIFY, items, params, truncated))
         labels = [label for part in parts for label in part.labels]
         return Classification(labels, np.concatenate([p.probs for p in parts]), parts[0].names)
@@ -86,21 +48,13 @@ class ClassCalls(Seam):
         left: Texts,
         right: Texts,
         *,
-        label: str | int | None = None,
-        use_activation: bool | None = None,
-        truncate: bool = False,
-        dimensions: int | None = None,
-        instruction: str | None = None,
-        template: str | None = None,
-        max_query_length: int | None = None,
-        max_document_length: int | None = None,
-        truncation_side: str | None = None,
-        chunk: bool | None = None,
         truncated: list[bool] | None = None,
+        **options: Unpack[ScoreParams],
     ) -> Float32:
         """Return one score a pair, float32 [n]: 1-1, 1-N or N-N texts.
 
-        A cross-encoder reads both texts; an embedding model compares their vectors. ``label`` says
+        A cross-encoder reads both texts; an embedding model compares their vectors, of a model with
+        a route a side that of a query and that of a document, each with its prompt. ``label`` says
         which one a score is where the model has several. Long texts are treated and errors raised
         as by ``embed``; a cross-encoder has no windows, and a pair is ``truncated`` in either text.
 
@@ -108,18 +62,7 @@ class ClassCalls(Seam):
         the model's own. ``max_query_length`` and ``max_document_length`` are tokens of each text;
         more are cut off.
         """
-        params = Params(
-            dimensions=dimensions,
-            truncate=truncate,
-            use_activation=use_activation,
-            label=label,
-            truncation_side=truncation_side,
-            chunk=chunk,
-            instruction=instruction,
-            template=template,
-            max_query_length=max_query_length,
-            max_document_length=max_document_length,
-        )
+        params = params_of("score", options)
         return np.concatenate(self.run(Task.SCORE, as_pairs(left, right), params, truncated))
 
     def reward(
@@ -129,14 +72,15 @@ class ClassCalls(Seam):
         truncated: list[bool] | None = None,
         **options: Unpack[RewardParams],
     ) -> Float32 | Ragged:
-        """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``),
-        else one row a token, or a step, as Ragged.
+        """Return rewards: float32 [n] of a sequence reward model (raw unless ``use_activation``
+        or the model's pooler config asks for more), else one row a token, or a step, as Ragged.
 
         ``step_tag_id``: only at tokens with this id. ``returned_token_ids``: which columns of the
-        logits are the reward, of a language model by token id. Truncates and raises as ``embed``
-        does.
+        logits are the reward, of a language model by token id. Pairs are read as ``score``
+        reads them. Truncates and raises as ``embed`` does.
         """
-        parts = self.run(Task.REWARD, as_items(texts), Params(**options), truncated)
+        params = params_of("reward", options)
+        parts = self.run(Task.REWARD, as_items(texts), params, truncated)
         if isinstance(parts[0], Ragged):
             return joined(parts)
         return cast("Float32", np.concatenate(parts))
@@ -149,7 +93,8 @@ class ClassCalls(Seam):
         **options: Unpack[ClassifyParams],
     ) -> Iterator[tuple[str | None, Float32]]:
         """Yield (label, probabilities [labels]) a text, in order."""
-        for part in self.stream(Task.CLASSIFY, texts, Params(**options), truncated):
+        params = params_of("classify", options)
+        for part in self.stream(Task.CLASSIFY, texts, params, truncated):
             yield from zip(part.labels, part.probs, strict=True)
 
     def score_iter(
@@ -160,7 +105,8 @@ class ClassCalls(Seam):
         **options: Unpack[ScoreParams],
     ) -> Iterator[float]:
         """Yield one score a (left, right) pair, in order."""
-        for part in self.stream(Task.SCORE, pairs, Params(**options), truncated):
+        params = params_of("score", options)
+        for part in self.stream(Task.SCORE, pairs, params, truncated):
             yield from (float(value) for value in part)
 
     def reward_iter(
@@ -171,7 +117,8 @@ class ClassCalls(Seam):
         **options: Unpack[RewardParams],
     ) -> Iterator[float | Float32]:
         """Yield one reward (or one array of token rewards) a text, in order."""
-        for part in self.stream(Task.REWARD, texts, Params(**options), truncated):
+        params = params_of("reward", options)
+        for part in self.stream(Task.REWARD, texts, params, truncated):
             yield from (part if isinstance(part, Ragged) else (float(value) for value in part))
 
     async def aclassify(self, texts: Texts, **options: Unpack[ClassifyOptions]) -> Classification:

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from poolc.runtime.calls.arguments import Texts, as_list
 from poolc.runtime.calls.base import Seam, on_thread
-from poolc.runtime.outputs import OutputDtype
+from poolc.runtime.calls.options import EmbedOptions, EmbedParams, params_of
 from poolc.runtime.prompts import DOCUMENT_PROMPT, QUERY_PROMPT
-from poolc.runtime.request import Item, Params
+from poolc.runtime.request import Item
 from poolc.spec import Task
 
 Array = npt.NDArray[Any]
-
-
-class EmbedParams(TypedDict, total=False):
-    """Keywords of ``embed`` that are fields of ``Params``."""
-
-    dimensions: int | None
-    normalize: bool | None
-    prompt_name: str | None
-    prompt: str | None
-    truncate: bool
-    output_dtype: OutputDtype
-    truncation_side: str | None
-    chunk: bool | None
-    max_length: int | None
-    side: str | None
-
-
-class EmbedOptions(EmbedParams, total=False):
-    """Keywords of ``embed`` and its twins."""
-
-    truncated: list[bool] | None
 
 
 class EmbeddingCalls(Seam):
@@ -46,25 +25,17 @@ class EmbeddingCalls(Seam):
         self,
         texts: Texts,
         *,
-        dimensions: int | None = None,
-        normalize: bool | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        truncate: bool = False,
-        output_dtype: OutputDtype = "float32",
-        truncation_side: str | None = None,
-        chunk: bool | None = None,
-        max_length: int | None = None,
         truncated: list[bool] | None = None,
-        side: str | None = None,
+        **options: Unpack[EmbedParams],
     ) -> Array:
         """Return one vector a text: [n, dim], float32 unless ``output_dtype`` says otherwise.
 
-        A lone string is a list of one; items may be token ids. ``dimensions`` is a Matryoshka size.
-        With neither ``prompt_name`` nor ``prompt`` the model's default prompt is put before each
-        text, as in Sentence Transformers; ``prompt=""`` for none. ``side`` is whose texts they are,
-        for models that take queries and documents through different modules; ``embed_query`` and
-        ``embed_document`` say it.
+        A lone string is a list of one; items may be token ids. ``dimensions`` is a Matryoshka size;
+        ``normalize=False`` gives vectors as the model made them. With neither ``prompt_name`` nor
+        ``prompt`` the model's default prompt is put before each text, as in Sentence Transformers;
+        ``prompt=""`` for none. ``side`` is whose texts they are, query or document: its prompt, and
+        its route through models that have one a side; ``embed_query`` and ``embed_document`` say
+        it.
 
         A text of more tokens than the model takes (or ``max_length``, if that is less) raises.
         With ``truncate`` its end is cut off, or its beginning with ``truncation_side="left"``;
@@ -74,18 +45,7 @@ class EmbeddingCalls(Seam):
         Raises UnsupportedTask, InvalidText, TextTooLong (both with ``.index``), InvalidDimensions,
         InvalidOption: all of them before the model has run on any text.
         """
-        params = Params(
-            dimensions=dimensions,
-            normalize=normalize,
-            prompt_name=prompt_name,
-            prompt=prompt,
-            truncate=truncate,
-            max_length=max_length,
-            output_dtype=output_dtype,
-            truncation_side=truncation_side,
-            chunk=chunk,
-            side=side,
-        )
+        params = params_of("embed", options)
         return np.concatenate(self.run(Task.EMBED, as_list(texts), params, truncated))
 
     def embed_query(self, texts: Texts, **options: Unpack[EmbedOptions]) -> Array:
@@ -114,7 +74,7 @@ class EmbeddingCalls(Seam):
 
         ``truncated`` has a text's entry when its vector is yielded, and may then have more.
         """
-        for part in self.stream(Task.EMBED, texts, Params(**options), truncated):
+        for part in self.stream(Task.EMBED, texts, params_of("embed", options), truncated):
             yield from part
 
     def embed_query_iter(

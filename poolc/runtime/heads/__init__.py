@@ -12,8 +12,10 @@ from typing import Any
 import numpy.typing as npt
 
 from poolc.errors import InvalidOption
+from poolc.runtime.heads.allowed import check_obeyed
 from poolc.runtime.heads.classes import classification, label_index, label_scores, rewards
 from poolc.runtime.heads.embeddings import check_embedding_size, embeddings, merged, similarities
+from poolc.runtime.heads.hidden_states import check_hidden_states, hidden_states
 from poolc.runtime.heads.hybrid import HybridVectors, hybrid_vectors
 from poolc.runtime.heads.sparse import (
     check_sparse_params,
@@ -21,6 +23,7 @@ from poolc.runtime.heads.sparse import (
     expand,
     sparse_scores,
     sparse_vectors,
+    weights_by_token,
 )
 from poolc.runtime.heads.token_vectors import late_interaction_scores, token_vectors
 from poolc.runtime.heads.tokens import check_token_params, token_classes, token_rewards
@@ -59,12 +62,14 @@ def check_params(spec: ModelSpec, task: Task, params: Params) -> None:
         check_dtype(params.output_dtype, spec.multi_vector.dim if sized else None)
     check_sparse_params(spec, task, params)
     check_token_params(spec, task, params)
+    check_obeyed(spec, task, params)
+    check_hidden_states(spec, task, params)
     if task is Task.SCORE and spec.labels:
         label_index(spec, params.label)
-    elif task is Task.SCORE and params.label is not None:
+    elif params.label is not None:
+        had = "this model has none" if task is Task.SCORE else f"this is {task}"
         raise InvalidOption(
-            "label chooses what a score is where the model has several; this model has none, "
-            "so leave it out",
+            f"label chooses what a score is where the model has several; {had}, so leave it out",
             param="label",
         )
 
@@ -104,7 +109,7 @@ def finish(
     if task is Task.SCORE:
         return similarities(spec, prepared, rows)
     if task is Task.REWARD and spec.kind is Kind.CLASSIFIER:
-        return rewards(params, rows)
+        return rewards(spec, params, rows)
     return _finish_tokens(spec, prepared, rows)
 
 
@@ -116,6 +121,8 @@ def _finish_tokens(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> 
         return token_rewards(spec, prepared, rows)
     tag = prepared.params.step_tag_id if prepared.task is Task.REWARD else None
     states = [row[TOKEN_EMBEDDINGS] for row in rows]
+    if prepared.task is Task.ENCODE:
+        return hidden_states(prepared.params, states)
     if tag is not None:
         pairs = zip(states, prepared.sequences, strict=True)
         states = [state[sequence.ids == tag] for state, sequence in pairs]
@@ -130,6 +137,8 @@ def _finish_retrieval(
 ) -> Result | None:
     """Return the result of a task that only these kinds have; None for the others."""
     task = prepared.task
+    if task is Task.EMBED_SPARSE and prepared.params.by_token:
+        return weights_by_token(spec, prepared, rows)
     if task is Task.EMBED_SPARSE:
         return sparse_vectors(spec, prepared, rows, token_name)
     if task is Task.EMBED_TOKENS:

@@ -31,9 +31,9 @@ def label_scores(spec: ModelSpec, params: Params, rows: Sequence[Row]) -> Float3
     return class_rows(params, rows, default=spec.use_activation)[:, column].copy()
 
 
-def rewards(params: Params, rows: Sequence[Row]) -> Float32:
-    """Return one reward a text [n], raw unless the request says otherwise."""
-    return class_rows(params, rows, default=False)[:, 0].copy()
+def rewards(spec: ModelSpec, params: Params, rows: Sequence[Row]) -> Float32:
+    """Return one reward a text [n], raw unless the request or --pooler-config says otherwise."""
+    return class_rows(params, rows, default=spec.reward_activation)[:, 0].copy()
 
 
 def label_index(spec: ModelSpec, label: str | int | None) -> int:

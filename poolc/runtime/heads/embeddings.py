@@ -17,7 +17,7 @@ from poolc.spec import POOLED, SENTENCE_EMBEDDING, Kind, ModelSpec, Task
 
 def check_embedding_size(spec: ModelSpec, task: Task, dimensions: object) -> None:
     tasks = {
-        Kind.EMBEDDING: (Task.EMBED, Task.SCORE),
+        Kind.EMBEDDING: (Task.EMBED, Task.SCORE, Task.ENCODE),
         Kind.HYBRID: (Task.EMBED, Task.SCORE, Task.EMBED_HYBRID),
         Kind.MULTI_VECTOR: (Task.EMBED_TOKENS, Task.SCORE),
     }.get(spec.kind, ())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from poolc.errors import InvalidOption
-from poolc.runtime.outputs import Float32
+from poolc.runtime.outputs import Float32, Ragged
 from poolc.runtime.request import Params, Prepared, Row, TokenSequence
 from poolc.runtime.sparse import SparseVector, SparseVectors, TokenName, distance, dot
 from poolc.spec import (
@@ -71,6 +71,18 @@ def sparse_vectors(
         vector = _vector(sparse, sequence, row, token_name)
         vectors.append(vector.top(top_k))
     return SparseVectors.from_rows(vectors, spec.vocab_size)
+
+
+def weights_by_token(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Ragged:
+    """Return the weight of every token of each text [tokens], without the special tokens around it,
+    as vLLM's token_classify of BGE-M3 gives them."""
+    special = (spec.sparse or SparseSpec()).dropped_ids
+    weights = []
+    for sequence, row in zip(prepared.sequences, rows, strict=True):
+        start = int(int(sequence.ids[0]) in special)
+        stop = len(sequence) - int(int(sequence.ids[-1]) in special)
+        weights.append(row[SPARSE_WEIGHTS][start:stop])
+    return Ragged.from_rows(weights)
 
 
 def sparse_scores(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Float32:

@@ -123,7 +123,11 @@ def _activated(spec: ModelSpec, params: Params, logits: Float32) -> Float32:
     asked = params.use_activation
     if not (spec.use_activation if asked is None else asked):
         return logits
-    return activate(logits, spec.activation or Activation.IDENTITY)
+    kind = spec.activation or Activation.IDENTITY
+    if kind is Activation.SOFTMAX and logits.shape[-1] == 1:
+        # Of one selected column it would say 1 of everything: a sigmoid, as in vLLM.
+        kind = Activation.SIGMOID
+    return activate(logits, kind)
 
 
 # Spans.

@@ -441,3 +441,30 @@ def test_two_models(embedder: Engine, make_client: MakeClient, make_fake: MakeFa
     assert vectors_of(ask("tiny")).shape == (1, 32)
     assert vectors_of(ask("fake")).shape == (1, 4)
     error_of(ask("other"), 404)
+
+
+def test_spellings_of_vllm(client: httpx.AsyncClient, embedder: Engine) -> None:
+    raw = embedder.embed(TEXTS, prompt="", normalize=False)
+    assert np.array_equal(vectors_of(post(client, input=TEXTS, use_activation=False)), raw)
+    error = error_of(post(client, input=TEXTS, use_activation=False, normalize=True))
+    assert error["message"] == "normalize and use_activation mean the same and differ: give one"
+    long = "flour " * 100 + "bread"
+    for side in ("left", "right"):
+        found = post(client, input=long, truncate_prompt_tokens=8, truncation_side=side)
+        wanted = embedder.embed(long, prompt="", truncate=True, max_length=8, truncation_side=side)
+        assert np.array_equal(vectors_of(found), wanted)
+    assert "truncation_side" in error_of(post(client, input="a", truncation_side="up"))["message"]
+
+
+def test_side(client: httpx.AsyncClient, embedder: Engine) -> None:
+    found = vectors_of(post(client, input=TEXTS, side="query"))
+    assert np.array_equal(found, embedder.embed_query(TEXTS))
+    own = vectors_of(post(client, input=TEXTS, side="query", prompt=""))
+    assert np.array_equal(own, embedder.embed(TEXTS, prompt=""))
+    message = error_of(post(client, input="a", side="title"))["message"]
+    assert message == "side is 'title'; allowed: query, document, plain, or None"
+
+
+def test_too_long_says_what_a_request_can(client: httpx.AsyncClient) -> None:
+    message = error_of(post(client, input="bread " * 100))["message"]
+    assert message.endswith("shorten it, split it, or send truncate_prompt_tokens -1 to cut it")
