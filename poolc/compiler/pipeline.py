@@ -22,8 +22,8 @@ from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
 from poolc.compiler.quality import measure, read_labelled
-from poolc.compiler.quantize import Quantized, quantize
 from poolc.compiler.quantize.calibration import read_texts
+from poolc.compiler.quantize.quantize import Quantized, quantize
 from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel

@@ -168,7 +168,7 @@ def _compare_answers(
     """Compare what the runtime makes of logits of tokens: columns, steps, activation."""
     if wanted is not None and isinstance(made, Ragged):
         found, expected = ([{"answers": row} for row in rows] for rows in (made, wanted))
-        _compare(parity, items, found, expected)
+        _compare(parity, gate, items, found, expected)
 
 
 def _compare_invariance(

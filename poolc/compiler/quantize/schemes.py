@@ -93,7 +93,8 @@ def choose(
             found = (rounded @ weights.values.astype(np.float32)) * weights.scales
             error = float(np.sqrt(np.square(found - exact, dtype=np.float64).sum() / size))
             if scheme not in best or error < best[scheme].error:
-                best[scheme] = Choice(scheme, error, alpha, smooth, scale, zero_point)
+                calibrated = (scale, zero_point) if static else ()
+                best[scheme] = Choice(scheme, error, alpha, smooth, *calibrated)
     return min(best.values(), key=lambda one: one.error / _advantage(one.scheme))
 
 
