@@ -130,7 +130,7 @@ def test_compile_failure_leaves_nothing(
     edit_json(broken / "config.json", model_type="nonsense")
     # Overridden, so that there is a mirror to clean up.
     with pytest.raises(UnsupportedModel):
-        compile_here(broken, hf_overrides={"x": 1})
+        compile_here(broken, hf_overrides={"num_labels": 3})
     assert store.entries() == []
     assert list(store.artifacts.iterdir()) == []
     assert list(temporary.iterdir()) == []
