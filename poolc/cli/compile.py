@@ -81,14 +81,18 @@ def parity_line(parity: Mapping[str, Any]) -> str:
     """Say in one line how far an artifact is from its reference."""
     if not parity:
         return "not recorded"
-    cosine, mean = parity.get("worst_cosine"), parity.get("mean_cosine")
-    cosines = "" if cosine is None else f", worst cosine {cosine:.7f}"
-    if mean is not None:
-        cosines += f", mean {mean:.7f}"
+    texts = f"{parity['texts']} texts of up to {parity['longest_tokens']} tokens"
+    error = f"max error {parity['max_relative_error']:.1e} (bound {parity['bound']:.0e})"
+    worst, mean, bounds = (
+        parity.get(key) for key in ("worst_cosine", "mean_cosine", "cosine_bounds")
+    )
+    if worst is None:
+        return f"{error} on {texts} against {parity['reference']}"
+    if bounds is None:
+        return f"{error} on {texts} against {parity['reference']}, worst cosine {worst:.7f}"
     return (
-        f"max error {parity['max_relative_error']:.1e} (bound {parity['bound']:.0e}) on "
-        f"{parity['texts']} texts of up to {parity['longest_tokens']} tokens against "
-        f"{parity['reference']}{cosines}"
+        f"cosine to {parity['reference']} on {texts}: mean {mean:.4f} (bound {bounds[0]:g}), "
+        f"worst {worst:.4f} (bound {bounds[1]:g})"
     )
 
 

@@ -21,6 +21,7 @@ from poolc.runtime.bulk.records import PAIR_COLUMNS
 from poolc.runtime.engine import Engine
 from poolc.spec import Task
 
+_PAIRS = (*PAIR_COLUMNS, ("s1", "s2"))
 SPEARMAN, ACCURACY = "spearman_x_100", "accuracy_percent"
 
 
@@ -41,7 +42,7 @@ def read_labelled(path: Path) -> Labelled:
     if not rows:
         raise InvalidOption(f"{path} holds no line", param="quality")
     first = rows[0]
-    pair = next((names for names in PAIR_COLUMNS if all(name in first for name in names)), None)
+    pair = next((names for names in _PAIRS if all(name in first for name in names)), None)
     names: tuple[str, ...]
     if pair is not None and "score" in first:
         names, metric = (*pair, "score"), SPEARMAN

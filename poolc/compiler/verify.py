@@ -34,6 +34,7 @@ class Parity:
     max_relative_error: float = 0.0  # |a - b| / max(1, max |reference|): what the bound limits
     worst_cosine: float | None = None
     mean_cosine: float | None = None
+    cosine_bounds: tuple[float, float] | None = None  # of the mean and the worst, below fp32
     invariance_max_abs: float = 0.0  # alone against batched
     outputs: tuple[str, ...] = ()
 
@@ -61,6 +62,8 @@ def verify(engine: Engine, reference: Reference) -> Parity:
     parity = Parity(reference.name, sum(len(case.items) for case in cases), 0, gate.bounds.error)
     for case in cases:
         _verify_case(engine, reference, case, parity, gate)
+    if gate.bounds.mean_cosine is not None and gate.bounds.worst_cosine is not None:
+        parity.cosine_bounds = (gate.bounds.mean_cosine, gate.bounds.worst_cosine)
     parity.mean_cosine, parity.worst_cosine = gate.cosines.mean, gate.cosines.worst
     _check_cosines(parity, gate)
     return parity
