@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poolc.api import CompileResult
-from poolc.cli.compile import parity_line
+from poolc.cli.compile import evidence, parity_line
 from poolc.errors import ParityError
 from poolc.model_cache.artifact import open_artifact
 from tests.cli.conftest import Cli
@@ -31,6 +31,29 @@ def test_parity_line() -> None:
     )
     assert "cosine" not in parity_line({**PARITY, "worst_cosine": None})
     assert parity_line({}) == "not recorded"
+
+
+def test_evidence_of_int8() -> None:
+    parity = {**PARITY, "worst_cosine": 0.98986, "mean_cosine": 0.9966}
+    route = {"mean_cosine": 0.9975, "worst_cosine": 0.9928, "schemes": {"static": 23, "fp32": 1}}
+    report = {
+        "parity": {**parity, "cosine_bounds": [0.995, 0.98]},
+        "int8": {"kernels": "avx512_vnni", "routes": {"main": route}},
+        "quality": {"file": "pairs.jsonl", "spearman_x_100": {"fp32": 82.031, "int8": 81.97}},
+    }
+    assert list(evidence(report)) == [
+        (
+            "parity",
+            "cosine to sentence-transformers on 35 texts of up to 256 tokens: mean 0.9966 "
+            "(bound 0.995), worst 0.9899 (bound 0.98)",
+        ),
+        (
+            "int8",
+            "cosine to fp32 0.9975, worst 0.9928 on texts that calibration did not see; "
+            "23 static, 1 fp32; avx512_vnni",
+        ),
+        ("quality", "spearman x 100 on pairs.jsonl: fp32 82.03, int8 81.97"),
+    ]
 
 
 def test_compile_to_a_folder(cli: Cli, tiny_classifier_source: Path, tmp_path: Path) -> None:
