@@ -73,6 +73,9 @@ def _lines(artifact: Artifact) -> Iterator[str]:
     yield f"source        {manifest.source.id}{revision}"
     yield f"target        {manifest.target}, {manifest.precision}"
     yield f"needs         {_requires(artifact)}"
+    if manifest.packed_for is not None:
+        packed = manifest.packed_for
+        yield f"packed for    onnxruntime {packed.onnxruntime} on {packed.host_class}"
     yield f"architecture  {spec.architecture} ({spec.model_type})"
     yield f"tasks         {', '.join(spec.tasks)}"
     yield ""

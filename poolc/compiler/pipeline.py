@@ -237,6 +237,7 @@ def _manifest(inputs: _Inputs, options: CompileOptions, lowered: Lowered, staged
         space_id=space_id(inputs.folder, recognized, origin.files),
         files=_digests(staged),
         requires=lowered.requires,
+        packed_for=lowered.packed_for,
         tuning=lowered.tuning,
         options=recorded_options(options, other.id if other else None),
     )

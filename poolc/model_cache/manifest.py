@@ -67,11 +67,23 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
-    """One executable graph: its file and its interface."""
+    """One executable graph: its file and its interface.
+
+    ``packed``: the same graph with weights packed for what ``Manifest.packed_for`` says.
+    """
 
     file: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    packed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFor:
+    """Whose kernels packed the weights: a version of ONNX Runtime, and ``host.host_class()``."""
+
+    onnxruntime: str
+    host_class: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,7 @@ class Manifest:
     space_id: str
     files: Mapping[str, str]
     requires: Requires = field(default_factory=Requires)
+    packed_for: PackedFor | None = None
     profiles: tuple[Profile, ...] = ()
     tuning: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)

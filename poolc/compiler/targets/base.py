@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
-from poolc.model_cache.manifest import GraphInfo, Requires
+from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires
 from poolc.spec import CompileOptions, ModelSpec
 
 
@@ -19,6 +19,7 @@ class Lowered:
 
     graphs: Mapping[str, GraphInfo]
     requires: Requires
+    packed_for: PackedFor | None = None
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
 

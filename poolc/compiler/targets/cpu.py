@@ -8,15 +8,19 @@ output set, all reading one weights file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.targets.base import Lowered
+from poolc.compiler.targets.prepack import prepack
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import InvalidOption
-from poolc.model_cache.manifest import GraphInfo, Requires, TensorInfo
+from poolc.model_cache.host import host_class
+from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires, TensorInfo
+from poolc.runtime.backends.onnxruntime import runtime_version
 from poolc.spec import (
     MAIN_SET,
     TOKENS_SET,
@@ -72,10 +76,15 @@ class CpuCompiler:
             for output_set, file in files.items()
         }
         save_sharing_weights(models, folder, "model.onnx.data")
-        infos = {output_set: _graph_info(file, models[file]) for output_set, file in files.items()}
+        twins = prepack(folder, sorted(models), "model.onnx.data")
+        infos = {
+            output_set: replace(_graph_info(file, models[file]), packed=twins.get(file))
+            for output_set, file in files.items()
+        }
         for route in canonical if has_tokens else ():
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
-        return Lowered(infos, _REQUIRES, _TUNING)
+        packed_for = PackedFor(runtime_version(), host_class()) if twins else None
+        return Lowered(infos, _REQUIRES, packed_for, _TUNING)
 
 
 def _file(output_set: str) -> str:

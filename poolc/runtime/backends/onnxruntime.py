@@ -15,6 +15,8 @@ from typing import Any
 
 from poolc.errors import ArtifactIncompatible, BackendError, MissingDependency
 from poolc.model_cache.artifact import Artifact
+from poolc.model_cache.host import host_class
+from poolc.model_cache.manifest import PackedFor
 from poolc.runtime.backends.base import Feeds, Fetches
 from poolc.spec import MAIN_SET
 
@@ -43,6 +45,11 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
+def runtime_version() -> str:
+    """Return the version of the ONNX Runtime that is imported."""
+    return str(import_onnxruntime().__version__)
+
+
 def _recorded_over(directory: Path) -> list[str]:
     """Return the distributions whose record puts an ``onnxruntime`` package at ``directory``."""
     owners = []
@@ -63,6 +70,7 @@ class OnnxRuntimeBackend:
     def __init__(self, artifact: Artifact) -> None:
         self._ort = import_onnxruntime()
         self._artifact = artifact
+        self._packed = artifact.manifest.packed_for == PackedFor(runtime_version(), host_class())
         self._lock = threading.Lock()
         self._closed = False
         # Sets other than the main one are loaded when first asked for.
@@ -96,7 +104,8 @@ class OnnxRuntimeBackend:
 
     def _open(self, output_set: str) -> Any:
         options = session_options(self._ort)
-        path = self._artifact.file(self._artifact.manifest.graphs[output_set].file)
+        graph = self._artifact.manifest.graphs[output_set]
+        path = self._artifact.file((graph.packed if self._packed else None) or graph.file)
         try:
             session = self._ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         except Exception as error:  # as above
