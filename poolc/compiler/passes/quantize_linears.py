@@ -106,9 +106,16 @@ class _Rewrite:
 
     def _add(self, op: str, *inputs: ir.Value, domain: str = "", **attributes: Any) -> ir.Value:
         node = ir.node(op, list(inputs), attributes or None, domain=domain)
-        node.outputs[0].name = self._name()
+        made = node.outputs[0]
+        made.name = self._name()
+        # Rewrites that come later ask where the tokens are.
+        if inputs[0].shape is not None:
+            width = {"ReduceMax": 1, "MatMulIntegerToFloat": inputs[1].shape[-1]}.get(op)
+            sizes = list(inputs[0].shape.dims)
+            made.shape = ir.Shape(sizes if width is None else [*sizes[:-1], width])
+            made.dtype = ir.DataType.UINT8 if op == "QuantizeLinear" else ir.DataType.FLOAT
         self._graph.insert_before(self._before, node)
-        return node.outputs[0]
+        return made
 
     def _constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
         return _initializer(self._graph, self._name(), np.asarray(value))
