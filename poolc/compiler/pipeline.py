@@ -1,4 +1,4 @@
-"""The stages of a compile, in order: fetch, recognise, the graph's own, tune, lower, verify, publish.
+"""The stages of a compile: fetch, recognise, the graph's own, tune, lower, verify, publish.
 
 The graph comes from weights (load, export) or from the ONNX that a model ships (attach):
 ``routes/``.

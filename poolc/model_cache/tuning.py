@@ -24,8 +24,8 @@ def tuning_record(place: str) -> dict[str, Any]:
     path = Path(place).expanduser()
     if not path.exists():
         raise InvalidOption(
-            f"tune is {place!r}; allowed: {', '.join(TUNE_MODES)}, an artifact, or a JSON file with "
-            f"a tuning record{meant(place, TUNE_MODES)}",
+            f"tune is {place!r}; allowed: {', '.join(TUNE_MODES)}, an artifact, or a JSON file "
+            f"with a tuning record{meant(place, TUNE_MODES)}",
             param="tune",
         )
     file = path / MANIFEST_FILE if path.is_dir() else path

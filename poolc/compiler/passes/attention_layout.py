@@ -80,8 +80,9 @@ def _describe(flat: ir.Value, split: ir.Value) -> None:
     """Say what [batch, seq, heads * size] is, by [batch, seq, heads, size]."""
     flat.type = split.type
     sizes = split.shape.dims if split.shape is not None else ()
-    if len(sizes) == 4 and isinstance(sizes[2], int) and isinstance(sizes[3], int):
-        flat.shape = ir.Shape([*sizes[:2], sizes[2] * sizes[3]])
+    fixed = [size for size in sizes[2:] if isinstance(size, int)]
+    if len(sizes) == 4 and len(fixed) == 2:
+        flat.shape = ir.Shape([*sizes[:2], fixed[0] * fixed[1]])
 
 
 def _is_split(whole: ir.Value, split: ir.Value) -> bool:

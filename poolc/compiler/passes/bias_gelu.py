@@ -13,11 +13,9 @@ class BiasGeluPass(RewritePass):
     name = "bias_gelu"
 
     def rewrite(self, node: ir.Node, editor: Editor) -> bool:
-        if (
-            node.op_type != "Gelu"
-            or node.domain
-            or attribute(node, "approximate", "none") != "none"
-        ):
+        if node.op_type != "Gelu" or node.domain:
+            return False
+        if attribute(node, "approximate", "none") != "none":
             return False
         add = made_by(node.inputs[0], "Add")
         if add is None or len(list(add.outputs[0].uses())) != 1:

@@ -6,6 +6,7 @@ Queries, keys and values of an attention; the two sides of a gated feed-forward 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -49,12 +50,10 @@ def _pack(group: Group, editor: Editor) -> None:
         editor.replace(linear.output, part)
 
 
-def _offsets(linear: Linear) -> np.ndarray:
-    return (
-        linear.offsets
-        if linear.offsets is not None
-        else np.zeros(linear.matrix.shape[1], np.float32)
-    )
+def _offsets(linear: Linear) -> npt.NDArray[np.float32]:
+    if linear.offsets is not None:
+        return linear.offsets
+    return np.zeros(linear.matrix.shape[1], np.float32)
 
 
 def _describe(value: ir.Value, like: ir.Value, width: int) -> None:

@@ -23,38 +23,17 @@ from poolc.compiler.passes.rewrite import (
 
 # Treat each token by itself; [batch, 1, ...] of every input that has tokens gives that of theirs.
 _ELEMENTWISE = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Cast",
-        "Div",
-        "Erf",
-        "Gelu",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "Pow",
-        "QuantizeLinear",
-        "Reciprocal",
-        "Relu",
-        "Sigmoid",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-        "BiasGelu",
-    ]
+    (
+        *("Abs", "Neg", "Sqrt", "Reciprocal", "Erf", "Relu", "Sigmoid", "Tanh", "Gelu", "BiasGelu"),
+        *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Cast", "QuantizeLinear"),
+    )
 )
 # Their first input has tokens, the others are constant; reductions go over the last axis.
 _OF_FIRST = frozenset(
-    [
-        "LayerNormalization",
-        "RMSNormalization",
-        "MatMul",
-        "MatMulIntegerToFloat",
-        "ReduceMax",
-        "ReduceMean",
-    ]
+    (
+        *("LayerNormalization", "RMSNormalization", "ReduceMax", "ReduceMean"),
+        *("MatMul", "MatMulIntegerToFloat"),
+    )
 )
 _TOKENS = 1  # the axis of [batch, seq, ...]
 _QUERIES = 2  # that of the mask, [batch, 1, seq, seq]

@@ -108,12 +108,7 @@ class _Rewrite:
         node = ir.node(op, list(inputs), attributes or None, domain=domain)
         made = node.outputs[0]
         made.name = self._name()
-        # Rewrites that come later ask where the tokens are.
-        if inputs[0].shape is not None:
-            width = {"ReduceMax": 1, "MatMulIntegerToFloat": inputs[1].shape[-1]}.get(op)
-            sizes = list(inputs[0].shape.dims)
-            made.shape = ir.Shape(sizes if width is None else [*sizes[:-1], width])
-            made.dtype = ir.DataType.UINT8 if op == "QuantizeLinear" else ir.DataType.FLOAT
+        _describe(made, op, inputs)
         self._graph.insert_before(self._before, node)
         return made
 
@@ -147,6 +142,19 @@ def _fold(graph: ir.Graph, group: Group, smooth: Array, prefix: str) -> bool:
         divided = _initializer(graph, f"{prefix}_norm_{place}", constant / smooth)
         node.replace_input_with(place, divided)
     return True
+
+
+def _describe(made: ir.Value, op: str, inputs: tuple[ir.Value, ...]) -> None:
+    """Say what a new value is: rewrites that come later ask where the tokens are."""
+    if inputs[0].shape is None:
+        return
+    sizes = list(inputs[0].shape.dims)
+    if op == "ReduceMax":
+        sizes[-1] = 1
+    elif op == "MatMulIntegerToFloat" and inputs[1].shape is not None:
+        sizes[-1] = inputs[1].shape[-1]
+    made.shape = ir.Shape(sizes)
+    made.dtype = ir.DataType.UINT8 if op == "QuantizeLinear" else ir.DataType.FLOAT
 
 
 def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:

@@ -51,7 +51,7 @@ class RotaryPass(RewritePass):
             ones = editor.add(before, "Concat", batch, editor.ints(1, 1), axis=0)
             table = editor.add(before, "Expand", flat, ones)
             sizes = x.shape.dims if x.shape is not None else ()
-            table.shape, table.type = ir.Shape([sizes[0], sizes[2], half]), value.type
+            table.shape, table.type = ir.Shape([*sizes[:1], *sizes[2:3], half]), value.type
             self._tables[value] = table
         return self._tables[value]
 

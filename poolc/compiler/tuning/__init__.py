@@ -1,1 +1,1 @@
-"""Which rewrites a graph gets, chosen by timing them: one file a step, in order in ``choose.py``."""
+"""Which rewrites a graph gets, chosen by timing them; the search is in ``choose.py``."""

@@ -65,7 +65,7 @@ def apply(model: ir.Model, names: Iterable[str], *, before_int8: bool) -> set[st
     """Rewrite ``model`` by the named passes of one stage; return those that found something."""
     chosen, found = set(names), set()
     for candidate in CANDIDATES:
-        if candidate.name in chosen and candidate.before_int8 is before_int8:
-            if candidate.make()(model).modified:
-                found.add(candidate.name)
+        wanted = candidate.name in chosen and candidate.before_int8 is before_int8
+        if wanted and candidate.make()(model).modified:
+            found.add(candidate.name)
     return found

@@ -1,4 +1,4 @@
-"""The tuning record: what was chosen, as the manifest has it. The same record gives the same bytes."""
+"""The tuning record: what was chosen, as the manifest has it. The same one gives equal bytes."""
 
 from __future__ import annotations
 

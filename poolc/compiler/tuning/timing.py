@@ -1,7 +1,7 @@
 """How long graphs take: sessions as the runtime opens them, one after the other, in turns.
 
 A session has one thread and runs on the caller's, so that the thread's CPU time is what the graph
-costs, whatever else the machine does meanwhile. It varies less than 1 % where a clock varies by half.
+costs, whatever else the machine does meanwhile: it varies by 1 % where a clock varies twofold.
 """
 
 from __future__ import annotations
