@@ -32,9 +32,7 @@ def tuning_record(place: str) -> dict[str, Any]:
     try:
         plain = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"no tuning record can be read in {file}: {error}", param="tune"
-        ) from error
+        raise InputError(f"{file} holds no tuning record: {error}", param="tune") from error
     record = plain.get("tuning", plain) if isinstance(plain, dict) else None
     if not isinstance(record, dict) or "rewrites" not in record:
         raise InputError(f"{file} holds no tuning record: rewrites is missing", param="tune")
