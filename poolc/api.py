@@ -170,6 +170,8 @@ def _naming_template(options: Mapping[str, Any]) -> Iterator[None]:
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
     """Return the stored artifact of a request, without network access; None if there is none."""
     found = _lookup(model, options, store)
+    if found is None and options.tune == CompileOptions().tune:  # timed for longer is as good
+        found = _lookup(model, replace(options, tune="full"), store)
     if found is not None:  # compiled where PyTorch is installed, perhaps
         return found
     here = resolved(options)

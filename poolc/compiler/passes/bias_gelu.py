@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from poolc.compiler.passes.rewrite import VENDOR, Editor, RewritePass, attribute, constant, made_by
@@ -22,7 +23,9 @@ class BiasGeluPass(RewritePass):
             return False
         for x, bias in (add.inputs, reversed(add.inputs)):
             numbers = constant(bias)
-            if numbers is not None and numbers.ndim == 1 and constant(x) is None:
+            if numbers is None or constant(x) is not None:
+                continue
+            if numbers.ndim == 1 and numbers.dtype == np.float32:
                 fused = editor.add(node, "BiasGelu", x, bias, domain=VENDOR)
                 editor.replace(node.outputs[0], fused)
                 return True

@@ -25,6 +25,9 @@ class FloatMaskPass(RewritePass):
         mask = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
         if mask is None or node.domain or mask.dtype != ir.DataType.BOOL:
             return False
+        queries = node.inputs[0]
+        if queries is None or queries.dtype != ir.DataType.FLOAT:
+            return False
         if mask not in self._made:
             numbers = (np.float32(0), np.finfo(np.float32).min)
             made = editor.add(node, "Where", mask, *map(editor.constant, numbers))

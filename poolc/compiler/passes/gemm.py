@@ -5,6 +5,7 @@ Gemm takes matrices: the activations are seen as [tokens, size] before and as be
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from poolc.compiler.passes.rewrite import Editor, RewritePass, constant, dims, only_reader
@@ -24,7 +25,9 @@ class GemmPass(RewritePass):
             return False
         bias = next(value for value in add.inputs if value is not product)
         offsets, rank = constant(bias), len(dims(x))
-        if offsets is None or offsets.shape != matrix.shape[1:] or rank not in (2, 3):
+        if matrix.dtype != np.float32 or rank not in (2, 3):
+            return False
+        if offsets is None or offsets.shape != matrix.shape[1:]:
             return False
         inner, width = matrix.shape
         if rank == 2:

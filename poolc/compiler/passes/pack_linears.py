@@ -13,11 +13,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from poolc.compiler.passes.rewrite import Editor
 from poolc.compiler.quantize.linears import Group, Linear, find_groups
 
+_OPSET = 13  # Split takes its sizes as an input from here on
+
 
 class PackLinearsPass(ir.passes.InPlacePass):
     """Pack groups of two and more; their columns stay in order."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        if model.graph.opset_imports.get("", 0) < _OPSET:
+            return ir.passes.PassResult(model, False)
         editor = Editor(model.graph, "pack")
         groups = [group for group in find_groups(model.graph) if _can_be_packed(group)]
         for group in groups:

@@ -161,10 +161,12 @@ class _Walk:
         """Return the node's output for one token; None where it cannot be had so."""
         inputs = list(node.inputs)
         if node is self._attention:
-            self.passed = True
             mask = inputs[3] if len(inputs) > 3 else None
+            if mask is not None and (len(dims(mask)) != 4 or dims(mask)[0] == 1):
+                return None  # one mask for all texts has no token of each
             if mask is not None:
                 inputs[3] = self._cut(mask, _QUERIES)
+            self.passed = True
             return self._copy(node, [self._first(inputs), *inputs[1:]])
         if node.op_type == "RotaryEmbedding" and len(inputs) == 3:
             tables = [self._cut(table, _TOKENS) for table in inputs[1:] if table is not None]
