@@ -30,8 +30,8 @@ from poolc.compiler.source import SourceModel
 from poolc.compiler.targets.base import Lowerable, Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
 from poolc.compiler.tuning.choose import Tuned
-from poolc.compiler.tuning.record import Tuning, defaults
-from poolc.compiler.tuning.reuse import recorded
+from poolc.compiler.tuning.record import Tuning
+from poolc.compiler.tuning.stage import recorded, tune, untimed
 from poolc.compiler.verify import verify
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import ArtifactError, ArtifactExists, InvalidOption
@@ -114,12 +114,11 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         inputs = _Inputs(found, other, folder, recognized, routes)
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         reference, quantized = frontend.reference(subject), None
-        untimed = defaults(cpu_features())
         quality: dict[str, float] = {}
         if options.precision is Precision.INT8:
             with staging(parent) as exact, progress.stage("quantise"):
-                source_graphs = Lowerable(canonical)
-                manifest = _lower(target, source_graphs, inputs, options, exact, untimed)
+                graphs = Lowerable(canonical)
+                manifest = _lower(target, graphs, inputs, options, exact, untimed())
                 seal(exact, manifest, report)
                 engine = Engine(open_artifact(exact))
                 items = read_texts(Path(options.calibrate)) if options.calibrate else None
@@ -127,11 +126,16 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 report["int8"] = quantized.report
                 if labelled is not None:
                     quality[Precision.FP32.value] = measure(engine, labelled)
-        lowerable = Lowerable(canonical, quantized)
-        tuned = _tune(target, lowerable, request, inputs, store, progress)
+        graphs = Lowerable(canonical, quantized)
+        record = recorded(options, _earlier(request, inputs, store))
+        if record is None:
+            spec, mode = recognized.spec, options.tune
+            tuned = tune(target, graphs, spec, mode, parent, progress)
+        else:
+            tuned = Tuned(record, {"mode": "recorded"})
         report["tuning"] = tuned.report
         with progress.stage("lower"):
-            manifest = _lower(target, lowerable, inputs, options, staged, tuned.tuning)
+            manifest = _lower(target, graphs, inputs, options, staged, tuned.tuning)
         with progress.stage("verify"):
             seal(staged, manifest, report)
             engine = Engine(open_artifact(staged))
@@ -204,28 +208,10 @@ def _write_canonical(staged: Path, canonical: Mapping[str, ir.Model]) -> None:
     save_sharing_weights(models, staged, "canonical.onnx.data")
 
 
-def _tune(
-    target: TargetCompiler,
-    graphs: Lowerable,
-    request: Request,
-    inputs: _Inputs,
-    store: Store,
-    progress: Progress,
-) -> Tuned:
-    """Take a recorded tuning where there is one, else what ships, timed unless it is off."""
-    start, mode = defaults(cpu_features()), request.options.tune
-    found = recorded(request.options, None if request.refresh else _earlier(request, inputs, store))
-    if found is not None:
-        return Tuned(found, {"mode": "recorded"})
-    if mode == "off":
-        return Tuned(start, {"mode": mode})
-    parent = request.output.parent if request.output else store.artifacts
-    with staging(parent) as folder, progress.stage("tune"):
-        return target.tune(graphs, inputs.recognized.spec, start, mode, folder)
-
-
 def _earlier(request: Request, inputs: _Inputs, store: Store) -> Path | None:
-    """Return an artifact of the same request, whose tuning holds."""
+    """Return an artifact of the same request, whose tuning holds; None where it is not to."""
+    if request.refresh:
+        return None
     other = inputs.other.identity() if inputs.other else None
     return store.lookup(compile_key(inputs.found.identity(), request.options, other))
 
