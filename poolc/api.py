@@ -35,6 +35,7 @@ from poolc.model_cache.score_templates import is_name, template_text
 from poolc.model_cache.serde import from_plain
 from poolc.model_cache.source_files import local_folder
 from poolc.model_cache.store import Store
+from poolc.model_cache.tuning import TUNE_MODES, tuning_record
 from poolc.runtime.engine import Engine
 from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
 from poolc.runtime.matryoshka import parse_matryoshka
@@ -142,6 +143,10 @@ def make_options(**options: Any) -> CompileOptions:
             f"runner is {runner!r}; allowed: {', '.join(RUNNERS)}{meant(runner, RUNNERS)}",
             param="runner",
         )
+    if "tune" in given:
+        given["tune"] = str(given["tune"])
+        if given["tune"] not in TUNE_MODES:
+            tuning_record(given["tune"])  # or say what is wrong with it
     if "score_template" in given:
         given["score_template"] = template_text(given["score_template"])
     try:
@@ -165,6 +170,8 @@ def _naming_template(options: Mapping[str, Any]) -> Iterator[None]:
 def lookup(model: str, options: CompileOptions, store: Store) -> Path | None:
     """Return the stored artifact of a request, without network access; None if there is none."""
     found = _lookup(model, options, store)
+    if found is None and options.tune == CompileOptions().tune:  # timed for longer is as good
+        found = _lookup(model, replace(options, tune="full"), store)
     if found is not None:  # compiled where PyTorch is installed, perhaps
         return found
     here = resolved(options)

@@ -395,3 +395,5 @@ class CompileOptions:
     calibrate: str | None = None  # file of texts that int8 is calibrated on; None: poolc's own
     from_onnx: bool = False  # from the ONNX graph that the model ships, without PyTorch
     keep_canonical: bool = False
+    # quick | full | off, or a file or artifact whose tuning record holds
+    tune: str = "quick"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,8 +18,20 @@ if TYPE_CHECKING:
     from poolc.spec import ModelSpec
 
 
+ShowTuning = Annotated[
+    bool,
+    typer.Option("--tuning", help="Show what was timed when it was compiled, and what was kept."),
+]
+
+
 @grouped
-def inspect(model: Model, *, as_json: AsJson = False, compiling: CompileArguments) -> None:
+def inspect(
+    model: Model,
+    *,
+    tuning: ShowTuning = False,
+    as_json: AsJson = False,
+    compiling: CompileArguments,
+) -> None:
     """Show an artifact: ids, tasks, every choice with its origin, graphs, parity and sizes."""
     artifact = _find(model, compiling.given())
     if as_json:
@@ -27,7 +39,9 @@ def inspect(model: Model, *, as_json: AsJson = False, compiling: CompileArgument
 
         typer.echo(json.dumps(_plain(artifact), indent=2))
         return
-    for line in _lines(artifact):
+    manifest = artifact.manifest
+    shown = tuning_lines(manifest.tuning, artifact.report()) if tuning else _lines(artifact)
+    for line in shown:
         typer.echo(line)
 
 
@@ -92,6 +106,32 @@ def _lines(artifact: Artifact) -> Iterator[str]:
     yield f"size          {_megabytes(sum(sizes.values()))}"
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
         yield f"  {_megabytes(size):>10}  {name}"
+
+
+def tuning_lines(tuning: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was chosen, and what was tried by how much it made the graph faster."""
+    rewrites = ", ".join(tuning.get("rewrites", ())) or "none"
+    found = report.get("tuning", {})
+    yield f"rewrites      {rewrites}"
+    yield f"micro-batch   {tuning.get('budget_tokens', 'not recorded')} tokens"
+    seconds = f", {found['seconds']} s" if "seconds" in found else ""
+    yield f"chosen        {_HOW.get(found.get('mode', ''), 'not recorded')}{seconds}"
+    if "not_timed" in found:
+        yield f"not timed     {found['not_timed']}"
+    for name, one in found.get("rewrites", {}).items():
+        kept = "kept" if one.get("kept") else "left out"
+        speedup = f"{one['speedup']:.3f}x" if "speedup" in one else one["not_timed"]
+        yield f"  {name:<16}  {speedup}  {kept if 'speedup' in one else ''}".rstrip()
+    for tokens, cost in found.get("us_per_token", {}).items():
+        yield f"  {tokens + ' tokens':<16}  {cost:.2f} us each"
+
+
+_HOW = {
+    "quick": "timed on the machine that compiled (quick)",
+    "full": "timed on the machine that compiled (full)",
+    "off": "shipped for its CPU, untimed",
+    "recorded": "from a tuning record",
+}
 
 
 def choices_of(spec: ModelSpec) -> Iterator[str]:

@@ -97,6 +97,15 @@ class CompileArguments:
             "hundred are read. poolc's own by default.",
         ),
     ] = None
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE|ARTIFACT",
+            help="quick (the default: seconds) or full (a minute or two) times rewrites of the "
+            "graph on this machine; off ships untimed ones; an artifact, or a JSON file, names a "
+            "tuning record to use again.",
+        ),
+    ] = None
     from_onnx: Annotated[
         bool,
         typer.Option(

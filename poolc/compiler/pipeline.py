@@ -1,4 +1,4 @@
-"""The stages of a compile, in order: fetch, recognise, the graph's own, lower, verify, publish.
+"""The stages of a compile: fetch, recognise, the graph's own, tune, lower, verify, publish.
 
 The graph comes from weights (load, export) or from the ONNX that a model ships (attach):
 ``routes/``.
@@ -23,12 +23,15 @@ from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
 from poolc.compiler.quality import measure, read_labelled
 from poolc.compiler.quantize.calibration import read_texts
-from poolc.compiler.quantize.quantize import Quantized, quantize
+from poolc.compiler.quantize.quantize import quantize
 from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
-from poolc.compiler.targets.base import Lowered, TargetCompiler
+from poolc.compiler.targets.base import Lowerable, Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
+from poolc.compiler.tuning.choose import Tuned
+from poolc.compiler.tuning.record import Tuning
+from poolc.compiler.tuning.stage import recorded, tune, untimed
 from poolc.compiler.verify import verify
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import ArtifactError, ArtifactExists, InvalidOption
@@ -114,7 +117,8 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         quality: dict[str, float] = {}
         if options.precision is Precision.INT8:
             with staging(parent) as exact, progress.stage("quantise"):
-                manifest = _lower(target, canonical, inputs, options, exact)
+                graphs = Lowerable(canonical)
+                manifest = _lower(target, graphs, inputs, options, exact, untimed())
                 seal(exact, manifest, report)
                 engine = Engine(open_artifact(exact))
                 items = read_texts(Path(options.calibrate)) if options.calibrate else None
@@ -122,8 +126,16 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 report["int8"] = quantized.report
                 if labelled is not None:
                     quality[Precision.FP32.value] = measure(engine, labelled)
+        graphs = Lowerable(canonical, quantized)
+        record = recorded(options, _earlier(request, inputs, store))
+        if record is None:
+            spec, mode = recognized.spec, options.tune
+            tuned = tune(target, graphs, spec, mode, parent, progress)
+        else:
+            tuned = Tuned(record, {"mode": "recorded"})
+        report["tuning"] = tuned.report
         with progress.stage("lower"):
-            manifest = _lower(target, canonical, inputs, options, staged, quantized)
+            manifest = _lower(target, graphs, inputs, options, staged, tuned.tuning)
         with progress.stage("verify"):
             seal(staged, manifest, report)
             engine = Engine(open_artifact(staged))
@@ -196,30 +208,32 @@ def _write_canonical(staged: Path, canonical: Mapping[str, ir.Model]) -> None:
     save_sharing_weights(models, staged, "canonical.onnx.data")
 
 
+def _earlier(request: Request, inputs: _Inputs, store: Store) -> Path | None:
+    """Return an artifact of the same request, whose tuning holds; None where it is not to."""
+    if request.refresh:
+        return None
+    other = inputs.other.identity() if inputs.other else None
+    return store.lookup(compile_key(inputs.found.identity(), request.options, other))
+
+
 def _lower(
     target: TargetCompiler,
-    canonical: Mapping[str, ir.Model],
+    graphs: Lowerable,
     inputs: _Inputs,
     options: CompileOptions,
     staged: Path,
-    quantized: Quantized | None = None,
+    tuning: Tuning,
 ) -> Manifest:
     """Write everything but the manifest into ``staged``, and return that. Not quantised: fp32."""
-    graphs = canonical if quantized is None else quantized.graphs
-    lowered = target.lower(graphs, inputs.recognized.spec, staged)
-    if quantized is None:
+    lowered = target.lower(graphs, inputs.recognized.spec, staged, tuning)
+    if graphs.quantized is None:
         options = replace(options, precision=Precision.FP32)
-    else:
-        features = tuple(sorted({*lowered.requires.cpu_features, *quantized.cpu_features}))
-        requires = replace(lowered.requires, cpu_features=features)
-        tuning = {**lowered.tuning, **quantized.tuning}
-        lowered = replace(lowered, requires=requires, tuning=tuning)
     _write_tokenizers(staged, inputs.routes, inputs.folder)
     if inputs.recognized.template is not None:
         path = staged / SCORE_TEMPLATE_FILE
         path.write_text(inputs.recognized.template, encoding="utf-8", newline="")
     if options.keep_canonical:
-        _write_canonical(staged, canonical)
+        _write_canonical(staged, graphs.canonical)
     return _manifest(inputs, options, lowered, staged)
 
 

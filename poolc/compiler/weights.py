@@ -20,7 +20,8 @@ _MIN_EXTERNAL_BYTES = 1024
 def save_sharing_weights(models: Mapping[str, ir.Model], folder: Path, data_file: str) -> None:
     """Save ``models`` (by file name) into ``folder`` with their large tensors in ``data_file``.
 
-    The models are changed: their large initializers now refer to the file.
+    The models are changed: their large initializers now refer to the file. Those that refer to a
+    file of ``folder`` already stay as they are.
     """
     places: dict[str, int] = {}
     with (folder / data_file).open("wb") as data:
@@ -28,6 +29,8 @@ def save_sharing_weights(models: Mapping[str, ir.Model], folder: Path, data_file
             for value in model.graph.initializers.values():
                 tensor = value.const_value
                 if tensor is None or tensor.nbytes < _MIN_EXTERNAL_BYTES:
+                    continue
+                if isinstance(tensor, ir.ExternalTensor) and Path(tensor.base_dir) == folder:
                     continue
                 content = tensor.tobytes()
                 digest = hashlib.sha256(content).hexdigest()

@@ -16,6 +16,7 @@ from poolc.errors import InputError
 from poolc.model_cache.host import host_class
 from poolc.model_cache.serde import to_plain
 from poolc.model_cache.store import request_key
+from poolc.model_cache.tuning import TUNE_MODES, tuning_record
 from poolc.spec import CompileOptions
 
 Identity = Mapping[str, Any]
@@ -46,7 +47,8 @@ def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> d
 
     The revision is in the source's identity, and so is where another tokenizer lies: ``tokenizer``
     is its name. ``runner`` (auto and pooling are one here) and ``allow_pickle`` decide whether
-    poolc compiles, not what. Of a calibration file only what it says counts. Raises InputError
+    poolc compiles, not what; ``tune`` how it chooses what the
+    manifest's tuning says. Of a calibration file only what it says counts. Raises InputError
     where that cannot be read.
     """
     plain: dict[str, Any] = to_plain(options)
@@ -54,7 +56,7 @@ def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> d
         plain.pop("calibrate")
     else:
         plain["calibrate"] = _digest(options.calibrate)
-    for name in ("revision", "runner", "allow_pickle"):
+    for name in ("revision", "runner", "allow_pickle", "tune"):
         plain.pop(name)
     return {**plain, "tokenizer": tokenizer}
 
@@ -72,4 +74,5 @@ def compile_key(
 ) -> str:
     """Return the store's key of a request; ``tokenizer`` identifies another tokenizer."""
     source = {**identity, "tokenizer": dict(tokenizer)} if tokenizer else identity
-    return request_key(source, recorded_options(options), host_class())
+    tune: Any = options.tune if options.tune in TUNE_MODES else tuning_record(options.tune)
+    return request_key(source, {**recorded_options(options), "tune": tune}, host_class())

@@ -98,7 +98,7 @@ def test_options_reach_the_compiler(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
         *("--pooler-config", '{"pooling_type": "CLS"}', "--hf-overrides", '{"num_labels": 2}'),
         *("--revision", "main", "--defaults", "vllm", "--tokenizer", "other/model"),
         *("--trust-remote-code", "--allow-pickle", "--keep-canonical", "--refresh"),
-        *("--calibrate", "texts.txt", "--quality", "pairs.jsonl"),
+        *("--calibrate", "texts.txt", "--quality", "pairs.jsonl", "--tune", "full"),
     )
     assert ran.code == 0, ran.err
     del given["on_event"]
@@ -107,6 +107,7 @@ def test_options_reach_the_compiler(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
         "output": Path("out"),
         "quality": Path("pairs.jsonl"),
         "calibrate": "texts.txt",
+        "tune": "full",
         "target": "cpu",
         "precision": "fp32",
         "runner": "pooling",
@@ -141,6 +142,7 @@ def test_parity_failure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("--precision", "fp12"), "precision is 'fp12'; allowed: fp32"),
         (("--target", "tpu"), "target is 'tpu'; allowed: cpu"),
+        (("--tune", "hard"), "tune is 'hard'; allowed: quick, full, off, an artifact"),
         (("--runner", "draft"), "runner is 'draft'; allowed: auto"),
         (("--pooler-config", "nope"), "--pooler-config is not JSON at position 0"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poolc.cli.inspect import choices_of
+from poolc.cli.inspect import choices_of, tuning_lines
 from poolc.model_cache.artifact import Artifact, open_artifact
 from poolc.spec import PoolingType, RouterSpec
 from tests.cli.conftest import Cli
@@ -67,6 +67,42 @@ def test_ids_tasks_graphs_parity_and_sizes(cli: Cli, tiny_embedder: Path) -> Non
         *artifact.manifest.files,
     ):
         assert expected in printed
+
+
+def test_tuning(cli: Cli, tiny_embedder: Path) -> None:
+    lines = cli("inspect", tiny_embedder, "--tuning").out.splitlines()
+    assert lines[0].startswith("rewrites      attention_mask, attention_layout")
+    assert lines[1] == "micro-batch   256 tokens"
+    assert lines[2] == "chosen        timed on the machine that compiled (quick)"
+    assert lines[3].startswith("not timed     ")
+
+
+def test_tuning_that_was_timed() -> None:
+    tried = {
+        "gemm": {"speedup": 1.0312, "rounds": 9, "kept": True},
+        "bias_gelu": {"speedup": 0.99, "rounds": 5, "kept": False},
+        "float_mask": {"not_timed": "the time was up"},
+    }
+    report = {"mode": "full", "seconds": 3.2, "rewrites": tried, "us_per_token": {"256": 40.125}}
+    lines = tuning_lines({"rewrites": ["gemm"], "budget_tokens": 256}, {"tuning": report})
+    assert [" ".join(line.split()) for line in lines] == [
+        "rewrites gemm",
+        "micro-batch 256 tokens",
+        "chosen timed on the machine that compiled (full), 3.2 s",
+        "gemm 1.031x kept",
+        "bias_gelu 0.990x left out",
+        "float_mask the time was up",
+        "256 tokens 40.12 us each",
+    ]
+
+
+def test_artifacts_without_a_record() -> None:
+    lines = list(tuning_lines({"budget_tokens": 256}, {}))
+    assert lines == [
+        "rewrites      none",
+        "micro-batch   256 tokens",
+        "chosen        not recorded",
+    ]
 
 
 def test_model_that_was_compiled(cli: Cli, tiny_embedder: Path, tiny_embedder_source: Path) -> None:

@@ -19,7 +19,7 @@ from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import edit_json
 
-STAGES = ["fetch", "recognise", "load", "export", "lower", "verify", "publish"]
+STAGES = ["fetch", "recognise", "load", "export", "tune", "lower", "verify", "publish"]
 REPORT = ("report.json", "report.json.sha256")
 
 

@@ -106,9 +106,11 @@ class _Rewrite:
 
     def _add(self, op: str, *inputs: ir.Value, domain: str = "", **attributes: Any) -> ir.Value:
         node = ir.node(op, list(inputs), attributes or None, domain=domain)
-        node.outputs[0].name = self._name()
+        made = node.outputs[0]
+        made.name = self._name()
+        _describe(made, op, inputs)
         self._graph.insert_before(self._before, node)
-        return node.outputs[0]
+        return made
 
     def _constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
         return _initializer(self._graph, self._name(), np.asarray(value))
@@ -140,6 +142,19 @@ def _fold(graph: ir.Graph, group: Group, smooth: Array, prefix: str) -> bool:
         divided = _initializer(graph, f"{prefix}_norm_{place}", constant / smooth)
         node.replace_input_with(place, divided)
     return True
+
+
+def _describe(made: ir.Value, op: str, inputs: tuple[ir.Value, ...]) -> None:
+    """Say what a new value is: rewrites that come later ask where the tokens are."""
+    if inputs[0].shape is None:
+        return
+    sizes = list(inputs[0].shape.dims)
+    if op == "ReduceMax":
+        sizes[-1] = 1
+    elif op == "MatMulIntegerToFloat" and inputs[1].shape is not None:
+        sizes[-1] = inputs[1].shape[-1]
+    made.shape = ir.Shape(sizes)
+    made.dtype = ir.DataType.UINT8 if op == "QuantizeLinear" else ir.DataType.FLOAT
 
 
 def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:

@@ -35,12 +35,17 @@ _HELD_OUT = 4  # every fourth text is not calibrated on, but measured
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """int8 graphs by route; what was chosen (in the manifest), and evidence (in the report)."""
+    """Choices for each group by route, as the manifest has them too, and evidence (report)."""
 
-    graphs: Mapping[str, ir.Model]
+    choices: Mapping[str, Mapping[str, Choice]]
+    levels: int
     tuning: Mapping[str, Any]
     cpu_features: tuple[str, ...]  # that the weights' range counts on
     report: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, graph: ir.Model, route: str) -> ir.Model:
+        """Quantise the graph of a route in place; its products may have been packed."""
+        return QuantizeLinearsPass(self.choices[route], self.levels)(graph).model
 
 
 def quantize(
@@ -50,7 +55,7 @@ def quantize(
     items: Sequence[Item] | None,
     progress: Progress,
 ) -> Quantized:
-    """Quantise the trunk of every route's graph; ``engine`` is the fp32 artifact's.
+    """Choose how the trunk of every route's graph is quantised; ``engine`` is the fp32 artifact's.
 
     ``items`` are the user's, else the shipped texts, paired where ``cases`` ask for pairs.
     """
@@ -72,7 +77,7 @@ def quantize(
                 f"{found.distance.worst_cosine:.4f}, with {found.share_left:.0%} of the weights "
                 "left in fp32"
             )
-        done[route] = QuantizeLinearsPass(found.choices, levels)(graph.clone()).model
+        done[route] = found.choices
         name = route or "main"
         tuning[name] = {name: _chosen(choice) for name, choice in found.choices.items()}
         report[name] = _evidence(found)
@@ -80,6 +85,7 @@ def quantize(
     kernel = feature or "7-bit weights, no integer dot product"
     return Quantized(
         done,
+        levels,
         record,
         (feature,) if feature else (),
         {

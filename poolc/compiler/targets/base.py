@@ -9,8 +9,19 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
+from poolc.compiler.quantize.quantize import Quantized
+from poolc.compiler.tuning.choose import Tuned
+from poolc.compiler.tuning.record import Tuning
 from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires
 from poolc.spec import CompileOptions, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Lowerable:
+    """Canonical graphs by route of a spec, the main one under "", and how to quantise them."""
+
+    canonical: Mapping[str, ir.Model]
+    quantized: Quantized | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +41,15 @@ class TargetCompiler(Protocol):
         """Raise InvalidOption for a precision that the target does not have."""
         ...
 
-    def lower(self, canonical: Mapping[str, ir.Model], spec: ModelSpec, folder: Path) -> Lowered:
-        """Write the executable files into ``folder``. Leaves ``canonical`` as it is.
+    def tune(
+        self, source: Lowerable, spec: ModelSpec, start: Tuning, mode: str, folder: Path
+    ) -> Tuned:
+        """Time what can be chosen on this machine; ``folder`` holds files meanwhile."""
+        ...
 
-        It has one graph a route of ``spec``, the main one under "".
+    def lower(self, source: Lowerable, spec: ModelSpec, folder: Path, tuning: Tuning) -> Lowered:
+        """Write the executable files into ``folder``. Leaves the graphs of ``source`` as they are.
+
+        The same tuning gives the same bytes.
         """
         ...

@@ -1,21 +1,24 @@
 """ONNX Runtime on a CPU.
 
-The canonical graph runs as it is: its ``Attention``, ``Gelu`` and ``LayerNormalization`` nodes have
-CPU kernels that beat the vendor fusions over them (docs/decisions/003-cpu-fusions.md). One graph an
-output set, all reading one weights file.
+The canonical graph's ``Attention``, ``Gelu`` and ``LayerNormalization`` nodes have CPU kernels that
+beat the vendor fusions over them (docs/decisions/003-cpu-fusions.md); other rewrites are timed
+(docs/decisions/012-measured-lowering.md). One graph an output set, all reading one weights file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
-from poolc.compiler.targets.base import Lowered
+from poolc.compiler.targets.base import Lowerable, Lowered
 from poolc.compiler.targets.prepack import prepack
+from poolc.compiler.tuning.candidates import CANDIDATES, apply
+from poolc.compiler.tuning.choose import Built, Tuned, choose, why_not
+from poolc.compiler.tuning.record import Tuning
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import InvalidOption
 from poolc.model_cache.host import host_class
@@ -29,14 +32,11 @@ from poolc.spec import (
     Precision,
     output_sets,
     route_set,
-    set_route,
 )
 
 # The oldest ONNX Runtime that the suite runs artifacts on; its CPU provider has Attention-23.
 _REQUIRES = Requires(onnxruntime=">=1.24")
 _PRECISIONS = (Precision.FP32, Precision.INT8)
-# Micro-batches of 256 tokens keep activations in a core's L2 cache.
-_TUNING = {"budget_tokens": 256}
 
 
 class CpuCompiler:
@@ -55,36 +55,92 @@ class CpuCompiler:
                 param="calibrate",
             )
 
-    def lower(self, canonical: Mapping[str, ir.Model], spec: ModelSpec, folder: Path) -> Lowered:
+    def tune(
+        self, source: Lowerable, spec: ModelSpec, start: Tuning, mode: str, folder: Path
+    ) -> Tuned:
+        """See ``TargetCompiler.tune``: the graph of the main outputs of the main route is timed."""
+        why = why_not(source.canonical[""])
+        if why is not None:
+            return Tuned(start, {"mode": mode, "not_timed": why})
+        outputs = output_sets(spec)[MAIN_SET]
+        staged: dict[tuple[str, ...], Built] = {}
+
+        def build(names: Sequence[str]) -> Built:
+            early = _early(names)
+            if early not in staged:
+                graph, found = _quantized(source, "", early)
+                save_sharing_weights({"early.onnx": graph}, folder, f"early_{len(staged)}.data")
+                staged[early] = Built(graph, frozenset(found))
+            graph = SelectOutputsPass(outputs)(staged[early].model.clone()).model
+            found = apply(graph, names, before_int8=False)
+            return Built(graph, staged[early].found | found)
+
+        return choose(build, spec, start, mode, folder)
+
+    def lower(self, source: Lowerable, spec: ModelSpec, folder: Path, tuning: Tuning) -> Lowered:
         """See ``TargetCompiler.lower``."""
-        sets = output_sets(spec)
-        graphs = [graph.graph for graph in canonical.values()]
-        present = {value.name for graph in graphs for value in graph.outputs}
-        tokens = sets.pop(TOKENS_SET)
-        has_tokens = present.issuperset(tokens)  # graphs that a model ships may hide them
-        if has_tokens and tokens != sets[MAIN_SET]:
-            sets[TOKENS_SET] = tokens
-        files = {
-            route_set(output_set, route): _file(route_set(output_set, route))
-            for route in canonical
-            for output_set in sets
-        }
-        models = {
-            file: SelectOutputsPass(sets[output_set.partition("@")[0]])(
-                canonical[set_route(output_set)].clone()
-            ).model
-            for output_set, file in files.items()
-        }
+        sets, has_tokens = _sets(source, spec)
+        found: set[str] = set()
+        models: dict[str, ir.Model] = {}
+        files: dict[str, str] = {}
+        for route in source.canonical:
+            graph, early = _quantized(source, route, _early(tuning.rewrites))
+            found |= early
+            for output_set, outputs in sets.items():
+                name = route_set(output_set, route)
+                model = SelectOutputsPass(outputs)(graph.clone()).model
+                found |= apply(model, tuning.rewrites, before_int8=False)
+                files[name] = _file(name)
+                models[files[name]] = model
         save_sharing_weights(models, folder, "model.onnx.data")
         twins = prepack(folder, sorted(models), "model.onnx.data")
         infos = {
             output_set: replace(_graph_info(file, models[file]), packed=twins.get(file))
             for output_set, file in files.items()
         }
-        for route in canonical if has_tokens else ():
+        for route in source.canonical if has_tokens else ():
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
-        packed_for = PackedFor(runtime_version(), host_class()) if twins else None
-        return Lowered(infos, _REQUIRES, packed_for, _TUNING)
+        return _lowered(source, infos, tuning, found)
+
+
+def _lowered(
+    source: Lowerable, infos: dict[str, GraphInfo], tuning: Tuning, found: set[str]
+) -> Lowered:
+    """Record only the rewrites that found something in the model."""
+    used = tuple(name for name in tuning.rewrites if name in found)
+    record, requires = replace(tuning, rewrites=used).to_plain(), _REQUIRES
+    if source.quantized is not None:
+        requires = replace(requires, cpu_features=source.quantized.cpu_features)
+        record |= source.quantized.tuning
+    is_packed = any(info.packed for info in infos.values())
+    packed_for = PackedFor(runtime_version(), host_class()) if is_packed else None
+    return Lowered(infos, requires, packed_for, record)
+
+
+def _sets(source: Lowerable, spec: ModelSpec) -> tuple[dict[str, tuple[str, ...]], bool]:
+    """Return the outputs of each graph to write, and whether one has token vectors."""
+    sets = output_sets(spec)
+    graphs = [graph.graph for graph in source.canonical.values()]
+    present = {value.name for graph in graphs for value in graph.outputs}
+    tokens = sets.pop(TOKENS_SET)
+    has_tokens = present.issuperset(tokens)  # graphs that a model ships may hide them
+    if has_tokens and tokens != sets[MAIN_SET]:
+        sets[TOKENS_SET] = tokens
+    return sets, has_tokens
+
+
+def _early(names: Sequence[str]) -> tuple[str, ...]:
+    early = {candidate.name for candidate in CANDIDATES if candidate.before_int8}
+    return tuple(name for name in names if name in early)
+
+
+def _quantized(source: Lowerable, route: str, early: Sequence[str]) -> tuple[ir.Model, set[str]]:
+    """Return a copy of a route's graph with the early rewrites, quantised; and which applied."""
+    graph = source.canonical[route].clone()
+    found = apply(graph, early, before_int8=True)
+    if source.quantized is not None:
+        graph = source.quantized.apply(graph, route)
+    return graph, found
 
 
 def _file(output_set: str) -> str:

@@ -49,7 +49,8 @@ def test_lower_one_graph_an_output_set(
     assert tokens.outputs[0].shape == ("batch", "seq", manifest.spec.hidden_size)
     assert {"model.onnx", "model.tokens.onnx", "model.onnx.data"} < manifest.files.keys()
     assert manifest.requires.onnxruntime == ">=1.24"
-    assert manifest.tuning == {"budget_tokens": 256}
+    assert manifest.tuning["budget_tokens"] == 256
+    assert {"attention_mask", "attention_layout"} <= {*manifest.tuning["rewrites"]}
 
 
 def test_lower_a_model_of_token_outputs_only(plain_bert: Path, compile_here: CompileHere) -> None:
