@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
+from poolc.compiler.passes.block_attention import BlockAttentionPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.targets.base import Lowered
 from poolc.compiler.weights import save_sharing_weights
@@ -25,6 +27,7 @@ from poolc.spec import (
     Precision,
     output_sets,
     route_set,
+    route_spec,
     set_route,
 )
 
@@ -71,11 +74,25 @@ class CpuCompiler:
             ).model
             for output_set, file in files.items()
         }
+        blocked = _block_attention(models, files, spec)
         save_sharing_weights(models, folder, "model.onnx.data")
         infos = {output_set: _graph_info(file, models[file]) for output_set, file in files.items()}
         for route in canonical if has_tokens else ():
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
-        return Lowered(infos, _REQUIRES, _TUNING)
+        return Lowered(infos, _REQUIRES, {**_TUNING, **blocked})
+
+
+def _block_attention(
+    models: Mapping[str, ir.Model], files: Mapping[str, str], spec: ModelSpec
+) -> dict[str, Any]:
+    """Block the attention of the graphs that may get long texts; return what to record of it."""
+    record = {}
+    for output_set, file in files.items():
+        found = BlockAttentionPass()
+        if route_spec(spec, set_route(output_set)).max_length > found.max_whole:
+            found(models[file])
+            record[output_set] = found.record
+    return {"attention": record} if record else {}
 
 
 def _file(output_set: str) -> str:
