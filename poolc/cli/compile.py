@@ -70,11 +70,24 @@ def evidence(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"cosine to fp32 {found['mean_cosine']:.4f}, worst {found['worst_cosine']:.4f} on "
             f"texts that calibration did not see; {kinds}; {report['int8']['kernels']}{of_route}",
         )
+    yield from _memory(report.get("memory", {}))
     quality = dict(report.get("quality", {}))
     file = quality.pop("file", "")
     for metric, values in quality.items():
         shown = ", ".join(f"{precision} {value:.2f}" for precision, value in values.items())
         yield "quality", f"{metric.replace('_', ' ')} on {file}: {shown}"
+
+
+def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the peaks that were measured, and what the longest text is estimated to take."""
+    if not memory:
+        return
+    peaks = [f"{int(n):,}: {size / 1e6:,.0f} MB" for n, size in memory["peak_bytes"].items()]
+    yield (
+        "memory",
+        f"peak by tokens of a text {'; '.join(peaks)}; estimated for {memory['longest_tokens']:,}: "
+        f"{memory['longest_estimate_bytes'] / 1e6:,.0f} MB",
+    )
 
 
 def parity_line(parity: Mapping[str, Any]) -> str:
