@@ -82,12 +82,10 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the peaks that were measured, and what the longest text is estimated to take."""
     if not memory:
         return
-    peaks = [f"{int(n):,}: {size / 1e6:,.0f} MB" for n, size in memory["peak_bytes"].items()]
-    yield (
-        "memory",
-        f"peak by tokens of a text {'; '.join(peaks)}; estimated for {memory['longest_tokens']:,}: "
-        f"{memory['longest_estimate_bytes'] / 1e6:,.0f} MB",
-    )
+    points = sorted((int(tokens), size) for tokens, size in memory["peak_bytes"].items())
+    peaks = ", ".join(f"{size / 1e6:,.0f} MB at {tokens:,} tokens" for tokens, size in points)
+    longest, estimate = memory["longest_tokens"], memory["longest_estimate_bytes"]
+    yield "memory", f"peak {peaks}; estimated {estimate / 1e6:,.0f} MB at {longest:,}"
 
 
 def parity_line(parity: Mapping[str, Any]) -> str:

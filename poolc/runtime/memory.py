@@ -46,11 +46,15 @@ class MemoryFit:
         )
 
     def estimate(self, num_tokens: int) -> int:
-        """Return the bytes that so many tokens take beside what is resident."""
-        is_long = self.long and num_tokens > self.max_whole_tokens
-        factors = self.long if is_long else self.whole
-        size = sum(factor * float(num_tokens) ** power for power, factor in enumerate(factors))
-        return max(0, round(size))
+        """Return the bytes that so many tokens take beside what is resident.
+
+        The first texts in blocks may take less than the longest as a whole: never estimated so, for
+        a text that is refused is then refused for its length.
+        """
+        if self.long and num_tokens > self.max_whole_tokens:
+            longest_whole = _polynomial(self.whole, self.max_whole_tokens)
+            return max(_polynomial(self.long, num_tokens), longest_whole)
+        return _polynomial(self.whole, num_tokens)
 
 
 class MemoryGuard:
@@ -120,6 +124,11 @@ class MemoryGuard:
             with self._free:
                 self._held -= size
                 self._free.notify_all()
+
+
+def _polynomial(factors: tuple[float, ...], num_tokens: int) -> int:
+    size = sum(factor * float(num_tokens) ** power for power, factor in enumerate(factors))
+    return max(0, round(size))
 
 
 def parse_bytes(given: int | str | None, param: str) -> int | None:
