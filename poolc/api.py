@@ -39,6 +39,7 @@ from poolc.model_cache.tuning import TUNE_MODES, tuning_record
 from poolc.runtime.engine import Engine
 from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
 from poolc.runtime.matryoshka import parse_matryoshka
+from poolc.runtime.memory import parse_bytes
 from poolc.spec import LIBRARY_DEFAULT, CompileOptions, MatryoshkaSpec
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -106,23 +107,28 @@ def load(
     model: str | Path,
     *,
     refresh: bool = False,
+    memory_limit: int | str | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Engine:
     """Load an artifact, or a model folder or hub id that is compiled on first use.
 
     An artifact takes one option, ``hf_overrides`` with ``is_matryoshka`` or
-    ``matryoshka_dimensions``; the others were decided when it was compiled. Raises as ``compile``
-    does, and ArtifactError for an artifact that is damaged or not for this machine.
+    ``matryoshka_dimensions``; the others were decided when it was compiled. ``memory_limit`` is
+    bytes, or a size like "2GB": a text whose estimate exceeds it is refused, and long texts wait
+    for each other instead of exceeding it together. Raises as ``compile`` does, and ArtifactError
+    for an artifact that is damaged or not for this machine.
     """
     chosen, store = make_options(**options), Store.default()
+    limit = parse_bytes(memory_limit, "memory_limit")
     path = Path(model).expanduser()
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
-        return Engine(artifact, matryoshka=_matryoshka_at_load(artifact, chosen))
+        matryoshka = _matryoshka_at_load(artifact, chosen)
+        return Engine(artifact, matryoshka=matryoshka, memory_limit=limit)
     job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
     with _naming_template(options):
-        return Engine(_artifact(job, store, on_event or _warn)[0])
+        return Engine(_artifact(job, store, on_event or _warn)[0], memory_limit=limit)
 
 
 def make_options(**options: Any) -> CompileOptions:

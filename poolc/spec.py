@@ -353,6 +353,11 @@ def set_route(output_set: str) -> str:
     return output_set.partition("@")[2]
 
 
+def route_spec(spec: ModelSpec, route: str) -> ModelSpec:
+    """Return what holds for a route; "" is the main one."""
+    return spec.router.others[route] if route and spec.router else spec
+
+
 def output_sets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
     """Return the outputs of each executable graph, by output set."""
     main = {

@@ -70,11 +70,22 @@ def evidence(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"cosine to fp32 {found['mean_cosine']:.4f}, worst {found['worst_cosine']:.4f} on "
             f"texts that calibration did not see; {kinds}; {report['int8']['kernels']}{of_route}",
         )
+    yield from _memory(report.get("memory", {}))
     quality = dict(report.get("quality", {}))
     file = quality.pop("file", "")
     for metric, values in quality.items():
         shown = ", ".join(f"{precision} {value:.2f}" for precision, value in values.items())
         yield "quality", f"{metric.replace('_', ' ')} on {file}: {shown}"
+
+
+def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the peaks that were measured, and what the longest text is estimated to take."""
+    if not memory:
+        return
+    points = sorted((int(tokens), size) for tokens, size in memory["peak_bytes"].items())
+    peaks = ", ".join(f"{size / 1e6:,.0f} MB at {tokens:,} tokens" for tokens, size in points)
+    longest, estimate = memory["longest_tokens"], memory["longest_estimate_bytes"]
+    yield "memory", f"peak {peaks}; estimated {estimate / 1e6:,.0f} MB at {longest:,}"
 
 
 def parity_line(parity: Mapping[str, Any]) -> str:

@@ -14,6 +14,14 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="An artifact, a model folder or a hub id.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Most memory, e.g. 2GB, of each model: longer texts are refused with what they would "
+        "take, and long ones do not run side by side beyond it.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)

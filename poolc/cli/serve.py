@@ -8,7 +8,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from poolc.cli.groups import grouped
-from poolc.cli.options import CompileArguments
+from poolc.cli.options import CompileArguments, MemoryLimit
 from poolc.cli.reporting import Reporter
 from poolc.errors import InvalidOption, MissingDependency
 
@@ -40,6 +40,7 @@ class ServeArguments:
     max_queued_tokens: Annotated[
         int, typer.Option(help="Tokens that may wait, a model; beyond it requests get 429.")
     ] = 1 << 20
+    memory_limit: MemoryLimit = None
     max_items: Annotated[int, typer.Option(help="Most texts in a request.")] = 16_384
     max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 16 << 20
     drain_timeout: Annotated[
@@ -81,6 +82,6 @@ def serve(models: Models, serving: ServeArguments, compiling: CompileArguments) 
         log_level=cast("LogLevel", serving.log_level),
         access_log=serving.access_log,
     )
-    options = compiling.given()
+    options = compiling.given() | {"memory_limit": serving.memory_limit}
     with Reporter() as on_event:
         run_server(models, settings, on_event=on_event, **options)

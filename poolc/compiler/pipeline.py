@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from poolc.compiler import source, tokenizer
+from poolc.compiler import peak_memory, source, tokenizer
 from poolc.compiler.comparison import Subject
 from poolc.compiler.events import Progress
 from poolc.compiler.frontends import open_frontend
@@ -143,6 +143,12 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             if labelled is not None:
                 quality[options.precision.value] = measure(engine, labelled)
                 report["quality"] = {"file": labelled.file, labelled.metric: quality}
+        with progress.stage("measure"):
+            measured = peak_memory.measure(staged, manifest)
+        if measured is not None:
+            tuning = {**manifest.tuning, "memory": measured["tuning"]}
+            manifest = replace(manifest, tuning=tuning)
+            report["memory"] = peak_memory.report(measured, manifest.spec.max_length)
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),

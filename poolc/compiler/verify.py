@@ -18,7 +18,7 @@ from poolc.runtime import heads
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import Float32, Ragged
 from poolc.runtime.request import Item, Prepared, Row
-from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, ModelSpec, set_route
+from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, route_spec, set_route
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ def _verify_case(
     together = engine.prepare(case.task, items, case.params)
     _check_tokens(case, together, reference)
     route = set_route(together.output_set)
-    _check_vocabulary(items, together, _route_spec(engine.spec, route).vocab_size)
+    _check_vocabulary(items, together, route_spec(engine.spec, route).vocab_size)
     parity.longest_tokens = max(parity.longest_tokens, *together.lengths)
     expected = reference.rows(case)
     graphs = engine.artifact.manifest.graphs
@@ -93,10 +93,6 @@ def _verify_case(
             answers = reference.answers(case, expected)
             _compare_answers(parity, gate, items, engine.finish(together, batched), answers)
         _compare_invariance(parity, items, alone, batched)
-
-
-def _route_spec(spec: ModelSpec, route: str) -> ModelSpec:
-    return spec.router.others[route] if route and spec.router else spec
 
 
 def _run(engine: Engine, prepared: Prepared, output_set: str) -> list[Row]:

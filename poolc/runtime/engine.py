@@ -24,6 +24,7 @@ from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
 from poolc.runtime.cores import allowed_cores, shared_executor
+from poolc.runtime.memory import MemoryFit, MemoryGuard
 from poolc.runtime.pair_prompts import PromptMaker
 from poolc.runtime.reading import Reader
 from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
@@ -58,17 +59,27 @@ _HYBRID = (Task.EMBED_SPARSE, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
 class Engine(Calls):
     """A loaded artifact. Thread-safe; made by ``poolc.load``.
 
-    ``matryoshka`` overrides what the artifact says about output sizes. Raises ArtifactIncompatible
-    for an artifact of another target and MissingDependency where ONNX Runtime is not installed.
+    ``matryoshka`` overrides what the artifact says about output sizes. ``memory_limit`` is in
+    bytes: see ``memory.py``. Raises ArtifactIncompatible for an artifact of another target,
+    MissingDependency where ONNX Runtime is not installed and InvalidOption for a limit below what
+    the model alone takes.
     """
 
-    def __init__(self, artifact: Artifact, *, matryoshka: MatryoshkaSpec | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        matryoshka: MatryoshkaSpec | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
         self.artifact = artifact
         spec = artifact.manifest.spec
         self.spec = spec if matryoshka is None else replace(spec, matryoshka=matryoshka)
         self.max_length = spec.max_length
         self.streams = allowed_cores()
         self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
+        fit = MemoryFit.recorded(artifact.manifest.tuning)
+        self._memory = MemoryGuard(fit, memory_limit, spec.max_length)
         self._backend = open_backend(artifact)
         self._routes = load_routes(artifact)
         self._tokenizer = self._routes[""].tokenizer
@@ -85,23 +96,28 @@ class Engine(Calls):
         return [int(i) for i in sequence.ids]
 
     def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
-        """Raise what ``prepare`` raises; only what may be too long is tokenised for it."""
+        """Raise what ``prepare`` raises; only what may be too long is tokenised for it.
+
+        Under a memory limit that the longest texts exceed, everything is.
+        """
         self.require(task)
         heads.check_params(self.spec, task, params)
         self._reader.check(task, items, params)
+        if self._memory.most_tokens < self.max_length:
+            self.prepare(task, items, params)
 
     def prepare(
         self, task: Task, items: Sequence[Item], params: Params, *, first_index: int = 0
     ) -> Prepared:
         """Validate and tokenise ``items``; for ``Task.SCORE`` they are (left, right) pairs.
 
-        Raises UnsupportedTask, InvalidText, TextTooLong, InvalidDimensions or InvalidOption, with
-        the index of the item counted from ``first_index``.
+        Raises UnsupportedTask, InvalidText, TextTooLong (beyond the memory limit too),
+        InvalidDimensions or InvalidOption, with the index of the item counted from ``first_index``.
         """
         self.require(task)
         heads.check_params(self.spec, task, params)
         read = self._reader.read(task, items, params, first_index)
-        return Prepared(
+        prepared = Prepared(
             task,
             params,
             read.sequences,
@@ -110,6 +126,8 @@ class Engine(Calls):
             read.edges,
             read.spelling,
         )
+        self._memory.check(prepared, first_index)
+        return prepared
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
@@ -132,7 +150,9 @@ class Engine(Calls):
         return [rows[i] for i in range(len(sequences))]
 
     def _execute(self, sequences: Sequence[TokenSequence], output_set: str) -> list[Row]:
-        fetched = self._backend.run(output_set, self.feeds(sequences, set_route(output_set)))
+        feeds = self.feeds(sequences, set_route(output_set))
+        with self._memory.holding(feeds[INPUT_IDS].size):
+            fetched = self._backend.run(output_set, feeds)
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}

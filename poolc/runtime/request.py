@@ -137,6 +137,15 @@ class Prepared:
         edges = self.windows.tolist()
         return [self.sequences[a:b] for a, b in pairwise(edges)]
 
+    def item_of(self, place: int) -> int:
+        """Return which of the caller's items a sequence is of; of a pair's text: which pair."""
+        item = place
+        if self.windows is not None:
+            item = int(np.searchsorted(self.windows, place, side="right")) - 1
+        if self.pairs is None:
+            return item
+        return int(np.flatnonzero((self.pairs == item).any(axis=1))[0])
+
     @property
     def truncated(self) -> npt.NDArray[np.bool_]:
         """Whether tokens of a result's text (of either text, for a pair) were cut off: [n]."""

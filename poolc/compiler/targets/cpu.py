@@ -7,12 +7,14 @@ beat the vendor fusions over them (docs/decisions/003-cpu-fusions.md); other rew
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
+from poolc.compiler.passes.block_attention import BlockAttentionPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.targets.base import Lowerable, Lowered
 from poolc.compiler.targets.prepack import prepack
@@ -32,6 +34,8 @@ from poolc.spec import (
     Precision,
     output_sets,
     route_set,
+    route_spec,
+    set_route,
 )
 
 # The oldest ONNX Runtime that the suite runs artifacts on; its CPU provider has Attention-23.
@@ -92,6 +96,7 @@ class CpuCompiler:
                 found |= apply(model, tuning.rewrites, before_int8=False)
                 files[name] = _file(name)
                 models[files[name]] = model
+        blocked = _block_attention(models, files, spec)
         save_sharing_weights(models, folder, "model.onnx.data")
         twins = prepack(folder, sorted(models), "model.onnx.data")
         infos = {
@@ -100,15 +105,18 @@ class CpuCompiler:
         }
         for route in source.canonical if has_tokens else ():
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
-        return _lowered(source, infos, tuning, found)
+        return _lowered(source, infos, replace(tuning, rewrites=_used(tuning, found)), blocked)
+
+
+def _used(tuning: Tuning, found: Collection[str]) -> tuple[str, ...]:
+    """Return the rewrites that found something in the model: only they are recorded."""
+    return tuple(name for name in tuning.rewrites if name in found)
 
 
 def _lowered(
-    source: Lowerable, infos: dict[str, GraphInfo], tuning: Tuning, found: set[str]
+    source: Lowerable, infos: dict[str, GraphInfo], tuning: Tuning, blocked: Mapping[str, Any]
 ) -> Lowered:
-    """Record only the rewrites that found something in the model."""
-    used = tuple(name for name in tuning.rewrites if name in found)
-    record, requires = replace(tuning, rewrites=used).to_plain(), _REQUIRES
+    record, requires = tuning.to_plain() | dict(blocked), _REQUIRES
     if source.quantized is not None:
         requires = replace(requires, cpu_features=source.quantized.cpu_features)
         record |= source.quantized.tuning
@@ -141,6 +149,19 @@ def _quantized(source: Lowerable, route: str, early: Sequence[str]) -> tuple[ir.
     if source.quantized is not None:
         graph = source.quantized.apply(graph, route)
     return graph, found
+
+
+def _block_attention(
+    models: Mapping[str, ir.Model], files: Mapping[str, str], spec: ModelSpec
+) -> dict[str, Any]:
+    """Block the attention of the graphs that may get long texts; return what to record of it."""
+    record = {}
+    for output_set, file in files.items():
+        found = BlockAttentionPass()
+        if route_spec(spec, set_route(output_set)).max_length > found.max_whole:
+            found(models[file])
+            record[output_set] = found.record
+    return {"attention": record} if record else {}
 
 
 def _file(output_set: str) -> str:

@@ -22,6 +22,7 @@ from poolc.spec import MAIN_SET
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDER = "CPUExecutionProvider"
+_KEPT_TOKENS = 1024
 
 
 def import_onnxruntime() -> ModuleType:
@@ -81,9 +82,18 @@ class OnnxRuntimeBackend:
         session = self._session(output_set)
         names = [output.name for output in self._artifact.manifest.graphs[output_set].outputs]
         try:
-            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+            fetched = session.run(names, dict(feeds), self._run_options(feeds))
+            return dict(zip(names, fetched, strict=True))
         except Exception as error:  # the library's exception classes share no public base
             raise BackendError(f"ONNX Runtime failed: {error}") from error
+
+    def _run_options(self, feeds: Feeds) -> Any:
+        """What a micro-batch of a long text took goes back when it is done; small ones keep it."""
+        if max(array.size for array in feeds.values()) <= _KEPT_TOKENS:
+            return None
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def close(self) -> None:
         """Drop the sessions."""
