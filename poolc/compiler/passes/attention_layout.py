@@ -45,7 +45,7 @@ class AttentionLayoutPass(RewritePass):
             if name not in sizes and name != "qk_matmul_output_mode"
         }
         output = editor.add(node, "Attention", *flat, *rest, **sizes, **kept)
-        _hand_on(node.outputs[0], output, editor)
+        _hand_on(node, output, editor)
         return True
 
 
@@ -94,14 +94,14 @@ def _is_split(whole: ir.Value, split: ir.Value) -> bool:
     return all(isinstance(n, int) for n in sizes) and sizes[0] == sizes[1] * sizes[2]
 
 
-def _hand_on(old: ir.Value, flat: ir.Value, editor: Editor) -> None:
-    """Let the readers of the old [batch, heads, seq, size] read the flat output."""
+def _hand_on(node: ir.Node, flat: ir.Value, editor: Editor) -> None:
+    """Let the readers of the old Attention's [batch, heads, seq, size] read the flat output."""
+    old: ir.Value = node.outputs[0]
     heads, size = dims(old)[1], dims(old)[3]
     swap = only_reader(old)
     if swap is None or swap.op_type != "Transpose" or tuple(attribute(swap, "perm")) != _SWAP:
-        before = min((reader for reader, _ in old.uses()), key=list(editor.graph).index)
-        split = editor.add(before, "Reshape", flat, editor.ints(0, 0, heads, -1))
-        editor.replace(old, editor.add(before, "Transpose", split, perm=_SWAP))
+        split = editor.add(node, "Reshape", flat, editor.ints(0, 0, heads, -1))
+        editor.replace(old, editor.add(node, "Transpose", split, perm=_SWAP))
         return
     split = swap.outputs[0]
     _describe(flat, split)

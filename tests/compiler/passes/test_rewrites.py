@@ -117,6 +117,14 @@ def test_attention_layout(tmp_path: Path) -> None:
     assert changed(AttentionLayoutPass(), attention(), feeds(), tmp_path)[-1] == "Attention"
 
 
+def test_attention_layout_of_an_output_that_stays(tmp_path: Path) -> None:
+    model = attention()
+    inner = next(node.outputs[0] for node in model.graph if node.op_type == "Attention")
+    model.graph.outputs.append(inner)
+    found = changed(AttentionLayoutPass(), model, feeds(), tmp_path)
+    assert found.count("Attention") == 1
+
+
 def test_attention_layout_needs_the_operators_opset() -> None:
     assert not AttentionLayoutPass()(attention(opset=22)).modified
 
