@@ -64,7 +64,9 @@ def _fit(points: Mapping[int, int], attention: Mapping[str, Any]) -> dict[str, A
     long = [point for point in beside if point[0] > above]
     if not above or not long:
         return {**found, "whole": _polynomial(beside, 2)}
-    blocked = all(not record["left"] and not record["whole_masks"] for record in records)
+    blocked = all(
+        record["blocked"] and not record["left"] and not record["whole_masks"] for record in records
+    )
     found["whole"] = _polynomial([point for point in beside if point[0] <= above], 2)
     found |= {"long": _polynomial(long, 1 if blocked else 2), "max_whole_tokens": above}
     return found
