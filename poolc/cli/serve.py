@@ -40,7 +40,6 @@ class ServeArguments:
     max_queued_tokens: Annotated[
         int, typer.Option(help="Tokens that may wait, a model; beyond it requests get 429.")
     ] = 1 << 20
-    memory_limit: MemoryLimit = None
     max_items: Annotated[int, typer.Option(help="Most texts in a request.")] = 16_384
     max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 16 << 20
     drain_timeout: Annotated[
@@ -53,7 +52,13 @@ class ServeArguments:
 
 
 @grouped
-def serve(models: Models, serving: ServeArguments, compiling: CompileArguments) -> None:
+def serve(
+    models: Models,
+    *,
+    serving: ServeArguments,
+    memory_limit: MemoryLimit = None,
+    compiling: CompileArguments,
+) -> None:
     """Serve models over HTTP."""
     from poolc.serve.settings import LogLevel, Settings
 
@@ -82,6 +87,8 @@ def serve(models: Models, serving: ServeArguments, compiling: CompileArguments) 
         log_level=cast("LogLevel", serving.log_level),
         access_log=serving.access_log,
     )
-    options = compiling.given() | {"memory_limit": serving.memory_limit}
+    options = compiling.given()
+    if memory_limit is not None:
+        options["memory_limit"] = memory_limit
     with Reporter() as on_event:
         run_server(models, settings, on_event=on_event, **options)

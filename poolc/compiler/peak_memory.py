@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from poolc.compiler.events import Progress
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.manifest import Manifest
 from poolc.runtime.engine import Engine
@@ -34,7 +35,7 @@ _MOST_SECONDS = 4.0
 _ALWAYS = 2048  # tokens that are run however long they take
 
 
-def measure(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
+def measure(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, Any] | None:
     """Return the tuning record's fit and the measured points, of a staged artifact.
 
     None for a model whose longest text shares a micro-batch, and where the process fails: the
@@ -43,9 +44,11 @@ def measure(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
     if manifest.spec.max_length < _LENGTHS[0]:
         return None
     command = [sys.executable, "-m", "poolc.compiler.peak_memory", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with progress.stage("measure"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode or len(lines) < 2:
+        progress.warn("the memory that texts take could not be measured: no memory limit will hold")
         return None
     points = {int(tokens): int(peak) for tokens, peak in map(json.loads, lines)}
     return {"tuning": _fit(points, manifest.tuning.get("attention", {})), "peak_bytes": points}
@@ -61,7 +64,9 @@ def _fit(points: Mapping[int, int], attention: Mapping[str, Any]) -> dict[str, A
     long = [point for point in beside if point[0] > above]
     if not above or not long:
         return {**found, "whole": _polynomial(beside, 2)}
-    blocked = all(not record["left"] and not record["whole_masks"] for record in records)
+    blocked = all(
+        record["blocked"] and not record["left"] and not record["whole_masks"] for record in records
+    )
     found["whole"] = _polynomial([point for point in beside if point[0] <= above], 2)
     found |= {"long": _polynomial(long, 1 if blocked else 2), "max_whole_tokens": above}
     return found

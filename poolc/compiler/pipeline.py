@@ -143,8 +143,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             if labelled is not None:
                 quality[options.precision.value] = measure(engine, labelled)
                 report["quality"] = {"file": labelled.file, labelled.metric: quality}
-        with progress.stage("measure"):
-            measured = peak_memory.measure(staged, manifest)
+        measured = peak_memory.measure(staged, manifest, progress)
         if measured is not None:
             tuning = {**manifest.tuning, "memory": measured["tuning"]}
             manifest = replace(manifest, tuning=tuning)

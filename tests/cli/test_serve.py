@@ -48,7 +48,7 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         *("--served-model-name", "a", "--served-model-name", "b", "--drain-timeout", "2"),
         *("--max-queued-tokens", "9", "--max-items", "7", "--max-body-bytes", "8"),
         *("--log-level", "debug", "--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
-        *("--hf-overrides", '{"matryoshka_dimensions":[256]}'),
+        *("--hf-overrides", '{"matryoshka_dimensions":[256]}', "--memory-limit", "2GB"),
     )
     assert ran.code == 0, ran.err
     assert served["settings"] == Settings(
@@ -64,6 +64,7 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         access_log=False,
     )
     assert served["defaults"] == "vllm"
+    assert served["memory_limit"] == "2GB"
     assert served["trust_remote_code"] is True
     assert served["hf_overrides"] == {"matryoshka_dimensions": [256]}
 

@@ -22,7 +22,7 @@ MB = 1_000_000
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    return {"max_whole_tokens": 1024, "left": [], "whole_masks": [], **changes}
+    return {"max_whole_tokens": 1024, "blocked": 2, "left": [], "whole_masks": [], **changes}
 
 
 def points(bytes_of: Any, *lengths: int) -> dict[int, int]:
@@ -42,7 +42,9 @@ def test_fit_is_linear_where_attention_is_blocked() -> None:
         assert size(tokens) <= found.estimate(tokens) + 2 <= 1.2 * size(tokens) + 2
 
 
-@pytest.mark.parametrize("left", [{"left": ["Softmax_3"]}, {"whole_masks": ["mask"]}])
+@pytest.mark.parametrize(
+    "left", [{"left": ["Softmax_3"]}, {"whole_masks": ["mask"]}, {"blocked": 0}]
+)
 def test_fit_is_quadratic_where_something_is_not(left: dict[str, Any]) -> None:
     sizes = points(lambda n: 10 * n * n, 256, 512, 1024, 1536, 2048, 4096)
     fit = _fit(sizes, {"main": record(**left)})
