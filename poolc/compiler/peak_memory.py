@@ -23,25 +23,24 @@ from poolc.compiler.events import Progress
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.manifest import Manifest
 from poolc.runtime.engine import Engine
-from poolc.runtime.memory import MemoryFit
+from poolc.runtime.memory import SHORTEST_MEASURED, MemoryFit
 from poolc.runtime.request import TokenSequence
 from poolc.spec import MAIN_SET, TOKEN_TYPE_IDS
 
-# Shorter texts share a micro-batch, whose budget bounds what they take.
 _SHORTEST = 16
-_LENGTHS = (256, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768)
+_LENGTHS = (SHORTEST_MEASURED, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768)
 # A length is not run where the one before took so long: it would take 2 to 4 times that.
 _MOST_SECONDS = 4.0
 _ALWAYS = 2048  # tokens that are run however long they take
 
 
 def measure(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, Any] | None:
-    """Return the tuning record's fit and the measured points, of a staged artifact.
+    """Return what report.json says of memory: a fit by length, and the points, of what is staged.
 
     None for a model whose longest text shares a micro-batch, and where the process fails: the
     artifact is no worse for not being measured.
     """
-    if manifest.spec.max_length < _LENGTHS[0]:
+    if manifest.spec.max_length < SHORTEST_MEASURED:
         return None
     command = [sys.executable, "-m", "poolc.compiler.peak_memory", str(folder)]
     with progress.stage("measure"):
@@ -51,11 +50,12 @@ def measure(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, A
         progress.warn("the memory that texts take could not be measured: no memory limit will hold")
         return None
     points = {int(tokens): int(peak) for tokens, peak in map(json.loads, lines)}
-    return {"tuning": _fit(points, manifest.tuning.get("attention", {})), "peak_bytes": points}
+    fit = _fit(points, manifest.tuning.get("attention", {}))
+    return report(fit, points, manifest.spec.max_length)
 
 
 def _fit(points: Mapping[int, int], attention: Mapping[str, Any]) -> dict[str, Any]:
-    """Fit what is beside the resident part; rounded up, so that a recompile finds the same."""
+    """Fit what is beside the resident part; rounded up, to be no less than what was measured."""
     resident = points[_SHORTEST]
     beside = [(n, peak - resident) for n, peak in points.items() if n > _SHORTEST]
     found: dict[str, Any] = {"resident_bytes": round(_up(resident))}
@@ -94,12 +94,18 @@ def _up(number: float) -> float:
     return float(f"{math.ceil(number / step) * step:.6g}")
 
 
-def report(measured: Mapping[str, Any], max_length: int) -> dict[str, Any]:
-    """Return what report.json says: measured peaks by length, and the estimate of the longest."""
-    fit = MemoryFit.recorded({"memory": measured["tuning"]})
-    longest = fit.resident_bytes + fit.estimate(max_length) if fit else None
-    peaks = {str(tokens): peak for tokens, peak in measured["peak_bytes"].items()}
-    return {"peak_bytes": peaks, "longest_tokens": max_length, "longest_estimate_bytes": longest}
+def report(fit: Mapping[str, Any], points: Mapping[int, int], max_length: int) -> dict[str, Any]:
+    """Return the fit, the measured peaks by length, and the estimate of the longest text."""
+    found = MemoryFit.recorded({"memory": {"fit": fit}})
+    longest = found.resident_bytes + found.estimate(max_length) if found else None
+    return {
+        "fit": fit,
+        "peak_bytes": {str(tokens): peak for tokens, peak in points.items()},
+        "longest_tokens": max_length,
+        "longest_estimate_bytes": found.resident_bytes + found.estimate(max_length)
+        if found
+        else None,
+    }
 
 
 def main() -> None:

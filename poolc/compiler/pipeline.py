@@ -145,9 +145,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 report["quality"] = {"file": labelled.file, labelled.metric: quality}
         measured = peak_memory.measure(staged, manifest, progress)
         if measured is not None:
-            tuning = {**manifest.tuning, "memory": measured["tuning"]}
-            manifest = replace(manifest, tuning=tuning)
-            report["memory"] = peak_memory.report(measured, manifest.spec.max_length)
+            report["memory"] = measured
         with progress.stage("publish"):
             report |= {
                 "parity": parity.to_plain(),

@@ -78,7 +78,9 @@ class Engine(Calls):
         self.max_length = spec.max_length
         self.streams = allowed_cores()
         self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
-        fit = MemoryFit.recorded(artifact.manifest.tuning)
+        fit = None
+        if memory_limit is not None:
+            fit = MemoryFit.needed(artifact.report(), spec.max_length)
         self._memory = MemoryGuard(fit, memory_limit, spec.max_length)
         self._backend = open_backend(artifact)
         self._routes = load_routes(artifact)

@@ -16,6 +16,9 @@ from typing import Any
 from poolc.errors import InvalidOption, TextTooLong
 from poolc.runtime.request import Prepared
 
+# Shorter texts share a micro-batch, whose budget bounds what they take: models of no longer ones
+# are not measured.
+SHORTEST_MEASURED = 256  # tokens
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -33,9 +36,9 @@ class MemoryFit:
     max_whole_tokens: int = 0
 
     @classmethod
-    def recorded(cls, tuning: Mapping[str, Any]) -> MemoryFit | None:
-        """Read a manifest's tuning record; None where nothing was measured."""
-        found = tuning.get("memory")
+    def recorded(cls, report: Mapping[str, Any]) -> MemoryFit | None:
+        """Read an artifact's report; None where nothing was measured."""
+        found = report.get("memory", {}).get("fit")
         if not isinstance(found, Mapping):
             return None
         return cls(
@@ -44,6 +47,21 @@ class MemoryFit:
             tuple(map(float, found.get("long", ()))),
             int(found.get("max_whole_tokens", 0)),
         )
+
+    @classmethod
+    def needed(cls, report: Mapping[str, Any], max_length: int) -> MemoryFit | None:
+        """Read an artifact's report for a limit; None for a model of short texts only.
+
+        Raises InvalidOption where a model of long texts was not measured: no limit would hold.
+        """
+        found = cls.recorded(report)
+        if found is None and max_length >= SHORTEST_MEASURED:
+            raise InvalidOption(
+                "memory_limit: what texts take was not measured when this artifact was compiled: "
+                "compile the model again, or leave the limit out",
+                param="memory_limit",
+            )
+        return found
 
     def estimate(self, num_tokens: int) -> int:
         """Return the bytes that so many tokens take beside what is resident.

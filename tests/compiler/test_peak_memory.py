@@ -36,7 +36,7 @@ def test_fit_is_linear_where_attention_is_blocked() -> None:
     fit = _fit(points(size, 256, 512, 1024, 1536, 2048), {"main": record()})
     assert len(fit["whole"]) == 3
     assert len(fit["long"]) == 2
-    found = MemoryFit.recorded({"memory": fit})
+    found = MemoryFit.recorded({"memory": {"fit": fit}})
     assert found is not None
     for tokens in (256, 600, 1024, 1536, 8192):
         assert size(tokens) <= found.estimate(tokens) + 2 <= 1.2 * size(tokens) + 2
@@ -48,7 +48,7 @@ def test_fit_is_linear_where_attention_is_blocked() -> None:
 def test_fit_is_quadratic_where_something_is_not(left: dict[str, Any]) -> None:
     sizes = points(lambda n: 10 * n * n, 256, 512, 1024, 1536, 2048, 4096)
     fit = _fit(sizes, {"main": record(**left)})
-    found = MemoryFit.recorded({"memory": fit})
+    found = MemoryFit.recorded({"memory": {"fit": fit}})
     assert found is not None
     assert found.estimate(8192) == pytest.approx(10 * 8192**2, rel=0.15)
 
@@ -56,7 +56,8 @@ def test_fit_is_quadratic_where_something_is_not(left: dict[str, Any]) -> None:
 def test_fit_of_short_models_and_its_report() -> None:
     fit = _fit(points(lambda n: 500 * n, 256, 512), {})
     assert fit == {"resident_bytes": 100 * MB, "whole": fit["whole"]}
-    found = report({"tuning": fit, "peak_bytes": {16: 1, 512: 2}}, 512)
+    found = report(fit, {16: 1, 512: 2}, 512)
+    assert found["fit"] == fit
     assert found["peak_bytes"] == {"16": 1, "512": 2}
     assert found["longest_estimate_bytes"] >= 100 * MB + 500 * 512
 
@@ -64,7 +65,7 @@ def test_fit_of_short_models_and_its_report() -> None:
 def test_fit_survives_peaks_that_do_not_rise() -> None:
     fit = _fit(points(lambda n: 5 * MB - n, 256, 512, 768, 1024), {})
     assert min(fit["whole"][1:]) >= 0
-    found = MemoryFit.recorded({"memory": fit})
+    found = MemoryFit.recorded({"memory": {"fit": fit}})
     assert found is not None
     assert found.estimate(256) >= 5 * MB - 256
 
@@ -82,7 +83,7 @@ def test_compile_a_model_of_long_texts(compile_here: CompileHere, tmp_path: Path
     }
     assert evidence["parity"]["longest_tokens"] == 2048
     assert {"16", "1024", "2048", "4096"} <= evidence["memory"]["peak_bytes"].keys()
-    fit = MemoryFit.recorded(tuning)
+    fit = MemoryFit.recorded(evidence)
     assert fit is not None
     engine = api.load(artifact.path, memory_limit=fit.resident_bytes + fit.estimate(2000))
     assert isinstance(engine, Engine)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from poolc.errors import InvalidOption, TextTooLong
-from poolc.model_cache.artifact import open_artifact
+from poolc.model_cache.artifact import Artifact, open_artifact
 from poolc.runtime.engine import Engine
 from poolc.runtime.memory import MemoryFit, MemoryGuard, parse_bytes, shown
 from poolc.runtime.request import Params, Prepared, TokenSequence
@@ -115,11 +115,13 @@ def test_holding_more_than_the_limit_runs_alone() -> None:
         pass
 
 
-def test_engine_refuses_before_any_work(tiny_embedder: Path) -> None:
+def test_engine_refuses_before_any_work(
+    tiny_embedder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = open_artifact(tiny_embedder)
     record = {"resident_bytes": 1000, "whole": [0, 10]}
-    manifest = replace(artifact.manifest, tuning={**artifact.manifest.tuning, "memory": record})
-    engine = Engine(replace(artifact, manifest=manifest), memory_limit=1200)
+    monkeypatch.setattr(Artifact, "report", lambda _: {"memory": {"fit": record}})
+    engine = Engine(artifact, memory_limit=1200)
     short, long = "a cat", "the quick brown fox jumps over the lazy dog while the cat sleeps again"
     assert engine.embed([short]).shape[0] == 1
     with pytest.raises(TextTooLong, match=r"item 1 has .* the limit is 0.0 MB, enough for 20"):
@@ -129,3 +131,12 @@ def test_engine_refuses_before_any_work(tiny_embedder: Path) -> None:
         engine.embed(texts)
     assert engine.embed([long * 2], truncate=True, max_length=20).shape[0] == 1
     engine.close()
+
+
+def test_limit_without_measurements(tiny_embedder: Path) -> None:
+    artifact = open_artifact(tiny_embedder)
+    assert Engine(artifact, memory_limit=1).embed(["a cat"]).shape[0] == 1  # only short texts
+    spec = replace(artifact.manifest.spec, max_length=8192)
+    long = replace(artifact, manifest=replace(artifact.manifest, spec=spec))
+    with pytest.raises(InvalidOption, match="was not measured when this artifact was compiled"):
+        Engine(long, memory_limit=10**9)
