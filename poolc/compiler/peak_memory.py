@@ -102,9 +102,7 @@ def report(fit: Mapping[str, Any], points: Mapping[int, int], max_length: int) -
         "fit": fit,
         "peak_bytes": {str(tokens): peak for tokens, peak in points.items()},
         "longest_tokens": max_length,
-        "longest_estimate_bytes": found.resident_bytes + found.estimate(max_length)
-        if found
-        else None,
+        "longest_estimate_bytes": longest,
     }
 
 
