@@ -22,6 +22,7 @@ import numpy as np
 
 import poolc
 from benchmarks.options import parser, write
+from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 
 SIZES = {
     "hidden_size": 768,
@@ -46,19 +47,27 @@ def main() -> None:
         print(json.dumps(child(arguments.child, Path(arguments.model), arguments.tokens)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        model = arguments.model or modernbert_base(Path(folder) / "modernbert-base")
-        made = poolc.compile(model, output=Path(folder) / "artifact", keep_canonical=True)
+        artifact = compiled(arguments.model, Path(folder))
         found = {
-            kind: started(kind, made.path, arguments.tokens)
+            kind: started(kind, artifact.path, arguments.tokens)
             for kind in (("blocks", "whole") if arguments.whole else ("blocks",))
         }
-        report = made.report
+        report = artifact.report()
     show(found)
     for one in found.values():
         one.pop("vector")
     write(
         {"tokens": arguments.tokens, "graphs": found, "compiled": report["memory"]}, arguments.json
     )
+
+
+def compiled(model: str | None, folder: Path) -> Artifact:
+    """Open an artifact that was given (with its canonical graph, for ``--whole``), or make one."""
+    if model is not None and is_artifact(Path(model)):
+        return open_artifact(Path(model))
+    model = model or str(modernbert_base(folder / "modernbert-base"))
+    made = poolc.compile(model, output=folder / "artifact", keep_canonical=True)
+    return open_artifact(made.path)
 
 
 def started(kind: str, artifact: Path, num_tokens: int) -> dict[str, Any]:

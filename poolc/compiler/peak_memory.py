@@ -68,8 +68,13 @@ def _fit(points: Mapping[int, int], attention: Mapping[str, Any]) -> dict[str, A
         record["blocked"] and not record["left"] and not record["whole_masks"] for record in records
     )
     found["whole"] = _polynomial([point for point in beside if point[0] <= above], 2)
-    found |= {"long": _polynomial(long, 1 if blocked else 2), "max_whole_tokens": above}
-    return found
+    # Not a line through the points: the first ones are held up by the longest whole text before.
+    found["long"] = _proportional(long) if blocked else _polynomial(long, 2)
+    return {**found, "max_whole_tokens": above}
+
+
+def _proportional(points: Sequence[tuple[int, int]]) -> list[float]:
+    return [0.0, _up(max(size / tokens for tokens, size in points))]
 
 
 def _polynomial(points: Sequence[tuple[int, int]], degree: int) -> list[float]:

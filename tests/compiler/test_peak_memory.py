@@ -31,7 +31,7 @@ def points(bytes_of: Any, *lengths: int) -> dict[int, int]:
 
 def test_fit_is_linear_where_attention_is_blocked() -> None:
     def size(n: int) -> int:
-        return 1000 * n + (10 * n * n if n <= 1024 else 30 * MB)
+        return 1000 * n + 10 * n * n if n <= 1024 else 25_000 * n
 
     fit = _fit(points(size, 256, 512, 1024, 1536, 2048), {"main": record()})
     assert len(fit["whole"]) == 3
