@@ -60,9 +60,11 @@ _COMMON = [
 
 def mixed(count: int, data: Path | None) -> list[str]:
     """Return ``count`` texts, half documents and half queries, shuffled by the seed."""
-    documents, queries = _sources(data)
     half = count // 2
-    texts = [*itertools.islice(documents, half), *itertools.islice(queries, count - half)]
+    texts = [
+        *itertools.islice(documents(data), half),
+        *itertools.islice(queries(data), count - half),
+    ]
     if len(texts) < count:
         raise SystemExit(f"{data} holds {len(texts)} texts; {count} were asked for")
     random.Random(SEED).shuffle(texts)
@@ -82,10 +84,14 @@ def pairs(count: int) -> list[tuple[str, str]]:
     return made
 
 
-def _sources(data: Path | None) -> tuple[Iterator[str], Iterator[str]]:
-    if data is None:
-        return _generated(214, 0.9), _generated(13, 0.5)
-    return _read(data / "corpus.jsonl"), _read(data / "queries.jsonl")
+def documents(data: Path | None) -> Iterator[str]:
+    """Yield the documents of a data folder; without one, generated texts without end."""
+    return _generated(214, 0.9) if data is None else _read(data / "corpus.jsonl")
+
+
+def queries(data: Path | None) -> Iterator[str]:
+    """Yield the queries of a data folder; without one, generated texts without end."""
+    return _generated(13, 0.5) if data is None else _read(data / "queries.jsonl")
 
 
 def _read(path: Path) -> Iterator[str]:
