@@ -17,11 +17,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.table import ENVIRONMENT_BY_NAME, ENVIRONMENTS, Environment
+from benchmarks.table import BY_NAME, ENVIRONMENT_BY_NAME, ENVIRONMENTS, Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 _PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet")
@@ -103,7 +104,9 @@ def python_of(name: str) -> str | None:
     if (_folder(name) / "complete").exists():
         return str(python)
     here = all(find_spec(module.partition(".")[0]) for module in ENVIRONMENT_BY_NAME[name].modules)
-    return sys.executable if here and "." not in "".join(ENVIRONMENT_BY_NAME[name].modules) else None
+    return (
+        sys.executable if here and "." not in "".join(ENVIRONMENT_BY_NAME[name].modules) else None
+    )
 
 
 def why_missing(name: str) -> str:
@@ -123,6 +126,11 @@ def versions(name: str) -> dict[str, str]:
     done = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(done.stdout)
     return found
+
+
+def all_versions(systems: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the versions in the environments of these systems."""
+    return {name: versions(name) for name in sorted({BY_NAME[s].environment for s in systems})}
 
 
 def _folder(name: str) -> Path:

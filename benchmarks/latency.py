@@ -45,9 +45,7 @@ def run(target: Subject, systems: Sequence[str], store: Store, requests: int, ro
         print(f"\nlatency:\n{latency_table(rows(store.get('latency')))}", flush=True)
 
 
-def measure(
-    target: Subject, systems: Sequence[str], requests: int, rounds: int
-) -> dict[str, Any]:
+def measure(target: Subject, systems: Sequence[str], requests: int, rounds: int) -> dict[str, Any]:
     """Return the seconds of every request, by system and kind, or why a system did not run."""
     files = {kind: target.write(part) for kind, part in _parts(target).items()}
     processes, reasons = target.start_all(systems)

@@ -32,7 +32,12 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class NotRun(Exception):
-    """A system could not be measured; the message is what the table says."""
+    """A system could not be measured; the message is what the table says, without our paths."""
+
+    def __init__(self, reason: str) -> None:
+        for folder in (home(), ROOT, Path.home()):
+            reason = reason.replace(str(folder), folder.name)
+        super().__init__(reason)
 
 
 class Process:
@@ -78,7 +83,7 @@ class Process:
 
     def memory_bytes(self) -> int:
         """Return the resident memory of the process and its children."""
-        return sum(_resident(pid) for pid in _family(self._process.pid))
+        return proportional_bytes(self._process.pid)
 
     def close(self) -> None:
         """End the process."""
@@ -145,6 +150,11 @@ def _file(job: Job, system: System, suffix: str) -> Path:
 def _environment(cores: Sequence[int] | None) -> dict[str, str]:
     own = {**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT), "HF_HOME": str(home() / "hub")}
     return own if cores is None else {**own, **dict.fromkeys(_THREADS, str(len(cores)))}
+
+
+def proportional_bytes(pid: int) -> int:
+    """Return the proportional set size of a process and its children."""
+    return sum(_resident(i) for i in _family(pid))
 
 
 def _family(pid: int) -> list[int]:

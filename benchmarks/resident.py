@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import subprocess
 import time
 import urllib.error
@@ -33,7 +34,6 @@ from benchmarks.tables import resident_table
 from benchmarks.workload import queries
 
 SERVED = {"poolc": "poolc serve, fp32", "poolc-int8": "poolc serve, int8"}
-PORT = 8379
 START_TIMEOUT_S = 60.0
 
 
@@ -90,8 +90,8 @@ def _server(target: Subject, name: str, texts: list[str], requests: int) -> dict
     python = python_of(system.environment)
     if python is None:
         raise NotRun(why_missing(system.environment))
-    artifact = _artifact(target.job(system))
-    command = [python, "-m", "poolc", "serve", str(artifact), "--port", str(PORT)]
+    artifact, port = _artifact(target.job(system)), _free_port()
+    command = [python, "-m", "poolc", "serve", str(artifact), "--port", str(port)]
     with subprocess.Popen(
         command,
         env={**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT)},
@@ -99,10 +99,10 @@ def _server(target: Subject, name: str, texts: list[str], requests: int) -> dict
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
-            _wait(server)
+            _wait(server, port)
             loaded = proportional_bytes(server.pid)
             for text in itertools.islice(itertools.cycle(texts), requests):
-                _post({"input": text, "model": "m"})
+                _post(port, text)
             after = proportional_bytes(server.pid)
         finally:
             server.terminate()
@@ -118,23 +118,29 @@ def _artifact(job: Job) -> Path:
     return Path(job.folder) / f"artifact-{job.variant}"
 
 
-def _wait(server: subprocess.Popen[bytes]) -> None:
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _wait(server: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise NotRun(f"poolc serve ended with exit code {server.returncode}")
         try:
-            _post({"input": "a text", "model": "m"})
+            _post(port, "a text")
             return
         except OSError:
             time.sleep(0.1)
     raise NotRun(f"poolc serve did not answer within {START_TIMEOUT_S:.0f} s")
 
 
-def _post(body: dict[str, Any]) -> None:
+def _post(port: int, text: str) -> None:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{PORT}/v1/embeddings",
-        json.dumps(body).encode(),
+        f"http://127.0.0.1:{port}/v1/embeddings",
+        json.dumps({"input": text, "model": "m"}).encode(),
         {"Content-Type": "application/json"},
     )
     try:

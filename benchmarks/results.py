@@ -10,7 +10,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ def difference(
 def worst(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Return the worst of the comparisons of all parts."""
     rows = list(found)
+    chosen: dict[str, Callable[[Iterable[float]], float]]
     chosen = {"max_abs": max, "worst_cosine": min, "mean_cosine": statistics.fmean}
     return {key: chosen[key](row[key] for row in rows) for key in (rows[0] if rows else {})}
 

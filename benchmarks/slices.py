@@ -79,9 +79,7 @@ class Counter:
 
     def lengths(self, items: Iterable[Any]) -> list[int]:
         """Return the tokens of each text or pair, at most the model's limit."""
-        made = self._tokenizer.encode_batch(
-            [tuple(i) if isinstance(i, list) else i for i in items]
-        )
+        made = self._tokenizer.encode_batch([tuple(i) if isinstance(i, list) else i for i in items])
         return [min(self.max_length, len(encoding.ids)) for encoding in made]
 
     def whole(self, text: str) -> int:
@@ -97,7 +95,13 @@ class Counter:
         """Return the beginning of ``text`` that is exactly so many tokens; None if none is."""
         encoding = self._tokenizer.encode(text)
         special = sum(encoding.special_tokens_mask)
-        ends = [end for (_, end), s in zip(encoding.offsets, encoding.special_tokens_mask) if not s]
+        ends = [
+            end
+            for (_, end), is_special in zip(
+                encoding.offsets, encoding.special_tokens_mask, strict=True
+            )
+            if not is_special
+        ]
         if len(ends) < tokens - special:
             return None
         beginning = text[: ends[tokens - special - 1]]

@@ -128,9 +128,7 @@ SYSTEMS = (
         "openvino-int8",
         int8=True,
     ),
-    System(
-        "openvino", "OpenVINO, asynchronous", _OPENVINO, "openvino", "fp32", needs=_OPENVINO
-    ),
+    System("openvino", "OpenVINO, asynchronous", _OPENVINO, "openvino", "fp32", needs=_OPENVINO),
     System(
         "openvino-int8",
         "OpenVINO int8 (NNCF), asynchronous",

@@ -50,3 +50,80 @@ def closeness(difference: Row) -> str:
 def cell(text: str) -> str:
     """Return text that stays within a cell."""
     return " ".join(text.replace("|", "\\|").split())
+
+
+def latency_table(rows: Sequence[Row]) -> str:
+    """Return the table of lone requests."""
+    heads = ("system", "text", "p50 ms", "p99 ms", "poolc fp32's p50 is shorter by")
+    made = []
+    for row in rows:
+        if "not_run" in row:
+            made.append([label(row["system"]), f"not run: {cell(row['not_run'])}", "", "", ""])
+            continue
+        figures = [f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}"]
+        made.append([label(row["system"]), row["kind"], *figures, _times(row)])
+    return table(heads, made)
+
+
+def cold_start_table(rows: Sequence[Row]) -> str:
+    """Return the table of first vectors in fresh processes."""
+    heads = ("system", "median s", "fastest", "slowest", "poolc fp32 is faster by")
+    made = []
+    for row in rows:
+        if "not_run" in row:
+            made.append([label(row["system"]), f"not run: {cell(row['not_run'])}", "", "", ""])
+            continue
+        figures = [f"{row[key]:.2f}" for key in ("median_s", "low_s", "high_s")]
+        made.append([label(row["system"]), *figures, _times(row)])
+    return table(heads, made)
+
+
+def _times(row: Row) -> str:
+    if "ratio" not in row:
+        return ""
+    low = f" ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if "ratio_low" in row else ""
+    return f"{row['ratio']:.2f}x{low}"
+
+
+def resident_table(rows: Sequence[Row]) -> str:
+    """Return the table of resident memory."""
+    heads = ("system", "MB after loading", "MB after requests", "requests")
+    made = []
+    for row in rows:
+        if "not_run" in row:
+            made.append([label(row["system"]), f"not run: {cell(row['not_run'])}", "", ""])
+            continue
+        figures = [f"{row[key] / 1e6:,.0f}" for key in ("loaded_bytes", "after_bytes")]
+        made.append([label(row["system"]), *figures, f"{row['requests']:,}"])
+    return table(heads, made)
+
+
+def size_table(rows: Sequence[Row]) -> str:
+    """Return the table of installed sizes."""
+    heads = ("system", "MB of packages", "packages", "MB of the model")
+    made = []
+    for row in rows:
+        if "not_run" in row:
+            made.append([label(row["system"]), f"not run: {cell(row['not_run'])}", "", ""])
+            continue
+        figures = [f"{row[key] / 1e6:,.0f}" for key in ("package_bytes", "model_bytes")]
+        made.append([label(row["system"]), figures[0], str(row["packages"]), figures[1]])
+    return table(heads, made)
+
+
+def sweep_table(found: Row) -> str:
+    """Return the table of costs: a row a point, a column a system."""
+    systems = [s for s in found["systems"] if s not in found["not_run"]]
+    heads = ("against", "value", *map(label, systems))
+    rows = []
+    for row in found["rows"]:
+        costs = row["core_seconds"]
+        rows.append([row["axis"], f"{row['value']:,}", *(_cost(costs, s, found) for s in systems)])
+    return table(heads, rows)
+
+
+def _cost(costs: Mapping[str, float], system: str, found: Row) -> str:
+    if system not in costs:
+        return ""
+    dollars = costs[system] / 3600 * found["price"]
+    return f"{costs[system]:,.0f} s ({100 * dollars:.2f} ct)"

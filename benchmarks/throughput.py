@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ceiling, slices
-from benchmarks.environments import versions
+from benchmarks.environments import all_versions
 from benchmarks.models import flops
 from benchmarks.options import parser, write
 from benchmarks.process import NotRun, Process
@@ -34,7 +34,9 @@ def main() -> None:
     """Run the comparison and print a table."""
     options = parser("Throughput, alternating")
     options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
-    options.add_argument("--workloads", default="mixed", help="short,mixed,long,fixed-128,fixed-512")
+    options.add_argument(
+        "--workloads", default="mixed", help="short,mixed,long,fixed-128,fixed-512"
+    )
     options.add_argument("--texts", type=int, default=500, help="items of a workload, at most")
     options.add_argument("--rounds", type=int, default=5)
     arguments = options.parse_args()
@@ -49,7 +51,8 @@ def main() -> None:
     for name, group in measure_group(target, systems, workloads, arguments.rounds, peak):
         results[name] = group
         print(f"\n{name}:\n{throughput_table(throughput_rows(group))}")
-    write({"model": target.model.name, "throughput": results}, arguments.json)
+    made = {"model": target.model.name, "throughput": results, "versions": all_versions(systems)}
+    write(made, arguments.json)
 
 
 def run(
@@ -94,10 +97,14 @@ def measure_group(
         for workload in workloads:
             print(f"  {workload.name}: measuring", file=sys.stderr, flush=True)
             group = _Group(target, processes, dict(reasons))
-            yield workload.name, group.measure(workload, rounds) | {
-                "systems": list(systems),
-                "peak": {"fp32": peak["fp32_all"], "int8": peak["int8_all"]},
-            }
+            yield (
+                workload.name,
+                group.measure(workload, rounds)
+                | {
+                    "systems": list(systems),
+                    "peak": {"fp32": peak["fp32_all"], "int8": peak["int8_all"]},
+                },
+            )
     finally:
         for process in processes.values():
             process.close()
@@ -151,7 +158,6 @@ class _Group:
             "int8": [name for name in names if BY_NAME[name].int8],
             "settings": {name: self._processes[name].setting for name in names},
             "tried": {name: self._processes[name].tried for name in names},
-            "versions": {name: versions(BY_NAME[name].environment) for name in names},
         }
 
     def _difference(

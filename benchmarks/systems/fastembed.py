@@ -1,4 +1,4 @@
-"""fastembed, with the same weights: a custom model over the ONNX file that Sentence Transformers made.
+"""fastembed, with the same weights: a custom model over Sentence Transformers' ONNX file.
 
 It pads in the order of the texts, not by length: that is how it is used, and the batch size is the
 user's to choose (its default is 256).

@@ -16,9 +16,8 @@ from benchmarks.systems.protocol import Items, Job, Setting, columns, serve
 class Poolc:
     """An engine."""
 
-    settings: list[Setting] = [{}]
-
     def __init__(self, job: Job) -> None:
+        self.settings: list[Setting] = [{}]
         self._engine = poolc.load(artifact(job))
         self._pairs = job.task == "score"
 

@@ -106,7 +106,7 @@ class Commands:
     def tune(self, items: str) -> dict[str, Any]:
         """Try every setting on some items and keep the fastest."""
         texts = read(items)
-        tried = []
+        tried: list[dict[str, Any]] = []
         for setting in self._system.settings:
             if len(self._system.settings) > 1:
                 self._system.run(texts[:4], setting)

@@ -15,9 +15,8 @@ KV_CACHE_GIB = "1"
 class Vllm:
     """An LLM in pooling mode."""
 
-    settings: list[Setting] = [{}]
-
     def __init__(self, job: Job) -> None:
+        self.settings: list[Setting] = [{}]
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", KV_CACHE_GIB)
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
