@@ -20,7 +20,8 @@ from benchmarks import ceiling, cold_start, latency, resident, size, slices, swe
 from benchmarks.environments import all_versions, home, python_of
 from benchmarks.models import MODEL_BY_NAME, flops
 from benchmarks.options import machine
-from benchmarks.results import Store
+from benchmarks.process import state
+from benchmarks.results import ANCHOR, Store
 from benchmarks.subject import Subject, subject
 from benchmarks.table import BY_NAME, SYSTEMS
 
@@ -111,6 +112,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _describe(run: Run, data: Path | None) -> None:
+    sources = state(BY_NAME[ANCHOR])
+    if run.store.get("sources", "poolc") not in (None, sources):
+        raise SystemExit(
+            f"{run.store.path} holds figures of another state of poolc: give --anew, or --json"
+        )
+    run.store.put(sources, "sources", "poolc")
     if run.store.get("ceiling", "at the start") is None:
         run.store.put(ceiling.measure(), "ceiling", "at the start")
     model = run.target.model

@@ -6,16 +6,19 @@ and the others go on.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import ROOT, home, python_of, why_missing
+from benchmarks.environments import ROOT, home, python_of, versions, why_missing
 from benchmarks.systems.protocol import Job, Setting
 from benchmarks.table import System
 
@@ -72,9 +75,19 @@ class Process:
         """Send a command and wait for its answer."""
         if self._process.stdin is None or self._process.poll() is not None:
             raise NotRun(f"stopped: {self._last_words()}")
+        self.signal(signal.SIGCONT)
         self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")
         self._process.stdin.flush()
         return self._answer()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the process and its children; one that is stopped goes on when it is asked.
+
+        Threads that wait by spinning or polling would otherwise take time from the others' rounds.
+        """
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for pid in _family(self._process.pid):
+                os.kill(pid, number)
 
     def tune(self, items: Path) -> None:
         """Let the system choose among its settings on these items."""
@@ -87,6 +100,7 @@ class Process:
 
     def close(self) -> None:
         """End the process."""
+        self.signal(signal.SIGCONT)
         try:
             self._process.communicate(timeout=20)
         except (subprocess.TimeoutExpired, ValueError, BrokenPipeError):
@@ -110,10 +124,15 @@ class Process:
 
 
 def prepare(system: System, job: Job, python: str | None = None) -> float:
-    """Let a system export what it needs, in a process of its own; return the seconds."""
-    done_file = _file(job, system, "prepared")
+    """Let a system export what it needs, in a process of its own; return the seconds.
+
+    What was exported with these very versions is not exported again.
+    """
+    done_file, stamp = _file(job, system, "prepared.json"), state(system)
     if done_file.exists():
-        return float(done_file.read_text())
+        done = json.loads(done_file.read_text(encoding="utf-8"))
+        if done["state"] == stamp:
+            return float(done["seconds"])
     start = time.perf_counter()
     log = _file(job, system, "prepare.log")
     with log.open("w", encoding="utf-8") as stream:
@@ -122,8 +141,18 @@ def prepare(system: System, job: Job, python: str | None = None) -> float:
     if code:
         raise NotRun(f"not exported: {last_words(log, code)}")
     seconds = time.perf_counter() - start
-    done_file.write_text(str(seconds))
+    done_file.write_text(json.dumps({"seconds": seconds, "state": stamp}), encoding="utf-8")
     return seconds
+
+
+def state(system: System) -> str:
+    """Return a hash of what a system is made of: its packages, or the sources of poolc."""
+    if system.module == "poolc":
+        sources = sorted((ROOT / "poolc").rglob("*.py"))
+        content = b"\0".join(file.read_bytes() for file in sources)
+    else:
+        content = json.dumps(versions(system.environment)).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def last_words(log: Path, code: int | None) -> str:

@@ -32,6 +32,7 @@ from benchmarks.tables import (
     table,
     throughput_table,
 )
+from benchmarks.targets import targets_table
 
 PAGE = ROOT / "docs" / "benchmarks" / "cpu.md"
 FOLDER = ROOT / "docs" / "benchmarks" / "cpu"
@@ -90,7 +91,9 @@ def read(folder: Path) -> list[Results]:
 
 def page(results: Sequence[Results]) -> str:
     """Return the page."""
-    parts = [INTRODUCTION, _machine(results[0]), *(_model(result) for result in results)]
+    bounds = f"## What issue 4 asks for\n{targets_table(results)}\n"
+    models = (_model(result) for result in results)
+    parts = [INTRODUCTION, bounds, _machine(results[0]), *models]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 

@@ -11,6 +11,7 @@ doing less. Without ``--systems``: poolc and Sentence Transformers.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -141,8 +142,10 @@ class _Group:
         }
 
     def _try(self, name: str, act: Any) -> None:
+        """Let one process act while the others stand still."""
         try:
             act(self._processes[name])
+            self._processes[name].signal(signal.SIGSTOP)
         except NotRun as error:
             self._reasons[name] = str(error)
             del self._processes[name]

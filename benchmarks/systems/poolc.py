@@ -38,7 +38,10 @@ def prepare(job: Job) -> None:
     path = artifact(job)
     if path.exists():
         shutil.rmtree(path)
-    poolc.compile(job.model, output=path, precision=job.variant, max_length=job.max_length)
+    # Anew: the store may hold what an earlier state of this checkout compiled.
+    poolc.compile(
+        job.model, output=path, precision=job.variant, max_length=job.max_length, refresh=True
+    )
 
 
 if __name__ == "__main__":

