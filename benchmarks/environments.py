@@ -103,10 +103,15 @@ def python_of(name: str) -> str | None:
     python = _folder(name) / "bin" / "python"
     if (_folder(name) / "complete").exists():
         return str(python)
-    here = all(find_spec(module.partition(".")[0]) for module in ENVIRONMENT_BY_NAME[name].modules)
-    return (
-        sys.executable if here and "." not in "".join(ENVIRONMENT_BY_NAME[name].modules) else None
-    )
+    here = all(_importable(module) for module in ENVIRONMENT_BY_NAME[name].modules)
+    return sys.executable if here else None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
 
 
 def why_missing(name: str) -> str:

@@ -86,14 +86,13 @@ def _process(target: Subject, name: str, texts: list[str], requests: int) -> dic
 
 def _server(target: Subject, name: str, texts: list[str], requests: int) -> dict[str, Any]:
     target.prepare(name)
-    system = BY_NAME[name]
+    system, port = BY_NAME[name], _free_port()
     python = python_of(system.environment)
     if python is None:
         raise NotRun(why_missing(system.environment))
-    artifact, port = _artifact(target.job(system)), _free_port()
-    command = [python, "-m", "poolc", "serve", str(artifact), "--port", str(port)]
+    artifact = str(_artifact(target.job(system)))
     with subprocess.Popen(
-        command,
+        [python, "-m", "poolc", "serve", artifact, "--port", str(port)],
         env={**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -106,12 +105,8 @@ def _server(target: Subject, name: str, texts: list[str], requests: int) -> dict
             after = proportional_bytes(server.pid)
         finally:
             server.terminate()
-    return {
-        "system": SERVED[name],
-        "loaded_bytes": loaded,
-        "after_bytes": after,
-        "requests": requests,
-    }
+    measured = {"loaded_bytes": loaded, "after_bytes": after, "requests": requests}
+    return {"system": SERVED[name], **measured}
 
 
 def _artifact(job: Job) -> Path:

@@ -26,7 +26,9 @@ MIXED_DOCUMENTS = 2000
 MIXED_QUERIES = 2000
 LONG_TOKENS = 400
 SLICE_TOKENS = 20_000
+SMALL_SLICE_TOKENS = 10_000  # of models that are measured on whole workloads besides
 TUNING_TOKENS = 6_000
+TUNING_ITEMS = 128  # a batch of the largest size that is tried
 DOCUMENTS_A_QUERY = 8  # of a cross-encoder
 
 
@@ -59,7 +61,10 @@ class Workload:
     @property
     def tuning(self) -> Part:
         """Return what settings are tried on."""
-        return self.parts[0].head(TUNING_TOKENS)
+        part = self.parts[0]
+        if len(self.parts) == 1:
+            return part.head(TUNING_TOKENS)
+        return Part(part.items[:TUNING_ITEMS], part.lengths[:TUNING_ITEMS])
 
     @property
     def digest(self) -> str:
@@ -119,7 +124,8 @@ def workload(
         random.Random(SEED).shuffle(items)
         if not model.large:
             return Workload(name, deal(counter.part(items), rounds))
-    return Workload(name, (counter.part(items).head(SLICE_TOKENS),))
+    tokens = SLICE_TOKENS if model.large else SMALL_SLICE_TOKENS
+    return Workload(name, (counter.part(items).head(tokens),))
 
 
 def deal(part: Part, hands: int) -> tuple[Part, ...]:

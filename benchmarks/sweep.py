@@ -28,9 +28,9 @@ from benchmarks.workload import documents
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
-TEXTS = (1, 4, 16, 64, 256)
+TEXTS = (1, 4, 16, 64, 128)
 LENGTH_OF_BATCHES = 128
-TOKENS_OF_LENGTHS = 4096
+TOKENS_OF_LENGTHS = 2048
 PRICE = 0.05  # dollars for a core and an hour
 
 
