@@ -94,9 +94,9 @@ class Subject:
         path.write_text(content, encoding="utf-8")
         return path
 
-    def rows(self, workload_name: str, part: int, system: str) -> Path:
-        """Return where a system's rows of a part lie."""
-        path = self.files / "rows" / workload_name / f"{system}-{part}.npy"
+    def rows(self, digest: str, part: int, system: str) -> Path:
+        """Return where a system's rows of a part of a workload lie."""
+        path = self.files / "rows" / digest / f"{system}-{part}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -130,15 +130,16 @@ class _Group:
         for i in range(rounds):
             part = i % len(files)
             for name in list(self._processes):
-                output = self._target.rows(workload.name, part, name)
+                output = self._target.rows(workload.digest, part, name)
                 self._try(name, lambda p, o=output, f=files[part]: seconds[p.system.name].append(
                     p.ask("run", items=str(f), output=str(o))["seconds"]
                 ))  # fmt: skip
         parts = range(min(rounds, len(files)))
+        differences = {n: self._difference(workload, n, parts) for n in list(self._processes)}
         return self._facts(workload) | {
             "seconds": {name: seconds[name] for name in self._processes},
             "not_run": self._reasons,
-            "difference": {name: self._difference(workload, name, parts) for name in seconds},
+            "difference": differences,
         }
 
     def _try(self, name: str, act: Any) -> None:
@@ -169,10 +170,15 @@ class _Group:
         """Compare with the reference's rows; those of another group of this model will do."""
         found = []
         for part in parts:
-            files = [self._target.rows(workload.name, part, s) for s in (name, REFERENCE)]
-            if name not in self._processes or not all(file.exists() for file in files):
+            files = [self._target.rows(workload.digest, part, s) for s in (name, REFERENCE)]
+            if not all(file.exists() for file in files):
                 return {}
-            found.append(difference(*(np.load(file) for file in files)))
+            try:
+                found.append(difference(*(np.load(file) for file in files)))
+            except ValueError as error:
+                self._reasons[name] = f"answers other items than asked: {error}"
+                del self._processes[name]
+                return {}
         return worst(found)
 
 

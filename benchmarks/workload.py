@@ -5,7 +5,6 @@ A data folder holds ``corpus.jsonl`` and ``queries.jsonl`` (one object a line, w
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -56,19 +55,6 @@ _COMMON = [
     "are",
     "or",
 ]
-
-
-def mixed(count: int, data: Path | None) -> list[str]:
-    """Return ``count`` texts, half documents and half queries, shuffled by the seed."""
-    half = count // 2
-    texts = [
-        *itertools.islice(documents(data), half),
-        *itertools.islice(queries(data), count - half),
-    ]
-    if len(texts) < count:
-        raise SystemExit(f"{data} holds {len(texts)} texts; {count} were asked for")
-    random.Random(SEED).shuffle(texts)
-    return texts
 
 
 def pairs(count: int) -> list[tuple[str, str]]:
