@@ -91,7 +91,7 @@ def read(folder: Path) -> list[Results]:
 
 def page(results: Sequence[Results]) -> str:
     """Return the page."""
-    bounds = f"## What issue 4 asks for\n{targets_table(results)}\n"
+    bounds = f"## What is asked of it\n{targets_table(results)}\n"
     models = (_model(result) for result in results)
     parts = [INTRODUCTION, bounds, _machine(results[0]), *models]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
@@ -128,6 +128,8 @@ def _ceiling(result: Results) -> str:
 def _model(result: Results) -> str:
     model = result["model"]
     parts = [f"## {model['title']}", f"At most {model['max_length']} tokens.", ""]
+    if result["run"]["texts"] is not None:
+        parts += ["**A trial of few texts: nothing here is a measurement.**", ""]
     for name, groups in result.get("throughput", {}).items():
         parts += [f"### Throughput, {name}: {WORKLOADS.get(name, name)}", _amount(groups), ""]
         parts += [throughput_table(merged(groups)), ""]

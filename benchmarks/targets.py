@@ -1,4 +1,4 @@
-"""What issue 4 asks for, and what the results say of it. Pure."""
+"""The bounds that poolc is held to on a CPU, and what the results say of them. Pure."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ def _result() -> dict[str, Any]:
     peak = {"fp32_one": 1e9, "fp32_all": 2e9, "int8_one": 4e9, "int8_all": 8e9}
     return {
         "model": {"name": "minilm", "title": "all-MiniLM-L6-v2", "max_length": 256},
+        "run": {"rounds": 3, "texts": None},
         "machine": {"cpu": "a processor", "cores": 2},
         "versions": {"infinity": {"python": "3.11.7", "torch": "2.13.0", "six": "1"}},
         "ceiling": {"at the start": peak, "poolc infinity": peak},
