@@ -40,13 +40,13 @@ SWEPT = (
     "poolc",
     "poolc-int8",
     "sentence-transformers",
-    "sentence-transformers-onnx",
     "sentence-transformers-openvino",
     "fastembed",
     "infinity",
 )
-# Those in bf16 are for whoever asks; one of them is enough to show what it is about.
-DEFAULT = tuple(s.name for s in SYSTEMS if s.name != "sentence-transformers-openvino-default")
+# Second forms of a system that has its row already: measured for whoever asks for them.
+EXTRA = ("sentence-transformers-openvino-default", "vllm-cpu-default")
+DEFAULT = tuple(system.name for system in SYSTEMS if system.name not in EXTRA)
 STAGES = ("throughput", "latency", "cold_start", "resident", "size", "sweep")
 # For the estimate: what a system reaches of the product's peak, and seconds to load and tune it.
 _SHARE, _LOAD_S = 0.45, 12.0
