@@ -13,7 +13,7 @@ from benchmarks.environments import home, python_of, versions, why_missing
 from benchmarks.options import parser, write
 from benchmarks.results import ANCHOR, Store
 from benchmarks.subject import Subject, subject
-from benchmarks.systems.sentence_transformers import FILES
+from benchmarks.systems.sentence_transformers import FILES, file_of
 from benchmarks.table import BY_NAME, REFERENCE, System
 from benchmarks.tables import size_table
 
@@ -81,8 +81,10 @@ def _model_files(target: Subject, system: System) -> list[Path]:
         variant = "openvino-int8" if system.int8 else "openvino"
     if variant not in FILES:
         return list(target.folder.glob("*.safetensors"))
-    file = target.files / variant.partition("-")[0] / FILES[variant]
-    return [f for f in (file, file.with_suffix(".bin")) if f.exists()]
+    folder = target.files / variant.partition("-")[0]
+    file = folder / file_of(folder, variant)
+    beside = (file.with_suffix(".bin"), file.with_name(f"{file.name}_data"))
+    return [f for f in (file, *beside) if f.exists()]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.systems.protocol import Items, Job, Setting, batch_sizes, serve
-from benchmarks.systems.sentence_transformers import FILES
+from benchmarks.systems.sentence_transformers import PLAIN, file_of
 
 NAME = "benchmark/model"
 
@@ -26,9 +26,9 @@ class FastEmbed:
 
     def __init__(self, job: Job) -> None:
         self._pairs = job.task == "score"
-        folder = str(_folder(job))
-        options = {"threads": job.threads or None, "specific_model_path": folder}
-        self._model = _encoder(options) if self._pairs else _embedder(Path(job.model), options)
+        folder = _folder(job)
+        options = {"threads": job.threads or None, "specific_model_path": str(folder)}
+        self._model = _encoder(folder, options) if self._pairs else _embedder(job, folder, options)
 
     def run(self, items: Items, setting: Setting) -> Any:
         """Embed or score."""
@@ -39,11 +39,13 @@ class FastEmbed:
         return np.stack(list(self._model.embed(items, batch_size=size)))
 
 
-def _embedder(model: Path, options: dict[str, Any]) -> Any:
+def _embedder(job: Job, folder: Path, options: dict[str, Any]) -> Any:
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    pooling = json.loads((model / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    pooling = json.loads(
+        (Path(job.model) / "1_Pooling" / "config.json").read_text(encoding="utf-8")
+    )
     kind = PoolingType.MEAN
     if pooling.get("pooling_mode_cls_token"):
         kind = PoolingType.CLS
@@ -55,17 +57,17 @@ def _embedder(model: Path, options: dict[str, Any]) -> Any:
         normalization=True,
         sources=ModelSource(hf=NAME),
         dim=int(pooling["word_embedding_dimension"]),
-        model_file=FILES["onnx"],
+        model_file=file_of(folder, "onnx"),
     )
     return TextEmbedding(NAME, **options)
 
 
-def _encoder(options: dict[str, Any]) -> Any:
+def _encoder(folder: Path, options: dict[str, Any]) -> Any:
     from fastembed.common.model_description import ModelSource
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
     TextCrossEncoder.add_custom_model(
-        model=NAME, sources=ModelSource(hf=NAME), model_file=FILES["onnx"]
+        model=NAME, sources=ModelSource(hf=NAME), model_file=file_of(folder, "onnx")
     )
     return TextCrossEncoder(NAME, **options)
 
@@ -77,7 +79,7 @@ def _folder(job: Job) -> Path:
 def prepare(job: Job) -> None:
     """Copy the exported ONNX model; its limit of tokens is where fastembed looks for it."""
     source, folder = Path(job.folder) / "onnx", _folder(job)
-    if not (source / FILES["onnx"]).exists():
+    if not (source / PLAIN).exists():
         raise SystemExit("prepare sentence-transformers-onnx first: fastembed takes its ONNX file")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder)
