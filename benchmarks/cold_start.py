@@ -1,50 +1,78 @@
 """Cold start: seconds from starting Python to the first vector, in fresh processes, alternating.
 
-python -m benchmarks.cold_start [--rounds 7]
+    python -m benchmarks.cold_start [--model M] [--systems A,B] [--rounds 7]
+
+What is exported or compiled ahead of time is ready; files come from the page cache, since every
+system runs once before its first round.
 """
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
+from typing import Any
 
-import poolc
-from benchmarks.options import model_or_default, parser, write
+from benchmarks.options import parser, write
+from benchmarks.process import NotRun
+from benchmarks.results import ANCHOR, Store, spread
+from benchmarks.subject import Subject, subject
+from benchmarks.table import REFERENCE
+from benchmarks.tables import cold_start_table
 
-PROGRAMS = {
-    "poolc": "import poolc, sys; poolc.load(sys.argv[1]).embed(['a text'])",
-    "sentence-transformers": (
-        "import sys; from sentence_transformers import SentenceTransformer as S; "
-        "S(sys.argv[1], device='cpu').encode(['a text'])"
-    ),
-}
+SLOW_S = 30.0  # a system that takes longer has one round
 
 
 def main() -> None:
-    """Time both and print a table."""
+    """Measure and print."""
     options = parser("Cold start to the first vector")
+    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
     options.add_argument("--rounds", type=int, default=7)
     arguments = options.parse_args()
-    model = model_or_default(arguments.model)
-    targets = {"poolc": str(poolc.compile(model).path), "sentence-transformers": model}
-    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    for warm_up in (True, *[False] * arguments.rounds):
-        for name, program in PROGRAMS.items():
-            start = time.perf_counter()
-            subprocess.run(
-                [sys.executable, "-c", program, targets[name]], check=True, capture_output=True
-            )
+    target = subject(arguments.model, arguments.data)
+    found = measure(target, arguments.systems.split(","), arguments.rounds)
+    print(cold_start_table(rows(found)))
+    write({"model": target.model.name, "cold_start": found}, arguments.json)
+
+
+def run(target: Subject, systems: Sequence[str], store: Store, rounds: int) -> None:
+    """Measure into ``store`` unless it is there."""
+    if store.get("cold_start") is None:
+        store.put(measure(target, systems, rounds), "cold_start")
+    print(f"\ncold start:\n{cold_start_table(rows(store.get('cold_start')))}", flush=True)
+
+
+def measure(target: Subject, systems: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Return the seconds of every start, by system, or why a system did not run."""
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    reasons: dict[str, str] = {}
+    for warm_up in (True, *[False] * rounds):
+        for name in systems:
+            if name in reasons or (seconds[name] and seconds[name][0] > SLOW_S):
+                continue
+            try:
+                process = target.start(name)
+            except NotRun as error:
+                reasons[name] = str(error)
+                continue
+            process.close()
             if not warm_up:
-                seconds[name].append(time.perf_counter() - start)
-    print("| system | median s | fastest | slowest |")
-    print("| --- | --- | --- | --- |")
-    for name, values in seconds.items():
-        print(
-            f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} | {max(values):.2f} |"
-        )
-    write({"seconds": seconds}, arguments.json)
+                seconds[name].append(process.seconds)
+    measured = {name: values for name, values in seconds.items() if name not in reasons}
+    return {"systems": list(systems), "seconds": measured, "not_run": reasons}
+
+
+def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a system: median, fastest, slowest, and the ratio of medians."""
+    made: list[dict[str, Any]] = []
+    ours = found["seconds"].get(ANCHOR)
+    for name in found["systems"]:
+        values = found["seconds"].get(name)
+        if not values:
+            made.append({"system": name, "not_run": found["not_run"].get(name, "")})
+            continue
+        median, low, high = spread(values)
+        row = {"system": name, "median_s": median, "low_s": low, "high_s": high}
+        made.append(row | ({"ratio": median / spread(ours)[0]} if ours else {}))
+    return made
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ A data folder holds ``corpus.jsonl`` and ``queries.jsonl`` (one object a line, w
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -58,17 +57,6 @@ _COMMON = [
 ]
 
 
-def mixed(count: int, data: Path | None) -> list[str]:
-    """Return ``count`` texts, half documents and half queries, shuffled by the seed."""
-    documents, queries = _sources(data)
-    half = count // 2
-    texts = [*itertools.islice(documents, half), *itertools.islice(queries, count - half)]
-    if len(texts) < count:
-        raise SystemExit(f"{data} holds {len(texts)} texts; {count} were asked for")
-    random.Random(SEED).shuffle(texts)
-    return texts
-
-
 def pairs(count: int) -> list[tuple[str, str]]:
     """Return ``count`` generated pairs, from almost the same sentence to no word in common."""
     rng = random.Random(SEED)
@@ -82,10 +70,14 @@ def pairs(count: int) -> list[tuple[str, str]]:
     return made
 
 
-def _sources(data: Path | None) -> tuple[Iterator[str], Iterator[str]]:
-    if data is None:
-        return _generated(214, 0.9), _generated(13, 0.5)
-    return _read(data / "corpus.jsonl"), _read(data / "queries.jsonl")
+def documents(data: Path | None) -> Iterator[str]:
+    """Yield the documents of a data folder; without one, generated texts without end."""
+    return _generated(214, 0.9) if data is None else _read(data / "corpus.jsonl")
+
+
+def queries(data: Path | None) -> Iterator[str]:
+    """Yield the queries of a data folder; without one, generated texts without end."""
+    return _generated(13, 0.5) if data is None else _read(data / "queries.jsonl")
 
 
 def _read(path: Path) -> Iterator[str]:
