@@ -45,7 +45,7 @@ SWEPT = (
     "infinity",
 )
 # Second forms of a system that has its row already: measured for whoever asks for them.
-EXTRA = ("sentence-transformers-openvino-default", "vllm-cpu-default")
+EXTRA = ("sentence-transformers-openvino-default",)
 DEFAULT = tuple(system.name for system in SYSTEMS if system.name not in EXTRA)
 STAGES = ("throughput", "latency", "cold_start", "resident", "size", "sweep")
 # For the estimate: what a system reaches of the product's peak, and seconds to load and tune it.

@@ -44,6 +44,11 @@ _BERT = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+_MODERNBERT = {
+    **_BERT,
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "attention_mask"],
+}
 _XLM_R = {
     "tokenizer_class": "XLMRobertaTokenizer",
     "bos_token": "<s>",
@@ -79,7 +84,7 @@ MODELS = (
     ),
     Model(
         "modernbert-base", "ModernBERT-base", 512, tokenizer="modernbert-base",
-        tokenizer_config={**_BERT, "tokenizer_class": "PreTrainedTokenizerFast"},
+        tokenizer_config=_MODERNBERT,
         config="ModernBertConfig", sizes={"vocab_size": 50368},
     ),
     Model(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -31,6 +32,9 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "true",
 }
+# Infinity, for one, waits for ever where a batch failed.
+START_TIMEOUT_S = 400.0
+ANSWER_TIMEOUT_S = 1200.0
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -63,7 +67,7 @@ class Process:
             cwd=ROOT,
         )
         try:
-            ready = self._answer()
+            ready = self._answer(START_TIMEOUT_S)
         except NotRun:
             self.close()
             raise
@@ -108,8 +112,15 @@ class Process:
             self._process.wait()
         self._log.close()
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout is not None else ""
+    def _answer(self, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        stream = self._process.stdout
+        if stream is None:
+            raise NotRun("no standard output")
+        # One line is asked for at a time, so none waits in a buffer that select does not see.
+        if not select.select([stream], [], [], timeout_s)[0]:
+            self.signal(signal.SIGKILL)
+            raise NotRun(f"no answer within {timeout_s:.0f} s: {self._last_words()}")
+        line = stream.readline()
         if not line:
             self._process.wait()
             raise NotRun(self._last_words())

@@ -62,6 +62,8 @@ class OpenVino:
     def _feeds(self, ids: list[list[int]]) -> dict[str, npt.NDArray[np.int64]]:
         shape = (len(ids), max(len(row) for row in ids))
         feeds = {name: np.zeros(shape, np.int64) for name in self._inputs}
+        if "position_ids" in feeds:
+            feeds["position_ids"][:] = np.arange(shape[1])
         for i, row in enumerate(ids):
             feeds["input_ids"][i, : len(row)] = row
             feeds["attention_mask"][i, : len(row)] = 1
