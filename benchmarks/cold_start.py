@@ -15,7 +15,7 @@ from benchmarks.options import parser, write
 from benchmarks.process import NotRun
 from benchmarks.results import ANCHOR, Store, spread
 from benchmarks.subject import Subject, subject
-from benchmarks.table import REFERENCE
+from benchmarks.table import REFERENCE, system_names
 from benchmarks.tables import cold_start_table
 
 SLOW_S = 30.0  # a system that takes longer has one round
@@ -24,11 +24,11 @@ SLOW_S = 30.0  # a system that takes longer has one round
 def main() -> None:
     """Measure and print."""
     options = parser("Cold start to the first vector")
-    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
+    options.add_argument("--systems", type=system_names, default=f"{ANCHOR},{REFERENCE}")
     options.add_argument("--rounds", type=int, default=7)
     arguments = options.parse_args()
     target = subject(arguments.model, arguments.data)
-    found = measure(target, arguments.systems.split(","), arguments.rounds)
+    found = measure(target, arguments.systems, arguments.rounds)
     print(cold_start_table(rows(found)))
     write({"model": target.model.name, "cold_start": found}, arguments.json)
 

@@ -16,7 +16,7 @@ from benchmarks.process import NotRun, Process
 from benchmarks.results import ANCHOR, Store, percentile, spread
 from benchmarks.slices import Part
 from benchmarks.subject import Subject, subject
-from benchmarks.table import REFERENCE
+from benchmarks.table import REFERENCE, system_names
 from benchmarks.tables import latency_table
 from benchmarks.workload import documents, queries
 
@@ -27,12 +27,12 @@ POOL = 200  # different texts
 def main() -> None:
     """Measure and print."""
     options = parser("Latency of a lone request")
-    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
+    options.add_argument("--systems", type=system_names, default=f"{ANCHOR},{REFERENCE}")
     options.add_argument("--requests", type=int, default=200, help="of each kind, in all rounds")
     options.add_argument("--rounds", type=int, default=4)
     arguments = options.parse_args()
     target = subject(arguments.model, arguments.data)
-    found = measure(target, arguments.systems.split(","), arguments.requests, arguments.rounds)
+    found = measure(target, arguments.systems, arguments.requests, arguments.rounds)
     print(latency_table(rows(found)))
     write({"model": target.model.name, "latency": found}, arguments.json)
 

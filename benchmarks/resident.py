@@ -29,7 +29,7 @@ from benchmarks.results import ANCHOR, Store
 from benchmarks.slices import Part
 from benchmarks.subject import Subject, subject
 from benchmarks.systems.protocol import Job
-from benchmarks.table import BY_NAME, REFERENCE
+from benchmarks.table import BY_NAME, REFERENCE, system_names
 from benchmarks.tables import resident_table
 from benchmarks.workload import queries
 
@@ -40,11 +40,11 @@ START_TIMEOUT_S = 60.0
 def main() -> None:
     """Measure and print."""
     options = parser("Resident memory")
-    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
+    options.add_argument("--systems", type=system_names, default=f"{ANCHOR},{REFERENCE}")
     options.add_argument("--requests", type=int, default=1000)
     arguments = options.parse_args()
     target = subject(arguments.model, arguments.data)
-    found = measure(target, arguments.systems.split(","), arguments.requests)
+    found = measure(target, arguments.systems, arguments.requests)
     print(resident_table(found))
     write({"model": target.model.name, "resident": found}, arguments.json)
 

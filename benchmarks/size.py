@@ -14,7 +14,7 @@ from benchmarks.options import parser, write
 from benchmarks.results import ANCHOR, Store
 from benchmarks.subject import Subject, subject
 from benchmarks.systems.sentence_transformers import FILES, file_of
-from benchmarks.table import BY_NAME, REFERENCE, System
+from benchmarks.table import BY_NAME, REFERENCE, System, system_names
 from benchmarks.tables import size_table
 
 # What venv itself brings is not what a system costs.
@@ -24,10 +24,10 @@ _BROUGHT = ("pip", "setuptools")
 def main() -> None:
     """Measure and print."""
     options = parser("Installed size")
-    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
+    options.add_argument("--systems", type=system_names, default=f"{ANCHOR},{REFERENCE}")
     arguments = options.parse_args()
     target = subject(arguments.model, arguments.data)
-    found = measure(target, arguments.systems.split(","))
+    found = measure(target, arguments.systems)
     print(size_table(found))
     write({"model": target.model.name, "size": found}, arguments.json)
 

@@ -22,7 +22,7 @@ from benchmarks.process import NotRun, Process
 from benchmarks.results import ANCHOR, Store
 from benchmarks.slices import Counter, Part
 from benchmarks.subject import Subject, subject
-from benchmarks.table import REFERENCE
+from benchmarks.table import REFERENCE, system_names
 from benchmarks.tables import sweep_table
 from benchmarks.workload import documents
 
@@ -47,11 +47,11 @@ class Point:
 def main() -> None:
     """Measure and print."""
     options = parser("Cost per million tokens")
-    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
+    options.add_argument("--systems", type=system_names, default=f"{ANCHOR},{REFERENCE}")
     options.add_argument("--rounds", type=int, default=3)
     arguments = options.parse_args()
     target = subject(arguments.model, arguments.data)
-    found = measure(target, arguments.systems.split(","), arguments.rounds)
+    found = measure(target, arguments.systems, arguments.rounds)
     print(sweep_table(found))
     write({"model": target.model.name, "sweep": found}, arguments.json)
 

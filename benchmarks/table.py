@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 
@@ -176,5 +177,18 @@ SYSTEMS = (
 
 BY_NAME = {system.name: system for system in SYSTEMS}
 ENVIRONMENT_BY_NAME = {environment.name: environment for environment in ENVIRONMENTS}
+
+
+def system_names(given: str) -> list[str]:
+    """Read the names of ``--systems A,B``, for argparse: an unknown one ends the command."""
+    names = given.split(",")
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"no system {', '.join(unknown)}; there are: {', '.join(BY_NAME)}"
+        )
+    return names
+
+
 # Whose rows the others' are compared with, and what poolc's ratios are first of all against.
 REFERENCE = "sentence-transformers"

@@ -25,7 +25,7 @@ from benchmarks.options import parser, write
 from benchmarks.process import NotRun, Process
 from benchmarks.results import ANCHOR, Store, difference, groups, throughput_rows, worst
 from benchmarks.subject import Subject, subject
-from benchmarks.table import BY_NAME, REFERENCE
+from benchmarks.table import BY_NAME, REFERENCE, system_names
 from benchmarks.tables import throughput_table
 
 SMALL_GROUP = 3  # systems beside poolc that fit the memory with a large model
@@ -34,7 +34,7 @@ SMALL_GROUP = 3  # systems beside poolc that fit the memory with a large model
 def main() -> None:
     """Run the comparison and print a table."""
     options = parser("Throughput, alternating")
-    options.add_argument("--systems", default=f"{ANCHOR},{REFERENCE}")
+    options.add_argument("--systems", type=system_names, default=f"{ANCHOR},{REFERENCE}")
     options.add_argument(
         "--workloads", default="mixed", help="short,mixed,long,fixed-128,fixed-512"
     )
@@ -46,7 +46,7 @@ def main() -> None:
         target.workload(name, arguments.rounds, arguments.texts)
         for name in arguments.workloads.split(",")
     ]
-    systems = arguments.systems.split(",")
+    systems = arguments.systems
     peak = ceiling.measure()
     results: dict[str, Any] = {}
     for name, group in measure_group(target, systems, workloads, arguments.rounds, peak):

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from poolc.compiler.initializers import add_initializer
+
 # From which opset on these take their axes as an input.
 _AXES_INPUT = {"ReduceSum": 13, "ReduceMax": 18}
 
@@ -29,17 +31,7 @@ class Nodes:
 
     def constant(self, value: npt.ArrayLike, dtype: type = np.float32) -> ir.Value:
         """Add an initializer."""
-        name = self._name()
-        array: npt.NDArray[Any] = np.asarray(value, dtype)
-        tensor = ir.tensor(array, name=name)
-        constant = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self._graph.register_initializer(constant)
-        return constant
+        return add_initializer(self._graph, self._name(), np.asarray(value, dtype))
 
     def reduce(self, op: str, x: ir.Value, axis: int, *, keep: bool = False) -> ir.Value:
         """Append ReduceSum or ReduceMax over one axis."""

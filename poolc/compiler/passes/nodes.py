@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from poolc.compiler.initializers import add_initializer
+
 
 class Nodes:
     """Builds nodes in order. ``graph`` takes the constants, ``prefix`` starts every name."""
@@ -49,16 +51,7 @@ class Nodes:
         """Return a constant, one for equal arrays."""
         name = "_".join(["const", *map(str, array.shape), "of", *map(str, array.reshape(-1))])
         found = self._graph.initializers.get(name)
-        if found is None:
-            tensor = ir.tensor(array, name=name)
-            found = ir.Value(
-                name=name,
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
-            )
-            self._graph.register_initializer(found)
-        return found
+        return add_initializer(self._graph, name, array) if found is None else found
 
     def subgraph(self, name: str, inputs: list[ir.Value], outputs: list[ir.Value]) -> ir.Graph:
         """Return a branch or body of everything that was built."""

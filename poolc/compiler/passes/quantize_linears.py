@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from poolc.compiler.initializers import add_initializer
 from poolc.compiler.quantize.linears import Group, Linear, find_groups
 from poolc.compiler.quantize.schemes import Array, Choice, Scheme, quantize_weights
 
@@ -113,7 +114,7 @@ class _Rewrite:
         return made
 
     def _constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
-        return _initializer(self._graph, self._name(), np.asarray(value))
+        return add_initializer(self._graph, self._name(), np.asarray(value))
 
     def _name(self) -> str:
         self._count += 1
@@ -139,7 +140,7 @@ def _fold(graph: ir.Graph, group: Group, smooth: Array, prefix: str) -> bool:
     if len(constants) != needed or any(a.shape != smooth.shape for a in constants.values()):
         return False
     for place, constant in constants.items():
-        divided = _initializer(graph, f"{prefix}_norm_{place}", constant / smooth)
+        divided = add_initializer(graph, f"{prefix}_norm_{place}", constant / smooth)
         node.replace_input_with(place, divided)
     return True
 
@@ -155,15 +156,3 @@ def _describe(made: ir.Value, op: str, inputs: tuple[ir.Value, ...]) -> None:
         sizes[-1] = inputs[1].shape[-1]
     made.shape = ir.Shape(sizes)
     made.dtype = ir.DataType.UINT8 if op == "QuantizeLinear" else ir.DataType.FLOAT
-
-
-def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value

@@ -6,12 +6,15 @@ quantiser knows by name.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from poolc.compiler.initializers import add_initializer
 
 VENDOR = "com.microsoft"
 _VENDOR_VERSION = 1
@@ -56,15 +59,7 @@ class Editor:
         key = (array.tobytes() if array.nbytes <= 256 else b"", array.dtype.str, array.shape)
         if key[0] and key in self._constants:
             return self._constants[key]
-        name = self._name()
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self.graph.register_initializer(value)
+        value = add_initializer(self.graph, self._name(), array)
         self._constants[key] = value
         return value
 
@@ -98,9 +93,9 @@ class RewritePass(ir.passes.InPlacePass):
             model = RemoveUnusedNodesPass()(model).model
         return ir.passes.PassResult(model, modified)
 
+    @abstractmethod
     def rewrite(self, node: ir.Node, editor: Editor) -> bool:
         """Replace what ``node`` ends, and say whether anything was."""
-        raise NotImplementedError
 
 
 def made_by(value: ir.Value | None, op: str, domain: str = "") -> ir.Node | None:

@@ -5,6 +5,7 @@ The texts come with poolc (``texts.txt``) or from the user; no evaluation data t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -49,12 +50,14 @@ def read_texts(path: Path) -> list[Item]:
 
 
 def _holds_pairs(path: Path) -> bool:
-    import json
-
     if path.suffix not in (".jsonl", ".ndjson"):
         return False
     with path.open(encoding="utf-8") as file:
-        first = json.loads(next((line for line in file if line.strip()), "{}"))
+        line = next((line for line in file if line.strip()), "{}")
+    try:
+        first = json.loads(line)
+    except json.JSONDecodeError:  # reading it as text tells the line
+        return False
     return isinstance(first, dict) and "text" not in first
 
 

@@ -111,6 +111,7 @@ def test_calibrate_on_a_file(plain_bert: Path, compile_here: CompileHere, tmp_pa
         (None, InputError, "cannot read .*texts.jsonl"),
         ("", InvalidOption, "holds no text to calibrate with"),
         ('{"text": 3}\n', InputError, "texts.jsonl, line 1"),
+        ("{\n", InputError, "texts.jsonl, line 1"),
     ],
 )
 def test_calibration_file_refused(
