@@ -143,7 +143,7 @@ def names(model: Model) -> tuple[str, ...]:
     if model.task == "score":
         return ("mixed",)
     fixed = [f"fixed-{n}" for n in (128, 512) if n <= model.max_length]
-    return ("short", "mixed", "long", *fixed)
+    return ("mixed", *fixed) if model.large else ("short", "mixed", "long", *fixed)
 
 
 def _items(name: str, model: Model, counter: Counter, data: Path | None) -> Iterator[Any]:

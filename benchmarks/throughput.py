@@ -28,7 +28,8 @@ from benchmarks.subject import Subject, subject
 from benchmarks.table import BY_NAME, REFERENCE, system_names
 from benchmarks.tables import throughput_table
 
-SMALL_GROUP = 3  # systems beside poolc that fit the memory with a large model
+SMALL_GROUP = 3  # systems beside poolc that fit the memory with a model of gigabytes
+SMALL_GROUP_BYTES = 10**9  # weights from which that is so
 
 
 def main() -> None:
@@ -68,7 +69,8 @@ def run(
     workloads = [
         target.workload(name, rounds, texts) for name in chosen or slices.names(target.model)
     ]
-    size = SMALL_GROUP if target.model.large else len(systems)
+    heavy = sum(f.stat().st_size for f in target.folder.glob("*.safetensors")) > SMALL_GROUP_BYTES
+    size = SMALL_GROUP if heavy else len(systems)
     for group in groups(systems, size):
         key = " ".join(group)
         missing = [w for w in workloads if not _there(store.get("throughput", w.name, key), w)]
