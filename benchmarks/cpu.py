@@ -16,7 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import ceiling, cold_start, latency, resident, size, slices, sweep, throughput
+from benchmarks import (
+    ceiling,
+    cold_start,
+    latency,
+    quality,
+    resident,
+    size,
+    slices,
+    sweep,
+    throughput,
+)
 from benchmarks.environments import all_versions, home, python_of
 from benchmarks.models import MODEL_BY_NAME, flops
 from benchmarks.options import machine
@@ -47,10 +57,17 @@ SWEPT = (
 # Second forms of a system that has its row already: measured for whoever asks for them.
 EXTRA = ("sentence-transformers-openvino-default",)
 DEFAULT = tuple(system.name for system in SYSTEMS if system.name not in EXTRA)
-STAGES = ("throughput", "latency", "cold_start", "resident", "size", "sweep")
+STAGES = ("throughput", "quality", "latency", "cold_start", "resident", "size", "sweep")
 # For the estimate: what a system reaches of the product's peak, and seconds to load and tune it.
 _SHARE, _LOAD_S = 0.45, 12.0
-_STAGE_S = {"latency": 150.0, "cold_start": 240.0, "resident": 180.0, "size": 10.0, "sweep": 250.0}
+_STAGE_S = {
+    "quality": 60.0,
+    "latency": 150.0,
+    "cold_start": 240.0,
+    "resident": 180.0,
+    "size": 10.0,
+    "sweep": 250.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +79,7 @@ class Run:
     rounds: int
     texts: int | None
     store: Store
+    workloads: tuple[str, ...]
 
     def among(self, names: tuple[str, ...]) -> list[str]:
         """Return the systems asked for that are among ``names``."""
@@ -81,7 +99,9 @@ def main() -> None:
     if arguments.anew:
         path.unlink(missing_ok=True)
     rounds = arguments.rounds or (3 if target.model.large else 5)
-    run = Run(target, arguments.systems, rounds, arguments.texts, Store(path))
+    chosen = arguments.workloads.split(",") if arguments.workloads else slices.names(target.model)
+    store = Store(path)
+    run = Run(target, arguments.systems, rounds, arguments.texts, store, tuple(chosen))
     stages = arguments.stages.split(",")
     print(f"estimate: {estimate(run, stages) / 60:.0f} minutes, if nothing is done yet", flush=True)
     start = time.perf_counter()
@@ -101,6 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with corpus.jsonl, queries.jsonl")
     parser.add_argument("--systems", type=system_names, default=",".join(DEFAULT))
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--workloads", help="of throughput: mixed,fixed-128,...; all if not given")
     parser.add_argument("--rounds", type=int, help="of throughput; 5, or 3 for large models")
     parser.add_argument("--texts", type=int, help="items of a workload at most: a trial")
     parser.add_argument("--json", type=Path, help="where results go")
@@ -131,7 +152,10 @@ def _describe(run: Run, data: Path | None) -> None:
 
 def _stage(name: str) -> Callable[[Run], None]:
     return {
-        "throughput": lambda r: throughput.run(r.target, r.systems, r.store, r.rounds, r.texts),
+        "throughput": lambda r: throughput.run(
+            r.target, r.systems, r.store, r.rounds, r.texts, r.workloads
+        ),
+        "quality": lambda r: quality.run(r.target, r.among((ANCHOR, quality.INT8)), r.store),
         "latency": lambda r: latency.run(
             r.target, r.among(ONE_OF_EACH), r.store, 16 if r.trial else 200, 2 if r.trial else 4
         ),
@@ -155,9 +179,7 @@ def estimate(run: Run, stages: list[str]) -> float:
     large = run.target.model.large
     seconds = 0.0
     if "throughput" in stages:
-        made = [
-            run.target.workload(n, run.rounds, run.texts) for n in slices.names(run.target.model)
-        ]
+        made = [run.target.workload(name, run.rounds, run.texts) for name in run.workloads]
         tokens = sum(w.parts[r % len(w.parts)].tokens for w in made for r in range(run.rounds))
         tuning = 3 * sum(workload.tuning.tokens for workload in made)
         seconds += len(running) * ((tokens + tuning) * per_million / 1e6 + _LOAD_S)

@@ -26,6 +26,7 @@ from benchmarks.tables import (
     cold_start_table,
     label,
     latency_table,
+    quality_table,
     resident_table,
     size_table,
     sweep_table,
@@ -168,6 +169,7 @@ def merged(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _SECTIONS: tuple[tuple[str, str, Any], ...] = (
+    ("quality", "Quality of the artifacts that were timed", quality_table),
     ("latency", "Latency of a lone request", lambda found: latency_table(latency.rows(found))),
     (
         "cold_start",

@@ -85,6 +85,14 @@ def _times(row: Row) -> str:
     return f"{row['ratio']:.2f}x{low}"
 
 
+def quality_table(found: Row) -> str:
+    """Return the table of task figures: a row a task, a column an artifact."""
+    figures = found["figures"]
+    tasks = list(next(iter(figures.values())))
+    rows = [[task, *(f"{figures[name][task]:.2f}" for name in figures)] for task in tasks]
+    return table(("Spearman x 100, or accuracy in percent", *map(label, figures)), rows)
+
+
 def resident_table(rows: Sequence[Row]) -> str:
     """Return the table of resident memory."""
     heads = ("system", "MB after loading", "MB after requests", "requests")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import cold_start, latency
+from benchmarks import cold_start, latency, quality
 from benchmarks.results import ANCHOR, throughput_rows
 from benchmarks.table import BY_NAME, REFERENCE
 from benchmarks.tables import label, table
@@ -67,11 +67,21 @@ def _trained(result: Results) -> Iterator[Target]:
     yield from _ratio(f"int8 against {label(REFERENCE)}, mixed", 3.3, rates, INT8, REFERENCE)
     openvino = max(OPENVINO_INT8, key=lambda name: rates.get(name, 0.0))
     yield from _ratio(f"int8 against {label(openvino)}, mixed", 1.2, rates, INT8, openvino)
+    yield from _quality(result)
     yield from _latency(result)
     yield from _cold_start(result)
     for row in result.get("resident", []):
         if row["system"] == "poolc serve, int8" and "after_bytes" in row:
             yield Target("memory of poolc serve, int8", 200, row["after_bytes"] / MB, "MB", True)
+
+
+def _quality(result: Results) -> Iterator[Target]:
+    figures = result.get("quality", {}).get("figures", {})
+    if ANCHOR in figures and INT8 in figures:
+        for task, before in figures[ANCHOR].items():
+            bound, unit = (0.3, "%") if task in quality.CLASSES else (0.15, "")
+            lost = before - figures[INT8][task]
+            yield Target(f"int8, {task}, lost against fp32", bound, lost, unit, True)
 
 
 def _latency(result: Results) -> Iterator[Target]:

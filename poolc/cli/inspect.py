@@ -114,6 +114,8 @@ def tuning_lines(tuning: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     found = report.get("tuning", {})
     yield f"rewrites      {rewrites}"
     yield f"micro-batch   {tuning.get('budget_tokens', 'not recorded')} tokens"
+    if "lone_threads" in tuning:
+        yield f"lone request  up to {tuning['lone_threads']} threads"
     seconds = f", {found['seconds']} s" if "seconds" in found else ""
     yield f"chosen        {_HOW.get(found.get('mode', ''), 'not recorded')}{seconds}"
     if "not_timed" in found:
@@ -124,6 +126,8 @@ def tuning_lines(tuning: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
         yield f"  {name:<16}  {speedup}  {kept if 'speedup' in one else ''}".rstrip()
     for tokens, cost in found.get("us_per_token", {}).items():
         yield f"  {tokens + ' tokens':<16}  {cost:.2f} us each"
+    for threads, cost in found.get("lone_text_ms", {}).items():
+        yield f"  {threads + ' threads':<16}  {cost:.2f} ms a short text"
 
 
 _HOW = {

@@ -84,7 +84,7 @@ def check_host(requires: Requires, vouched: str = "") -> str:
         )
     if requires.onnxruntime is None:
         return ""
-    found = _runtimes_on_path()
+    found = runtimes_on_path()
     if not found or found != vouched:
         _check_runtime(requires.onnxruntime)
     return found
@@ -125,8 +125,11 @@ def _installed_versions() -> dict[str, str]:
     return versions
 
 
-def _runtimes_on_path() -> str:
-    """Name the metadata folders of ONNX Runtime on ``sys.path``, which carry its version."""
+def runtimes_on_path() -> str:
+    """Name the metadata folders of ONNX Runtime on ``sys.path``, which carry its version.
+
+    Empty where it was installed in a way that leaves none.
+    """
     found: list[str] = []
     for entry in sys.path:
         try:

@@ -13,7 +13,8 @@ from poolc.errors import InputError, InvalidOption, meant
 from poolc.model_cache.manifest import MANIFEST_FILE
 
 TUNE_MODES = ("quick", "full", "off")
-_FIELDS = ("rewrites", "budget_tokens")  # others hold for one precision of one model
+# Other fields hold for one precision of one model.
+_FIELDS = ("rewrites", "budget_tokens", "lone_threads")
 
 
 def tuning_record(place: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and the one thread pool sized to them.
+"""How many cores this process may use, the one thread pool sized to them, and who computes now.
 
 Knows nothing about models. The host's core count is the wrong answer in a container: affinity and
 the cgroup's CPU quota decide.
@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
+_computing = 0  # threads that run micro-batches now, of all engines
 
 
 @cache
@@ -86,10 +88,23 @@ def shared_executor() -> ThreadPoolExecutor:
         return _executor
 
 
+@contextmanager
+def computing() -> Iterator[int]:
+    """Count the calling thread among those that compute; yields how many others do."""
+    global _computing
+    with _lock:
+        others, _computing = _computing, _computing + 1
+    try:
+        yield others
+    finally:
+        with _lock:
+            _computing -= 1
+
+
 def _forget_executor() -> None:
     # Threads do not survive fork: a child that embeds needs a pool of its own.
-    global _executor, _lock
-    _executor, _lock = None, threading.Lock()
+    global _executor, _lock, _computing
+    _executor, _lock, _computing = None, threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -23,7 +23,7 @@ from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
-from poolc.runtime.cores import allowed_cores, shared_executor
+from poolc.runtime.cores import allowed_cores, computing, shared_executor
 from poolc.runtime.memory import MemoryFit, MemoryGuard
 from poolc.runtime.pair_prompts import PromptMaker
 from poolc.runtime.reading import Reader
@@ -135,9 +135,12 @@ class Engine(Calls):
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
         return plan(lengths, self._budget, self.streams)
 
-    def execute(self, sequences: Sequence[TokenSequence], output_set: str) -> list[Row]:
+    def execute(
+        self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False
+    ) -> list[Row]:
         """Run one micro-batch on the calling thread and return one row a sequence.
 
+        ``alone``: nothing else waits, so that it may have all cores if nothing else runs either.
         Thread-safe; the GIL is released while the model runs. Sequences of several routes of a
         router run one route after the other. Raises BackendError.
         """
@@ -148,13 +151,16 @@ class Engine(Calls):
         rows: dict[int, Row] = {}
         for route, places in by_route.items():
             chosen = [sequences[i] for i in places]
-            rows |= zip(places, self._execute(chosen, route_set(output_set, route)), strict=True)
+            found = self._execute(chosen, route_set(output_set, route), alone)
+            rows |= zip(places, found, strict=True)
         return [rows[i] for i in range(len(sequences))]
 
-    def _execute(self, sequences: Sequence[TokenSequence], output_set: str) -> list[Row]:
+    def _execute(
+        self, sequences: Sequence[TokenSequence], output_set: str, alone: bool
+    ) -> list[Row]:
         feeds = self.feeds(sequences, set_route(output_set))
-        with self._memory.holding(feeds[INPUT_IDS].size):
-            fetched = self._backend.run(output_set, feeds)
+        with self._memory.holding(feeds[INPUT_IDS].size), computing() as others:
+            fetched = self._backend.run(output_set, feeds, alone=alone and not others)
         rows: list[Row] = []
         for i, sequence in enumerate(sequences):
             row = {name: values[i] for name, values in fetched.items()}
@@ -175,10 +181,13 @@ class Engine(Calls):
 
     def submit(self, prepared: Prepared) -> Work:
         """Queue a request's micro-batches on the executor."""
+        batches = self.plan(prepared.lengths)
+        alone, output_set = len(batches) == 1, prepared.output_set
         started = []
-        for batch in self.plan(prepared.lengths):
+        for batch in batches:
             chosen = [prepared.sequences[i] for i in batch.indices]
-            started.append((batch, self.executor.submit(self.execute, chosen, prepared.output_set)))
+            running = self.executor.submit(self.execute, chosen, output_set, alone=alone)
+            started.append((batch, running))
         return Work(len(prepared.sequences), started)
 
     def require(self, task: Task) -> None:

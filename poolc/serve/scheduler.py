@@ -1,11 +1,10 @@
 """The queue of one model: who is admitted, what runs together, who fails, and how it ends.
 
 A request is admitted by tokens: by an estimate before it is tokenised on a thread, then by their
-number. While streams are busy, requests collect;
-as soon as one is free, a window of what waits is planned into micro-batches. Nothing waits for
-company: an idle server answers at once. The first turn of every request takes an express lane
-beside the bulk of big ones, so that a query does not wait for a corpus. All state is touched on one
-event loop only.
+number. While streams are busy, requests collect; as soon as one is free, a window of what waits is
+planned into micro-batches. Nothing waits for company: an idle server answers at once, with all
+cores. The first turn of every request takes an express lane beside the bulk of big ones, so that a
+query does not wait for a corpus. All state is touched on one event loop only.
 
 Knows nothing about HTTP, names or what a result means.
 """
@@ -285,7 +284,9 @@ class Scheduler:
     def _start(self, batch: _Batch) -> None:
         sequences = [place.job.prepared.sequences[place.index] for place in batch]
         output_set = batch[0].job.prepared.output_set
-        running = self._engine.executor.submit(self._engine.execute, sequences, output_set)
+        waiting = self._express or self._bulk or self._arrived or self._begun
+        execute = partial(self._engine.execute, alone=not (self._running or waiting))
+        running = self._engine.executor.submit(execute, sequences, output_set)
         self._running += 1
         finished = partial(self._finished, batch, time.perf_counter())
         asyncio.wrap_future(running).add_done_callback(finished)

@@ -73,8 +73,9 @@ def test_tuning(cli: Cli, tiny_embedder: Path) -> None:
     lines = cli("inspect", tiny_embedder, "--tuning").out.splitlines()
     assert lines[0].startswith("rewrites      attention_mask, attention_layout")
     assert lines[1] == "micro-batch   256 tokens"
-    assert lines[2] == "chosen        timed on the machine that compiled (quick)"
-    assert lines[3].startswith("not timed     ")
+    assert lines[2] == "lone request  up to 4 threads"
+    assert lines[3] == "chosen        timed on the machine that compiled (quick)"
+    assert lines[4].startswith("not timed     ")
 
 
 def test_tuning_that_was_timed() -> None:
@@ -84,15 +85,20 @@ def test_tuning_that_was_timed() -> None:
         "float_mask": {"not_timed": "the time was up"},
     }
     report = {"mode": "full", "seconds": 3.2, "rewrites": tried, "us_per_token": {"256": 40.125}}
-    lines = tuning_lines({"rewrites": ["gemm"], "budget_tokens": 256}, {"tuning": report})
+    report["lone_text_ms"] = {"1": 5.5, "2": 2.6}
+    tuning = {"rewrites": ["gemm"], "budget_tokens": 256, "lone_threads": 8}
+    lines = tuning_lines(tuning, {"tuning": report})
     assert [" ".join(line.split()) for line in lines] == [
         "rewrites gemm",
         "micro-batch 256 tokens",
+        "lone request up to 8 threads",
         "chosen timed on the machine that compiled (full), 3.2 s",
         "gemm 1.031x kept",
         "bias_gelu 0.990x left out",
         "float_mask the time was up",
         "256 tokens 40.12 us each",
+        "1 threads 5.50 ms a short text",
+        "2 threads 2.60 ms a short text",
     ]
 
 

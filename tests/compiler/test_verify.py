@@ -140,9 +140,11 @@ class Noisy(Engine):
 
     noise = 0.0
 
-    def execute(self, sequences: Sequence[TokenSequence], output_set: str) -> list[Row]:
+    def execute(
+        self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False
+    ) -> list[Row]:
         sign = 1 if len(sequences) > 1 else -1
-        rows = super().execute(sequences, output_set)
+        rows = super().execute(sequences, output_set, alone=alone)
         return [
             {name: values + np.float32(sign * self.noise) for name, values in row.items()}
             for row in rows

@@ -30,7 +30,7 @@ def runtimes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The installed runtimes, as the test sets them."""
     installed: dict[str, str] = {}
     monkeypatch.setattr(host, "_installed_versions", lambda: installed)
-    monkeypatch.setattr(host, "_runtimes_on_path", lambda: " ".join(installed.values()))
+    monkeypatch.setattr(host, "runtimes_on_path", lambda: " ".join(installed.values()))
     return installed
 
 
@@ -124,13 +124,13 @@ def test_check_that_was_passed_is_not_repeated(
     assert host.check_host(Requires(">=1.24"), vouched) == vouched
 
 
-def test_runtimes_on_path_are_metadata_folders(
+def testruntimes_on_path_are_metadata_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "onnxruntime-1.32.0.dist-info").mkdir()
     (tmp_path / "onnxruntime").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing")])
-    assert host._runtimes_on_path() == "onnxruntime-1.32.0.dist-info"
+    assert host.runtimes_on_path() == "onnxruntime-1.32.0.dist-info"
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ class EchoBackend:
 
     name = "echo"
 
-    def run(self, output_set: str, feeds: Feeds) -> Fetches:
+    def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         return feeds
 
     def close(self) -> None:
@@ -191,7 +191,7 @@ def test_submit_cancel(embedder: Engine) -> None:
 def test_a_failing_micro_batch_fails_the_request(
     embedder: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise BackendError("broken")
 
     with monkeypatch.context() as patch:

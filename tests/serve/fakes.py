@@ -47,6 +47,7 @@ class FakeEngine:
             manifest=SimpleNamespace(source=SimpleNamespace(id="org/fake")),
         )
         self.started: list[list[str]] = []  # the texts of each micro-batch, in order
+        self.alone: list[bool] = []  # whether nothing ran or waited beside each
         self.peak = 0  # micro-batches at the same time
         self.prepared = 0
         self.poison = "poison"
@@ -98,10 +99,13 @@ class FakeEngine:
     def plan(self, lengths: Sequence[int]) -> list[batching.MicroBatch]:
         return batching.plan(lengths, self._budget, 1)
 
-    def execute(self, sequences: Sequence[TokenSequence], output_set: str) -> list[Row]:
+    def execute(
+        self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False
+    ) -> list[Row]:
         texts = ["".join(map(chr, sequence.ids)) for sequence in sequences]
         with self._changed:
             self.started.append(texts)
+            self.alone.append(alone)
             self._running += 1
             self.peak = max(self.peak, self._running)
             self._changed.notify_all()

@@ -118,6 +118,26 @@ def test_ask_shares_micro_batches_while_streams_are_busy(make_fake: MakeFake) ->
     asyncio.run(main())
 
 
+def test_ask_gives_all_cores_to_a_lone_request_only(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=2, budget=8)
+        scheduler = scheduler_of(fake)
+        await embed(scheduler, "alone")
+        assert fake.alone == [True]
+        await embed(scheduler, "several", "micro-batches", "are not")
+        assert not any(fake.alone[1:])
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, "first"))]
+        await started(fake, len(fake.started) + 1)
+        asked.append(asyncio.ensure_future(embed(scheduler, "beside")))
+        await started(fake, len(fake.started) + 1)
+        fake.release()
+        await asyncio.gather(*asked)
+        assert fake.alone[-2:] == [True, False]
+
+    asyncio.run(main())
+
+
 def test_ask_big_request_does_not_block_a_small_one(make_fake: MakeFake) -> None:
     async def main() -> None:
         fake = make_fake(streams=1)
@@ -325,7 +345,7 @@ def test_ask_fails_where_planning_does(make_fake: MakeFake, broken: str) -> None
 def test_ask_fails_where_rows_are_missing(make_fake: MakeFake) -> None:
     async def main() -> None:
         fake = make_fake(streams=1)
-        fake.execute = lambda *_: []  # type: ignore[method-assign]
+        fake.execute = lambda *_, **__: []  # type: ignore[method-assign]
         with pytest.raises(BackendError, match="0 rows came back for 1"):
             async with asyncio.timeout(20):
                 await embed(scheduler_of(fake), "text")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import onnx_ir as ir
 from poolc.compiler.quantize.linears import find_groups
 from poolc.compiler.tuning.candidates import NAMES
 from poolc.compiler.tuning.record import BUDGET_TOKENS, Tuning
-from poolc.compiler.tuning.timing import Shape, compare, feeds, seconds, session
+from poolc.compiler.tuning.timing import Shape, compare, feeds, seconds, session, soonest
+from poolc.runtime.cores import allowed_cores
 from poolc.spec import ModelSpec
 
 # A rewrite has to gain so much: what two runs of one graph differ by stays below.
@@ -22,6 +23,10 @@ _GUARD = 0.01
 # Smaller models take less than a millisecond a text: nothing to win, and noise would choose.
 _MIN_WEIGHTS = 1_000_000
 _BUDGET_GUARD = 0.03  # another micro-batch changes memory and latency as well
+# More threads have to bring a lone text's answer so much forward: they take cores from others.
+_LONE_GUARD = 0.1
+_LONE_TOKENS = 24  # a query
+_MOST_LONE_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class Tuned:
 
 
 def choose(build: Build, spec: ModelSpec, start: Tuning, mode: str, folder: Path) -> Tuned:
-    """Start from what ships and try every rewrite the other way round, then micro-batch sizes.
+    """Start from what ships and try every rewrite the other way round, then micro-batch sizes and
+    threads.
 
     ``build`` makes the graph to time; ``folder`` holds weights meanwhile.
     """
@@ -103,17 +109,19 @@ class _Search:
         self._tried: dict[str, Any] = {}
 
     def run(self, mode: str) -> Tuned:
-        chosen, runner = self._rewrites()
+        chosen, built, runner = self._rewrites()
         budget, per_token = self._budget_tokens(runner)
+        threads, lone = self._lone_threads(built, runner)
         report = {
             "mode": mode,
             "seconds": round(time.monotonic() - self._began, 1),
             "rewrites": self._tried,
             "us_per_token": per_token,
+            "lone_text_ms": lone,
         }
-        return Tuned(replace(self._start, rewrites=chosen, budget_tokens=budget), report)
+        return Tuned(Tuning(chosen, budget, threads), report)
 
-    def _rewrites(self) -> tuple[tuple[str, ...], Any]:
+    def _rewrites(self) -> tuple[tuple[str, ...], Built, Any]:
         chosen = set(self._start.rewrites)
         built = self._build(_ordered(chosen))
         runner = session(built.model, self._folder)
@@ -138,7 +146,7 @@ class _Search:
                 "rounds": found.rounds,
                 "kept": name in chosen,
             }
-        return _ordered(chosen), runner
+        return _ordered(chosen), built, runner
 
     def _budget_tokens(self, runner: Any) -> tuple[int, dict[str, float]]:
         """Return the micro-batch that costs least a token, of texts of 64."""
@@ -153,6 +161,26 @@ class _Search:
         if best[fastest] > best[BUDGET_TOKENS] * (1 - _BUDGET_GUARD):
             fastest = BUDGET_TOKENS
         return fastest, {str(tokens): round(s * 1e6, 2) for tokens, s in best.items()}
+
+    def _lone_threads(self, built: Built, runner: Any) -> tuple[int, dict[str, float]]:
+        """Return the threads that answer one short text soonest, doubled as long as that pays.
+
+        Where all cores at hand pay, a machine with more may use more.
+        """
+        text = feeds(self._spec, (1, min(_LONE_TOKENS, self._spec.max_length)))
+        most = min(allowed_cores(), _MOST_LONE_THREADS)
+        threads, tried = 1, dict[str, float]()
+        while threads < most:
+            more = min(2 * threads, most)
+            rival = session(built.model, self._folder, more)
+            times = soonest((runner, rival), text, self._effort.most_rounds)
+            tried |= {
+                str(n): round(1000 * s, 3) for n, s in zip((threads, more), times, strict=True)
+            }
+            if times[1] > times[0] * (1 - _LONE_GUARD):
+                return threads, tried
+            threads, runner = more, rival
+        return _MOST_LONE_THREADS, tried
 
 
 def _ordered(names: set[str] | frozenset[str]) -> tuple[str, ...]:

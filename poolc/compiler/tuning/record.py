@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from poolc.compiler.tuning.candidates import NAMES, shipped
@@ -11,18 +11,23 @@ from poolc.errors import InvalidOption, meant
 
 # Micro-batches of 256 tokens keep activations in a core's L2 cache.
 BUDGET_TOKENS = 256
+# More threads than this rarely pay for a short text.
+LONE_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Rewrites by name, and the most padded tokens of a micro-batch."""
+    """Rewrites by name, the most padded tokens of a micro-batch, and the most threads that a lone
+    one gets.
+    """
 
     rewrites: tuple[str, ...]
     budget_tokens: int = BUDGET_TOKENS
+    lone_threads: int = LONE_THREADS
 
     def to_plain(self) -> dict[str, Any]:
         """Return the manifest's fields."""
-        return {"rewrites": list(self.rewrites), "budget_tokens": self.budget_tokens}
+        return asdict(self) | {"rewrites": list(self.rewrites)}
 
 
 def defaults(features: Collection[str]) -> Tuning:
@@ -32,13 +37,9 @@ def defaults(features: Collection[str]) -> Tuning:
 
 def parse(plain: Mapping[str, Any]) -> Tuning:
     """Read a record. Raises InvalidOption for a rewrite that this poolc does not have."""
-    names, budget = plain.get("rewrites", []), plain.get("budget_tokens", BUDGET_TOKENS)
-    if not isinstance(names, list) or not isinstance(budget, int) or budget < 1:
-        raise InvalidOption(
-            "the tuning record needs rewrites, a list of names, and budget_tokens, at least 1; "
-            f"it has {names!r} and {budget!r}",
-            param="tune",
-        )
+    names = plain.get("rewrites", [])
+    if not isinstance(names, list):
+        raise _refused("rewrites, a list of names", names)
     for name in names:
         if name not in NAMES:
             raise InvalidOption(
@@ -46,4 +47,16 @@ def parse(plain: Mapping[str, Any]) -> Tuning:
                 f"{meant(str(name), NAMES)}",
                 param="tune",
             )
-    return Tuning(tuple(names), budget)
+    budget = _count(plain, "budget_tokens", BUDGET_TOKENS)
+    return Tuning(tuple(names), budget, _count(plain, "lone_threads", LONE_THREADS))
+
+
+def _count(plain: Mapping[str, Any], name: str, default: int) -> int:
+    value = plain.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _refused(f"{name}, at least 1", value)
+    return value
+
+
+def _refused(needed: str, value: object) -> InvalidOption:
+    return InvalidOption(f"the tuning record needs {needed}; it has {value!r}", param="tune")

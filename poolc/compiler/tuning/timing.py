@@ -33,13 +33,13 @@ class Comparison:
     rounds: int
 
 
-def session(model: ir.Model, folder: Path) -> Any:
+def session(model: ir.Model, folder: Path, threads: int = 1) -> Any:
     """Open a graph whose large tensors may lie in ``folder`` already; nothing is left there."""
     ort = import_onnxruntime()
     files = [folder / "timed.onnx", folder / "timed.onnx.data"]
     save_sharing_weights({files[0].name: model.clone()}, folder, files[1].name)
     opened = ort.InferenceSession(
-        str(files[0]), session_options(ort), providers=["CPUExecutionProvider"]
+        str(files[0]), session_options(ort, threads), providers=["CPUExecutionProvider"]
     )
     for file in files:
         file.unlink()  # mapped, where it is needed
@@ -60,6 +60,20 @@ def seconds(runner: Any, inputs: Feeds) -> float:
     start = time.thread_time()
     runner.run(None, inputs)
     return time.thread_time() - start
+
+
+def soonest(runners: Sequence[Any], inputs: Feeds, rounds: int) -> list[float]:
+    """Run sessions in turns and return the least time of each by the clock, in seconds.
+
+    The clock, since sessions of several threads spend more CPU time to be done sooner.
+    """
+    best = [float("inf") for _ in runners]
+    for _ in range(rounds + 1):  # the first run packs and allocates
+        for i, runner in enumerate(runners):
+            start = time.perf_counter()
+            runner.run(None, inputs)
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
 
 
 def compare(

@@ -17,10 +17,11 @@ class Backend(Protocol):
 
     name: str
 
-    def run(self, output_set: str, feeds: Feeds) -> Fetches:
+    def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         """Run one micro-batch through the graph of ``output_set``: [batch, seq] arrays in, all
         outputs out.
 
+        ``alone``: nothing else runs or waits, so that it may have all cores.
         Raises BackendError when the library fails on it.
         """
         ...

@@ -1,28 +1,37 @@
 """ONNX Runtime on a CPU: one single-threaded session a graph, run from one thread a core.
 
-The graphs run as the compiler wrote them, so that sessions load without graph work; weights are
-external data, which ONNX Runtime maps instead of reading.
+A request that nothing runs beside is faster with all cores on one micro-batch: it gets a second
+session with several threads, over the same mapped weights. The graphs run as the compiler wrote
+them, so that sessions load without graph work; weights are external data, which ONNX Runtime maps
+instead of reading.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
+import os
 import threading
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from poolc.errors import ArtifactIncompatible, BackendError, MissingDependency
 from poolc.model_cache.artifact import Artifact
-from poolc.model_cache.host import host_class
+from poolc.model_cache.host import host_class, runtimes_on_path
 from poolc.model_cache.manifest import PackedFor
 from poolc.runtime.backends.base import Feeds, Fetches
+from poolc.runtime.cores import allowed_cores
 from poolc.spec import MAIN_SET
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDER = "CPUExecutionProvider"
 _KEPT_TOKENS = 1024
+# Threads on a lone micro-batch where the artifact records none: more rarely pay for short texts.
+_LONE_THREADS = 4
+# Weights that are not packed for this machine are held by each session: only small ones are twice.
+_SMALL_BYTES = 16 << 20
 
 
 def import_onnxruntime() -> ModuleType:
@@ -37,7 +46,9 @@ def import_onnxruntime() -> ModuleType:
         raise MissingDependency(
             f'ONNX Runtime cannot be imported ({error}): pip install "poolc[cpu]"'
         ) from error
-    owners = _recorded_over(Path(str(module.__file__)).parent)
+    # Only where records of both are about: reading them takes as long as loading the library.
+    both = "onnxruntime_gpu-" in runtimes_on_path()
+    owners = _recorded_over(Path(str(module.__file__)).parent) if both else []
     if len(owners) > 1:
         raise MissingDependency(
             f"{' and '.join(owners)} are both installed over {Path(str(module.__file__)).parent}: "
@@ -53,9 +64,11 @@ def runtime_version() -> str:
 
 def _recorded_over(directory: Path) -> list[str]:
     """Return the distributions whose record puts an ``onnxruntime`` package at ``directory``."""
+    from importlib import metadata
+
     owners = []
     for name in _DISTRIBUTIONS:
-        for distribution in importlib.metadata.distributions(name=name):
+        for distribution in metadata.distributions(name=name):
             place = Path(str(distribution.locate_file("onnxruntime")))
             if place.exists() and place.samefile(directory):
                 owners.append(name)
@@ -72,14 +85,15 @@ class OnnxRuntimeBackend:
         self._ort = import_onnxruntime()
         self._artifact = artifact
         self._packed = artifact.manifest.packed_for == PackedFor(runtime_version(), host_class())
-        self._lock = threading.Lock()
-        self._closed = False
+        self._sessions = _Sessions(self._open, 1)
         # Sets other than the main one are loaded when first asked for.
-        self._sessions: dict[str, Any] = {MAIN_SET: self._open(MAIN_SET)}
+        self._sessions.get(MAIN_SET)
+        self._lone_sessions = _Sessions(self._open, self._lone_threads())
+        self._lone_before: set[str] = set()  # output sets that a lone request asked for
 
-    def run(self, output_set: str, feeds: Feeds) -> Fetches:
+    def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         """Run one micro-batch; see ``Backend.run``."""
-        session = self._session(output_set)
+        session = self._session(output_set, alone)
         names = [output.name for output in self._artifact.manifest.graphs[output_set].outputs]
         try:
             fetched = session.run(names, dict(feeds), self._run_options(feeds))
@@ -97,23 +111,28 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Drop the sessions."""
-        with self._lock:
-            self._closed = True
-            self._sessions.clear()
+        self._sessions.close()
+        self._lone_sessions.close()
 
-    def _session(self, output_set: str) -> Any:
-        session = self._sessions.get(output_set)
-        if session is not None:
-            return session
-        with self._lock:
-            if self._closed:
-                raise BackendError("the model was closed: load it again")
-            if output_set not in self._sessions:
-                self._sessions[output_set] = self._open(output_set)
-            return self._sessions[output_set]
+    def _session(self, output_set: str, alone: bool) -> Any:
+        if not alone or self._lone_sessions.threads == 1:
+            return self._sessions.get(output_set)
+        # A process that embeds one text and ends does not wait for a second session.
+        if output_set not in self._lone_before:
+            self._lone_before.add(output_set)
+            return self._sessions.get(output_set)
+        return self._lone_sessions.get(output_set)
 
-    def _open(self, output_set: str) -> Any:
-        options = session_options(self._ort)
+    def _lone_threads(self) -> int:
+        """Return how many threads a lone micro-batch gets: 1 where weights would be duplicated."""
+        manifest = self._artifact.manifest
+        sizes = (self._artifact.file(n).stat().st_size for n in manifest.files if _is_graph(n))
+        if not self._packed and sum(sizes) > _SMALL_BYTES:
+            return 1
+        return min(allowed_cores(), int(manifest.tuning.get("lone_threads", _LONE_THREADS)))
+
+    def _open(self, output_set: str, threads: int) -> Any:
+        options = session_options(self._ort, threads)
         graph = self._artifact.manifest.graphs[output_set]
         path = self._artifact.file((graph.packed if self._packed else None) or graph.file)
         try:
@@ -127,11 +146,74 @@ class OnnxRuntimeBackend:
         return session
 
 
-def session_options(ort: ModuleType) -> Any:
-    """Return the options every session of a compiled graph runs with."""
+def _is_graph(file: str) -> bool:
+    return file.endswith((".onnx", ".onnx.data"))
+
+
+class _Sessions:
+    """Sessions with the same number of threads, by output set; opened when first asked for."""
+
+    def __init__(self, open_session: Callable[[str, int], Any], threads: int) -> None:
+        self.threads = threads
+        self._open = open_session
+        self._opened: dict[str, Any] = {}
+        self._closed = False
+        self._lock = threading.Lock()
+        _all_sessions.add(self)
+
+    def get(self, output_set: str) -> Any:
+        """Return a session. Raises BackendError once closed."""
+        session = self._opened.get(output_set)
+        if session is not None:
+            return session
+        with self._lock:
+            if self._closed:
+                raise BackendError("the model was closed: load it again")
+            if output_set not in self._opened:
+                self._opened[output_set] = self._open(output_set, self.threads)
+            return self._opened[output_set]
+
+    def close(self) -> None:
+        """Drop all sessions."""
+        with self._lock:
+            self._closed = True
+            self._opened.clear()
+
+    def survive_fork(self) -> None:
+        """Make a forked child's copy usable: threads of sessions are not there any more.
+
+        Ending such a session would wait for its threads for ever, so it is never destroyed.
+        """
+        self._lock = threading.Lock()
+        if self.threads > 1:
+            import ctypes
+
+            for session in self._opened.values():
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+            self._opened = {}
+
+
+_all_sessions: weakref.WeakSet[_Sessions] = weakref.WeakSet()
+
+
+def _survive_fork() -> None:
+    for sessions in tuple(_all_sessions):
+        sessions.survive_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_survive_fork)
+
+
+def session_options(ort: ModuleType, threads: int = 1) -> Any:
+    """Return the options every session of a compiled graph runs with.
+
+    One thread but for lone micro-batches: running several side by side scales better.
+    """
     options = ort.SessionOptions()
-    # Parallelism comes from running micro-batches side by side: it scales better than splitting.
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
+    # Threads that wait for the next operator spin, but not for the next request.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Memory patterns are kept per input shape: with mixed lengths that is a leak, not a cache.

@@ -38,7 +38,8 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         return Comparison(ratio, ratio > 1.01, 5)
 
     monkeypatch.setattr(choosing, "compare", compare)
-    monkeypatch.setattr(choosing, "session", lambda model, folder: model)
+    monkeypatch.setattr(choosing, "session", lambda model, folder, threads=1: model)
+    monkeypatch.setattr(choosing, "allowed_cores", lambda: 1)
     monkeypatch.setattr(choosing, "seconds", lambda runner, feeds: feeds["input_ids"].size)
     return factors
 
@@ -90,6 +91,39 @@ def test_budget_tokens(
     tuned = choose(build, spec, Tuning(()), "quick", tmp_path)
     assert tuned.tuning.budget_tokens == expected
     assert set(tuned.report["us_per_token"]) == {"128", "256", "512"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "milliseconds", "expected"),
+    [
+        (1, {}, 8),  # nothing was tried: a larger machine may try
+        (4, {1: 6, 2: 3, 4: 2}, 8),
+        (4, {1: 6, 2: 3, 4: 2.9}, 2),
+        (3, {1: 6, 2: 3, 3: 2}, 8),
+        (16, {1: 6, 2: 5.8}, 1),
+        (16, {1: 16, 2: 8, 4: 4, 8: 2}, 8),
+    ],
+)
+def test_lone_threads(
+    cores: int,
+    milliseconds: dict[int, float],
+    expected: int,
+    costs: dict[str, float],
+    spec: ModelSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def soonest(runners: Any, *_: Any) -> list[float]:
+        return [milliseconds[1 if isinstance(one, tuple) else one] / 1000 for one in runners]
+
+    monkeypatch.setattr(choosing, "allowed_cores", lambda: cores)
+    monkeypatch.setattr(choosing, "soonest", soonest)
+    monkeypatch.setattr(
+        choosing, "session", lambda model, folder, threads=1: threads if threads > 1 else model
+    )
+    tuned = choose(build, spec, Tuning(()), "quick", tmp_path)
+    assert tuned.tuning.lone_threads == expected
+    assert tuned.report["lone_text_ms"] == {str(n): ms for n, ms in milliseconds.items()}
 
 
 def test_shipped_by_cpu_features() -> None:

@@ -76,8 +76,9 @@ def test_every_rewrite_at_once(
 
 def test_what_is_read(tmp_path: Path) -> None:
     plain = {"rewrites": ["gemm"], "budget_tokens": 64, "int8": {"levels": 127}}
-    record = tuning_record(write(tmp_path / "record.json", plain))
-    assert parse(record) == Tuning(("gemm",), 64)
+    record = tuning_record(write(tmp_path / "record.json", {**plain, "lone_threads": 2}))
+    assert parse(record) == Tuning(("gemm",), 64, 2)
+    assert parse(Tuning(("gemm",), 64, 2).to_plain()) == Tuning(("gemm",), 64, 2)
     assert parse(tuning_record(write(tmp_path / "b.json", {"tuning": plain}))).budget_tokens == 64
 
 
@@ -87,6 +88,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         ({"other": 1}, InputError, "holds no tuning record: rewrites is missing"),
         ({"rewrites": ["gem"]}, InvalidOption, r"the rewrite 'gem'; .* did you mean gemm\?"),
         ({"rewrites": [], "budget_tokens": 0}, InvalidOption, "budget_tokens, at least 1"),
+        ({"rewrites": [], "lone_threads": "2"}, InvalidOption, "lone_threads, at least 1; .*'2'"),
         ({"rewrites": "gemm"}, InvalidOption, "rewrites, a list of names"),
     ],
 )

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from onnx import TensorProto, helper
 
 from poolc.errors import ArtifactIncompatible, BackendError, MissingDependency
 from poolc.model_cache.artifact import Artifact
+from poolc.runtime.backends import onnxruntime as onnxruntime_backend
 from poolc.runtime.backends.onnxruntime import OnnxRuntimeBackend, import_onnxruntime
+from poolc.runtime.cores import computing
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import TokenSequence
 from poolc.spec import MAIN_SET, TOKENS_SET
@@ -129,6 +132,80 @@ def test_provider_that_is_replaced(embedder: Engine, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: session)
     with pytest.raises(BackendError, match="chose OtherProvider, not CPUExecutionProvider"):
         OnnxRuntimeBackend(embedder.artifact)
+
+
+# Lone requests.
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads of every session that is opened, on a machine with three cores."""
+    ort, threads = import_onnxruntime(), list[int]()
+    session = ort.InferenceSession
+
+    def open_session(path: str, options: Any, providers: list[str]) -> Any:
+        threads.append(options.intra_op_num_threads)
+        return session(path, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", open_session)
+    monkeypatch.setattr(onnxruntime_backend, "allowed_cores", lambda: 3)
+    return threads
+
+
+def test_lone_requests_get_several_threads(embedder: Engine, opened: list[int]) -> None:
+    engine = Engine(embedder.artifact)
+    expected = embedder.embed(["a text", "and another"])
+    first = engine.embed("a text")
+    assert opened == [1]  # a process that embeds one text does not pay for a second session
+    second = engine.embed("a text")
+    assert opened == [1, 3]
+    np.testing.assert_allclose(np.stack([first[0], second[0]]), expected[[0, 0]], atol=1e-6)
+    engine.embed("another text")
+    assert opened == [1, 3]
+
+
+def test_lone_session_of_each_output_set(embedder: Engine, opened: list[int]) -> None:
+    engine = Engine(embedder.artifact)
+    rows = [engine.encode("a text").values for _ in range(3)]
+    assert opened == [1, 1, 3]
+    np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("recorded", "threads"), [(1, [1]), (2, [1, 2]), (8, [1, 3])])
+def test_lone_threads_as_recorded(
+    embedder: Engine, opened: list[int], recorded: int, threads: list[int]
+) -> None:
+    manifest = replace(embedder.artifact.manifest, tuning={"lone_threads": recorded})
+    engine = Engine(replace(embedder.artifact, manifest=manifest))
+    for _ in range(3):
+        engine.embed("a text")
+    assert opened == threads
+
+
+def test_weights_that_no_session_can_share_are_not_held_twice(
+    embedder: Engine, opened: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny model's are not packed; here it counts as large."""
+    assert embedder.artifact.manifest.packed_for is None
+    monkeypatch.setattr(onnxruntime_backend, "_SMALL_BYTES", 0)
+    engine = Engine(embedder.artifact)
+    for _ in range(3):
+        engine.embed("a text")
+    assert opened == [1]
+
+
+def test_request_beside_another_gets_one_thread(embedder: Engine, opened: list[int]) -> None:
+    engine, sequence = Engine(embedder.artifact), TokenSequence(np.array([2, 7, 3]), None)
+    with computing():  # of another thread, or another engine
+        for _ in range(3):
+            engine.execute([sequence], MAIN_SET, alone=True)
+    assert opened == [1]
+    for _ in range(3):
+        engine.execute([sequence], MAIN_SET)
+    assert opened == [1]
+    for _ in range(3):
+        engine.execute([sequence], MAIN_SET, alone=True)
+    assert opened == [1, 3]
 
 
 # Runs that fail.
