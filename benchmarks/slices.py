@@ -27,7 +27,7 @@ MIXED_QUERIES = 2000
 LONG_TOKENS = 400
 SLICE_TOKENS = 20_000
 SMALL_SLICE_TOKENS = 10_000  # of models that are measured on whole workloads besides
-TUNING_TOKENS = 6_000
+TUNING_TOKENS = 4_096
 TUNING_ITEMS = 128  # a batch of the largest size that is tried
 DOCUMENTS_A_QUERY = 8  # of a cross-encoder
 

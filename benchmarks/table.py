@@ -143,11 +143,16 @@ SYSTEMS = (
         precision="int8",
     ),
     System(
-        "openvino", "OpenVINO fp32, asynchronous", _OPENVINO, "openvino", "fp32", needs=_OPENVINO
+        "openvino",
+        "OpenVINO fp32, a program of ours",
+        _OPENVINO,
+        "openvino",
+        "fp32",
+        needs=_OPENVINO,
     ),
     System(
         "openvino-default",
-        "OpenVINO as it comes, asynchronous (bf16 where the CPU has it)",
+        "OpenVINO as it comes (bf16 where the CPU has it), a program of ours",
         _OPENVINO,
         "openvino",
         "default",
@@ -156,7 +161,7 @@ SYSTEMS = (
     ),
     System(
         "openvino-int8",
-        "OpenVINO int8 (NNCF), asynchronous",
+        "OpenVINO int8 (NNCF), a program of ours",
         _OPENVINO,
         "openvino",
         "int8",
