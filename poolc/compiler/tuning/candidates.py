@@ -48,9 +48,9 @@ CANDIDATES = (
     Candidate("grouped_heads", GroupedHeadsPass, _ANY),
     Candidate("attention_layout", AttentionLayoutPass, _ANY),
     Candidate("pooled_rows", PooledRowsPass, _ANY),
-    Candidate("float_mask", FloatMaskPass),
+    Candidate("float_mask", FloatMaskPass, _AVX512),
     Candidate("bias_gelu", BiasGeluPass),
-    Candidate("gemm", GemmPass),
+    Candidate("gemm", GemmPass, _AVX512),
 )
 NAMES = tuple(candidate.name for candidate in CANDIDATES)
 

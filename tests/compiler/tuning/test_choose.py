@@ -129,5 +129,5 @@ def test_lone_threads(
 def test_shipped_by_cpu_features() -> None:
     everywhere, here = shipped(()), shipped(("avx2", "avx512f"))
     assert everywhere == ("attention_mask", "grouped_heads", "attention_layout", "pooled_rows")
-    assert {*here} - {*everywhere} == {"rms_norm", "rotary"}
+    assert {*here} - {*everywhere} == {"rms_norm", "rotary", "float_mask", "gemm"}
     assert {*here} < {*NAMES}
