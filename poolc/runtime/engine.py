@@ -85,6 +85,7 @@ class Engine(Calls):
         self._backend = open_backend(artifact)
         self._routes = load_routes(artifact)
         self._tokenizer = self._routes[""].tokenizer
+        self.spelling = self._tokenizer.spelling
         self._reader = Reader(self.spec, self._routes, _prompt_maker(artifact, self._tokenizer))
 
     @property

@@ -10,7 +10,7 @@ from poolc import __version__
 from poolc.runtime.engine import Engine
 from poolc.serve.errors import add_error_handlers
 from poolc.serve.registry import Registry
-from poolc.serve.routers import health, openai
+from poolc.serve.routers import cohere, health, ollama, openai, shared, tei, vllm, weaviate
 from poolc.serve.settings import Settings
 
 
@@ -24,6 +24,6 @@ def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     app.state.registry = Registry(engines, settings)
     app.state.settings = settings
     add_error_handlers(app)
-    app.include_router(openai.router)
-    app.include_router(health.router)
+    for dialect in (openai, vllm, shared, cohere, tei, ollama, weaviate, health):
+        app.include_router(dialect.router)
     return app

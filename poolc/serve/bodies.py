@@ -19,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from poolc.errors import BackendError
-from poolc.runtime.outputs import Float32
 from poolc.serve.errors import JSON, BadBody, BodyTooLarge
 
 T = TypeVar("T")
@@ -30,17 +29,25 @@ _LARGE_BODY_BYTES = 64 << 10
 _LARGE_REPLY_NUMBERS = 32 << 10
 
 
-async def read_body(request: Request, schema: type[ModelT], max_bytes: int) -> ModelT:
-    """Read the request's JSON as ``schema``.
+async def read_body(request: Request, max_bytes: int, make: Callable[[dict[str, Any]], T]) -> T:
+    """Read the request's body, which must be a JSON object, and return what ``make`` makes of it.
 
-    Raises BadBody that names the field, BodyTooLarge, or ClientDisconnect.
+    Raises BadBody, BodyTooLarge, or ClientDisconnect.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != JSON:
         given = f"is {content_type!r}" if content_type else "is missing"
         raise BadBody(f"the Content-Type header {given}; allowed: {JSON}")
     body = await _read(request, max_bytes)
-    return await off_loop_if(len(body) > _LARGE_BODY_BYTES, lambda: _parse(body, schema))
+    return await off_loop_if(len(body) > _LARGE_BODY_BYTES, lambda: make(_parse(body)))
+
+
+def validated(plain: dict[str, Any], schema: type[ModelT]) -> ModelT:
+    """Return a body as ``schema``. Raises BadBody that names the field."""
+    try:
+        return schema.model_validate(plain)
+    except ValidationError as error:
+        raise _first_problem(error) from error
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -66,23 +73,34 @@ async def off_loop_if(large: bool, work: Callable[[], T]) -> T:
 
 
 async def json_response(
-    numbers: int, content: Callable[[], Mapping[str, Any]], headers: Mapping[str, str]
+    numbers: int, content: Callable[[], Any], headers: Mapping[str, str]
 ) -> Response:
     """Reply with ``content()``, made and serialised off the loop where it holds many numbers."""
     body = await off_loop_if(numbers > _LARGE_REPLY_NUMBERS, lambda: orjson.dumps(content()))
     return Response(body, headers=dict(headers), media_type=JSON)
 
 
-def float_list(row: Float32) -> orjson.Fragment:
-    """Return a vector as JSON: the shortest decimals that read back as the same float32."""
+def number_list(row: npt.NDArray[Any]) -> orjson.Fragment:
+    """Return an array as JSON: of float32, the shortest decimals that read back as the same."""
     return orjson.Fragment(
         orjson.dumps(np.ascontiguousarray(row), option=orjson.OPT_SERIALIZE_NUMPY)
     )
 
 
-def base64_float32(row: Float32) -> str:
-    """Return a vector as base64 of little-endian float32, which is what OpenAI's clients decode."""
-    return base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii")
+def base64_vector(row: npt.NDArray[Any]) -> str:
+    """Return an array's numbers as base64, little-endian: what OpenAI's clients decode."""
+    little = row.astype(row.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(little.tobytes()).decode("ascii")
+
+
+def usage(num_tokens: int) -> dict[str, int | None]:
+    """Return the usage object of OpenAI's and vLLM's replies."""
+    return {
+        "prompt_tokens": num_tokens,
+        "total_tokens": num_tokens,
+        "completion_tokens": 0,
+        "prompt_tokens_details": None,
+    }
 
 
 def check_finite(values: npt.NDArray[Any]) -> None:
@@ -102,7 +120,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _parse(body: bytes, schema: type[ModelT]) -> ModelT:
+def _parse(body: bytes) -> dict[str, Any]:
     try:
         # orjson is strict where pydantic's own parser is not: NaN, lone surrogates.
         plain = orjson.loads(body)
@@ -110,10 +128,7 @@ def _parse(body: bytes, schema: type[ModelT]) -> ModelT:
         raise BadBody(f"the body is not valid JSON: {error}") from error
     if not isinstance(plain, dict):
         raise BadBody("the body must be a JSON object")
-    try:
-        return schema.model_validate(plain)
-    except ValidationError as error:
-        raise _first_problem(error) from error
+    return plain
 
 
 def _first_problem(error: ValidationError) -> BadBody:

@@ -1,8 +1,4 @@
-"""The one table from errors to HTTP statuses, and the one shape of an error body.
-
-The body carries the five keys of vLLM's 2025-09 page at the top level (its clients read them there)
-and the same object under ``error`` (where OpenAI's clients and newer vLLM look).
-"""
+"""The one table from errors to HTTP statuses; ``dialects.py`` says what their bodies look like."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from poolc.errors import InputError, Overloaded, PoolcError
+from poolc.serve.dialects import Dialect, dialect_of, error_content
 
 log = logging.getLogger("poolc.serve")
 
@@ -57,7 +54,14 @@ _FRAMEWORK_TYPES = {404: "NotFoundError", 405: "MethodNotAllowedError"}
 # Details of a failure inside are for the log: a message may hold paths of this machine.
 _INTERNAL = "the server failed on this request; its log says why"
 # What the engine's messages advise -> what a request can say.
-_TRUNCATION = "ask for truncation (truncate=True)", "send truncate_prompt_tokens -1 to cut it"
+_ADVICE = "ask for truncation (truncate=True)"
+_TRUNCATION = {
+    Dialect.OPENAI: (_ADVICE, "send truncate_prompt_tokens -1 to cut it"),
+    Dialect.COHERE: (_ADVICE, "send truncate END to cut it"),
+    Dialect.TEI: (_ADVICE, "send truncate true to cut it"),
+    Dialect.OLLAMA: (_ADVICE, "send truncate true to cut it"),
+    Dialect.WEAVIATE: (_ADVICE, "shorten it"),
+}
 # Nobody reads it: the client left. The number keeps such requests apart in access logs.
 _CLIENT_LEFT = 499
 
@@ -70,20 +74,21 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unforeseen)
 
 
-def error_response(error: PoolcError) -> Response:
+def error_response(error: PoolcError, dialect: Dialect = Dialect.OPENAI) -> Response:
     """Return the reply that an error of ours gets, by the table."""
     status, kind = next((s, k) for cls, s, k in STATUSES if isinstance(error, cls))
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _response(_INTERNAL, kind, status)
+        return _response(dialect, _INTERNAL, kind, status)
     param = error.param if isinstance(error, InputError) else None
     headers = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    message = str(error).replace(*_TRUNCATION)
-    return _response(message, kind, status, param=param, headers=headers)
+    message = str(error).replace(*_TRUNCATION[dialect])
+    return _response(dialect, message, kind, status, param=param, headers=headers)
 
 
 def _response(
+    dialect: Dialect,
     message: str,
     kind: str,
     status: int,
@@ -91,20 +96,14 @@ def _response(
     param: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    error = {
-        "object": "error",
-        "message": message,
-        "type": kind,
-        "param": param,
-        "code": int(status),
-    }
-    return Response(orjson.dumps({**error, "error": error}), status, headers, JSON)
+    content = error_content(dialect, message, kind, int(status), param)
+    return Response(orjson.dumps(content), status, headers, JSON)
 
 
 async def _on_poolc_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, PoolcError):
         raise error
-    response = error_response(error)
+    response = error_response(error, dialect_of(request))
     if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Draining):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return response
@@ -122,7 +121,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     kind = _FRAMEWORK_TYPES.get(
         status, HTTPStatus(status).phrase.title().replace(" ", "") + "Error"
     )
-    return _response(message, kind, status, headers=dict(error.headers or {}))
+    return _response(dialect_of(request), message, kind, status, headers=dict(error.headers or {}))
 
 
 async def _on_client_left(request: Request, error: Exception) -> Response:
@@ -132,4 +131,4 @@ async def _on_client_left(request: Request, error: Exception) -> Response:
 async def _on_unforeseen(request: Request, error: Exception) -> Response:
     # The framework raises the error again once this is sent, and the server logs its traceback.
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return _response(_INTERNAL, "InternalServerError", status)
+    return _response(dialect_of(request), _INTERNAL, "InternalServerError", status)

@@ -12,6 +12,7 @@ from poolc.runtime.engine import Engine
 from poolc.serve.errors import BadBody, UnknownModel
 from poolc.serve.scheduler import Scheduler
 from poolc.serve.settings import Settings
+from poolc.spec import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ class Registry:
         if not name:
             raise BadBody(f"model is missing; allowed: {self._allowed()}", param="model")
         return self.named(name)
+
+    def fit(self, name: str | None, *tasks: Task) -> Served:
+        """Return the model that answers to ``name``; without one the first that does a task.
+
+        For dialects that name no model. Raises UnknownModel, UnsupportedTask where none does.
+        """
+        if name:
+            return self.find(name)
+        for model in self.models:
+            if not {*tasks}.isdisjoint(model.engine.spec.tasks):
+                return model
+        self.models[0].engine.require(tasks[0])
+        return self.models[0]
 
     def named(self, name: str) -> Served:
         """Return the model of exactly this name. Raises UnknownModel."""

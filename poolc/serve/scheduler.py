@@ -104,7 +104,7 @@ class Scheduler:
         self._jobs: set[_Job] = set()  # admitted and not yet ended
         self._draining = False
         self._closed = False  # what was let in is refused too
-        self._open = 0  # requests that were let in and are not yet answered
+        self.open = 0  # requests that were let in and are not yet answered
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -125,7 +125,7 @@ class Scheduler:
         most = None if chunks(self._engine.spec, task, params) else self._engine.max_length
         expected_tokens = sum(_estimate(item, most) for item in items)
         self._refuse_if_full(expected_tokens)
-        self._open += 1
+        self.open += 1
         self._idle.clear()
         try:
             with self._reserved(expected_tokens):
@@ -137,8 +137,8 @@ class Scheduler:
                 result = self._engine.finish(prepared, rows)
             return Answer(result, prepared.num_tokens, prepared.truncated)
         finally:
-            self._open -= 1
-            if not self._open:
+            self.open -= 1
+            if not self.open:
                 self._idle.set()
 
     async def probe(self) -> None:

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Request
 from poolc.errors import PoolcError
 from poolc.serve.errors import Draining, NotReady
 from poolc.serve.registry import Registry
-from poolc.serve.schemas import ErrorReply, Status
+from poolc.serve.schemas.common import ErrorReply, Status
 
 router = APIRouter(tags=["probes"])
 
 
 @router.get("/health")
+@router.get("/ping")
+@router.post("/ping", include_in_schema=False)
 @router.head("/health", include_in_schema=False)
 async def health() -> Status:
     """Live: 200 while the process answers, whatever the models do."""
@@ -25,6 +27,12 @@ async def health() -> Status:
 @router.head("/ready", include_in_schema=False)
 async def ready(request: Request) -> Status:
     """Ready: 200 once every model has just answered a short text; 503 if not, or while stopping."""
+    await check_ready(request)
+    return Status(status="ready")
+
+
+async def check_ready(request: Request) -> None:
+    """Raise NotReady, or Draining, where a model does not answer."""
     registry: Registry = request.app.state.registry
     try:
         await asyncio.gather(*(model.scheduler.probe() for model in registry.models))
@@ -32,4 +40,3 @@ async def ready(request: Request) -> Status:
         raise
     except PoolcError as error:
         raise NotReady("a model does not answer; the server's log says why") from error
-    return Status(status="ready")

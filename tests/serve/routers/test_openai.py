@@ -425,7 +425,7 @@ def test_openapi_tells_the_truth(client: httpx.AsyncClient) -> None:
     operation = send(client, "GET", "/openapi.json").json()["paths"]["/v1/embeddings"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["input"]
-    assert len(schema["properties"]["input"]["anyOf"]) == 4
+    assert len(schema["properties"]["input"]["anyOf"]) == 5
     assert set(operation["responses"]) == {"200", "400", "404", "413", "429", "500", "503"}
     reply = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert reply == {"$ref": "#/components/schemas/EmbeddingReply"}

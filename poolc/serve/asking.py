@@ -1,0 +1,99 @@
+"""One request, from its body to its answer: what the routers of all dialects share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from poolc.runtime.request import Item, Params
+from poolc.serve.bodies import read_body, unless_client_leaves, validated
+from poolc.serve.dialects import Dialect
+from poolc.serve.registry import Registry, Served
+from poolc.serve.scheduler import Answer
+from poolc.serve.schemas.common import (
+    ErrorReply,
+    MessageReply,
+    PlainErrorReply,
+    TeiErrorReply,
+)
+from poolc.spec import Task
+
+T = TypeVar("T")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_ERROR_REPLIES: Mapping[Dialect, type[BaseModel]] = {
+    Dialect.OPENAI: ErrorReply,
+    Dialect.COHERE: MessageReply,
+    Dialect.TEI: TeiErrorReply,
+    Dialect.OLLAMA: PlainErrorReply,
+    Dialect.WEAVIATE: PlainErrorReply,
+}
+_ERROR_STATUSES = (400, 404, 413, 429, 500, 503)
+
+
+async def body_of(request: Request, schema: type[ModelT]) -> ModelT:
+    """Read a request's body as ``schema``; see ``bodies.read_body`` and ``validated``."""
+    return await chosen_body(request, partial(validated, schema=schema))
+
+
+async def chosen_body(request: Request, choose: Callable[[dict[str, Any]], T]) -> T:
+    """Read a request's body where its fields decide what it is: ``choose`` validates."""
+    return await read_body(request, request.app.state.settings.max_body_bytes, choose)
+
+
+def registry_of(request: Request) -> Registry:
+    """Return the server's models."""
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+async def ask(
+    request: Request, model: Served, task: Task, items: Sequence[Item], params: Params
+) -> Answer:
+    """Ask a model. Raises what ``Scheduler.ask`` raises, and ClientDisconnect."""
+    return await unless_client_leaves(request, model.scheduler.ask(task, items, params))
+
+
+def identity_headers(model: Served) -> Mapping[str, str]:
+    """Say which artifact answered, and which space its vectors are in."""
+    artifact = model.engine.artifact
+    return {"x-poolc-artifact": artifact.artifact_id, "x-poolc-space": artifact.space_id}
+
+
+def documented(
+    *requests: type[BaseModel],
+    dialect: Dialect = Dialect.OPENAI,
+    also: Mapping[int | str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the keywords of a route whose body is read by hand, so that OpenAPI tells of it.
+
+    Several ``requests``: the body is one of them. ``also``: replies that are no JSON.
+    """
+    schemas = [_inlined(request.model_json_schema()) for request in requests]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    content = {"application/json": {"schema": schema}}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": _ERROR_REPLIES[dialect]} for status in _ERROR_STATUSES
+    }
+    return {
+        "responses": errors | dict(also or {}),
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put definitions where they are referred to: OpenAPI resolves references elsewhere."""
+    definitions = schema.pop("$defs", {})
+
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            name = str(value.get("$ref", "")).rpartition("/")[2]
+            return put(definitions[name]) if name else {key: put(v) for key, v in value.items()}
+        return [put(one) for one in value] if isinstance(value, list) else value
+
+    inlined: dict[str, Any] = put(schema)
+    return inlined

@@ -1,0 +1,163 @@
+"""Paths that several dialects share: the fields of the body decide whose request it is.
+
+``/rerank``: ``texts`` is text-embeddings-inference's, ``documents`` everybody else's.
+``/tokenize``: ``inputs`` is text-embeddings-inference's, ``prompt`` vLLM's. ``/invocations``
+(SageMaker) takes a request of any of them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from poolc.serve.asking import ask, chosen_body, documented, identity_headers, registry_of
+from poolc.serve.bodies import check_finite, json_response, validated
+from poolc.serve.dialects import Dialect, speak
+from poolc.serve.errors import BadBody
+from poolc.serve.routers import openai, tei, vllm
+from poolc.serve.routers.vllm import score_params
+from poolc.serve.schemas import tei as tei_schemas
+from poolc.serve.schemas.openai import EmbeddingRequest
+from poolc.serve.schemas.rerank import RerankReply, RerankRequest
+from poolc.serve.schemas.tei import RERANK_REPLY, TOKENIZE_REPLY
+from poolc.serve.schemas.vllm import (
+    ClassifyRequest,
+    PoolingRequest,
+    ScoreRequest,
+    TokenizeReply,
+    TokenizeRequest,
+)
+from poolc.spec import Task
+
+router = APIRouter(tags=["shared"])
+_Schemas = Mapping[str, type[BaseModel]]
+
+# The field that tells whose a request is -> what it is; the first that is there decides.
+_RERANK: _Schemas = {"texts": tei_schemas.RerankRequest, "documents": RerankRequest}
+_TOKENIZE: _Schemas = {"inputs": tei_schemas.TokenizeRequest, "prompt": TokenizeRequest}
+_SCORES = ("text_1", "queries", "data_1")
+_INVOCATIONS: _Schemas = {
+    **_RERANK,
+    **dict.fromkeys(_SCORES, ScoreRequest),
+    "inputs": tei_schemas.EmbedRequest,
+    "prompt": TokenizeRequest,
+    "task": PoolingRequest,
+    "input": EmbeddingRequest,
+}
+
+
+@router.post(
+    "/rerank",
+    response_model=RerankReply | RERANK_REPLY,
+    **documented(RerankRequest, tei_schemas.RerankRequest),
+)
+async def rerank(request: Request) -> Response:
+    """Rank documents, or ``texts`` as text-embeddings-inference does."""
+    return await _answer(request, await chosen_body(request, _choice(_RERANK)))
+
+
+@router.post("/v1/rerank", response_model=RerankReply, **documented(RerankRequest))
+@router.post("/v2/rerank", response_model=RerankReply, **documented(RerankRequest))
+async def rerank_documents(request: Request) -> Response:
+    """Rank documents."""
+    return await _answer(request, await chosen_body(request, _choice({"": RerankRequest})))
+
+
+@router.post(
+    "/tokenize",
+    response_model=TokenizeReply | TOKENIZE_REPLY,
+    **documented(TokenizeRequest, tei_schemas.TokenizeRequest),
+)
+async def tokenize(request: Request) -> Response:
+    """Return the tokens of a ``prompt``, or of ``inputs`` with their places."""
+    return await _answer(request, await chosen_body(request, _choice(_TOKENIZE)))
+
+
+@router.post(
+    "/invocations",
+    response_model=None,
+    **documented(EmbeddingRequest, ClassifyRequest, RerankRequest, ScoreRequest, PoolingRequest),
+)
+async def invocations(request: Request) -> Response:
+    """Answer whatever request the body is."""
+    asked = await chosen_body(request, _choice(_INVOCATIONS))
+    if isinstance(asked, EmbeddingRequest):
+        model = registry_of(request).find(asked.model)
+        if Task.EMBED not in model.engine.spec.tasks:
+            # vLLM tries what the model can do: of these the fields are the same.
+            plain = asked.model_dump(exclude_unset=True)
+            classifies = Task.CLASSIFY in model.engine.spec.tasks
+            asked = validated(plain, ClassifyRequest if classifies else PoolingRequest)
+    return await _answer(request, asked)
+
+
+def _choice(
+    by_field: Mapping[str, type[BaseModel]],
+) -> Callable[[dict[str, Any]], BaseModel]:
+    """Return what chooses a request's schema by the first field that it has; "" is any."""
+
+    def choose(plain: dict[str, Any]) -> BaseModel:
+        for field, schema in by_field.items():
+            if field in plain or not field:
+                return validated(plain, schema)
+        raise BadBody(f"the body has none of: {', '.join(by_field)}")
+
+    return choose
+
+
+async def _answer(request: Request, asked: BaseModel) -> Response:
+    if isinstance(asked, _TEI):
+        speak(request, Dialect.TEI)
+    answer = _ANSWERS[type(asked)]
+    return await answer(request, asked)
+
+
+async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
+    """Answer a request for ranked documents, with the keys of vLLM, Cohere and Jina."""
+    model = registry_of(request).find(asked.model)
+    params = score_params(asked, model)
+    pairs = [(asked.query, document) for document in asked.documents]
+    answer = await ask(request, model, Task.SCORE, pairs, params)
+    scores = np.asarray(answer.result)
+
+    def content() -> dict[str, Any]:
+        check_finite(scores)
+        order = np.argsort(-scores, kind="stable").tolist()[: asked.top_n or None]
+        return {
+            "id": f"score-{uuid.uuid4().hex}",
+            "model": model.shown_name(asked.model),
+            "usage": {"prompt_tokens": answer.num_tokens, "total_tokens": answer.num_tokens},
+            "results": _results(asked, scores.tolist(), order),
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+        }
+
+    return await json_response(scores.size, content, identity_headers(model))
+
+
+def _results(
+    asked: RerankRequest, scores: Sequence[float], order: Sequence[int]
+) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = [{"index": i, "relevance_score": scores[i]} for i in order]
+    if asked.return_documents:
+        for result in results:
+            result["document"] = {"text": asked.documents[result["index"]]}
+    return results
+
+
+_TEI = (tei_schemas.RerankRequest, tei_schemas.TokenizeRequest, tei_schemas.EmbedRequest)
+_ANSWERS: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
+    EmbeddingRequest: openai.answer_embeddings,
+    ClassifyRequest: vllm.answer_classify,
+    PoolingRequest: vllm.answer_pooling,
+    ScoreRequest: vllm.answer_score,
+    TokenizeRequest: vllm.answer_tokenize,
+    RerankRequest: answer_rerank,
+    tei_schemas.RerankRequest: tei.answer_rerank,
+    tei_schemas.TokenizeRequest: tei.answer_tokenize,
+    tei_schemas.EmbedRequest: tei.answer_embed,
+}

@@ -1,0 +1,178 @@
+"""Fields that several dialects have, and how they become a request's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from poolc.errors import InvalidOption
+from poolc.runtime.request import Item, Params
+
+TruncationSide = Literal["left", "right"]
+
+_ALLOWED_INPUT = (
+    "allowed: a text, a list of texts, a list of token ids or a list of lists of token ids"
+)
+_ALLOWED_TEXTS = "allowed: a text or a list of texts"
+
+
+def checked_items(value: Any) -> list[Item]:
+    """Turn the four shapes of OpenAI's ``input`` into a list of items.
+
+    What is inside an item (empty, too long, an id outside the vocabulary) is for the engine to say.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise ValueError(_ALLOWED_INPUT)
+    if not value:
+        raise ValueError("the list is empty; " + _ALLOWED_INPUT)
+    kinds = set(map(type, value))
+    if kinds == {int} and _are_ids(value):
+        return [value]
+    if kinds == {str} or (kinds == {list} and all(map(_are_ids, value))):
+        return value
+    raise ValueError(_ALLOWED_INPUT)
+
+
+def _are_ids(values: list[Any]) -> bool:
+    # Ids are int64 from here on; JSON's largest integers are not.
+    return set(map(type, values)) <= {int} and max(values, default=0) < 1 << 63
+
+
+def _checked_texts(value: Any) -> list[str]:
+    """Turn a text, an object with ``text``, or a list of either into a list of texts."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError("the list is empty; " + _ALLOWED_TEXTS)
+    return [_checked_text(one) for one in values]
+
+
+def _checked_text(value: Any) -> str:
+    if isinstance(value, dict) and value.get("type") not in (None, "text"):
+        raise ValueError(f"a part of type {value['type']!r}: this server reads text only")
+    if isinstance(value, dict) and "text" not in value:
+        raise ValueError(f"an object with {', '.join(value) or 'nothing'}: allowed: text")
+    text = value["text"] if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise ValueError(_ALLOWED_TEXTS)
+    return text
+
+
+_TEXTUAL = str | list[str] | dict[str, Any] | list[dict[str, Any]]
+
+Items = Annotated[
+    list[Item],
+    PlainValidator(
+        checked_items, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+    ),
+]
+"""OpenAI's ``input``: a text, texts, token ids, or lists of token ids."""
+
+Texts = Annotated[list[str], PlainValidator(_checked_texts, json_schema_input_type=_TEXTUAL)]
+"""A text or texts, each as it is or as an object with ``text``."""
+
+Text = Annotated[str, BeforeValidator(_checked_text, json_schema_input_type=str | dict[str, Any])]
+"""A text, as it is or as an object with ``text``."""
+
+
+class Request(BaseModel):
+    """What every request is: typed strictly, and open to fields that mean nothing here."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class ModelRequest(Request):
+    """A request that may name a model."""
+
+    model: str | None = Field(None, description="what the server calls a model")
+
+
+class TruncationFields(Request):
+    """vLLM's way to ask for truncation."""
+
+    truncate_prompt_tokens: int | None = Field(
+        None, description="cut texts to this many tokens; -1: to what the model accepts"
+    )
+    truncation_side: TruncationSide | None = Field(
+        None, description="which end is cut off; the model's unless given"
+    )
+
+    def cut(self, params: Params, max_length: int) -> Params:
+        """Return ``params`` with the truncation asked for; ``max_length`` is the model's.
+
+        Raises InvalidOption for a truncation that the model does not take.
+        """
+        if self.truncate_prompt_tokens is None:
+            return params  # a side of nothing: vLLM takes it too
+        cut = params.truncated_to(self.truncate_prompt_tokens, max_length)
+        return replace(cut, truncation_side=self.truncation_side)
+
+
+class ActivationFields(Request):
+    """vLLM's old and new name for what happens to the numbers of the last layer."""
+
+    normalize: bool | None = Field(None, description="as the model says unless given")
+    use_activation: bool | None = Field(None, description="vLLM's newer name of normalize")
+
+    def activated(self) -> bool | None:
+        """Return what was asked for. Raises InvalidOption for two spellings that differ."""
+        said = {self.normalize, self.use_activation} - {None}
+        if len(said) > 1:
+            raise InvalidOption(
+                "normalize and use_activation mean the same and differ: give one",
+                param="use_activation",
+            )
+        return next(iter(said), None)
+
+
+class Usage(BaseModel):
+    """Tokens that were computed, special tokens included, padding excluded."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: None
+
+
+class ErrorFields(BaseModel):
+    """What went wrong; ``code`` is the HTTP status."""
+
+    object: Literal["error"]
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorReply(ErrorFields):
+    """An error, at the top level and under ``error``."""
+
+    error: ErrorFields
+
+
+class TeiErrorReply(BaseModel):
+    """An error as text-embeddings-inference sends it."""
+
+    error: str
+    error_type: str
+
+
+class MessageReply(BaseModel):
+    """An error as Cohere sends it."""
+
+    message: str
+
+
+class PlainErrorReply(BaseModel):
+    """An error as Ollama and Weaviate's inference containers send it."""
+
+    error: str
+
+
+class Status(BaseModel):
+    """A probe that succeeded."""
+
+    status: Literal["ok", "ready"]

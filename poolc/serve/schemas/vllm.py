@@ -1,0 +1,208 @@
+"""vLLM's requests and replies beside embeddings: pooling, classify, score, tokenize."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, PlainValidator, model_validator
+
+from poolc.errors import InvalidOption
+from poolc.runtime.request import Params
+from poolc.serve.encoding import EmbedDtype, EncodingFormat, Endianness
+from poolc.serve.schemas.common import (
+    ActivationFields,
+    Items,
+    ModelRequest,
+    Texts,
+    TruncationFields,
+    Usage,
+)
+
+# Each pair of names that vLLM takes for the two sides of a score.
+_SIDES = (
+    ("text_1", "text_2"),
+    ("queries", "documents"),
+    ("queries", "items"),
+    ("data_1", "data_2"),
+)
+
+
+class InputRequest(ModelRequest, TruncationFields, ActivationFields):
+    """What vLLM's requests over an ``input`` share."""
+
+    input: Items
+    user: str | None = None
+    add_special_tokens: bool = True
+
+
+class ClassifyRequest(InputRequest):
+    """``/classify``: the label of each text."""
+
+    def params(self, max_length: int) -> Params:
+        """Return what the engine needs to know."""
+        params = Params(use_activation=self.activated(), add_special_tokens=self.add_special_tokens)
+        return self.cut(params, max_length)
+
+
+class PoolingRequest(InputRequest):
+    """``/pooling``: whatever the model answers to each text, as arrays."""
+
+    task: str | None = Field(None, description="embed, classify, token_embed, ...")
+    dimensions: int | None = Field(None, description="Matryoshka size of the vectors")
+    encoding_format: EncodingFormat = "float"
+    embed_dtype: EmbedDtype = Field("float32", description="of base64 and bytes")
+    endianness: Endianness = Field("native", description="of base64 and bytes")
+
+
+class PairFields(ModelRequest, TruncationFields, ActivationFields):
+    """What requests for scores of pairs share."""
+
+    user: str | None = None
+    instruction: str | None = Field(None, description="what the model's score template is given")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="with an instruction")
+    max_tokens_per_query: int = Field(0, ge=0, description="0: as many as there are")
+    max_tokens_per_doc: int = Field(0, ge=0, description="0: as many as there are")
+
+    def pair_params(self, max_length: int, *, scored: bool) -> Params:
+        """Return what the engine needs; ``scored``: the model has a label for the score."""
+        params = Params(
+            use_activation=self.activated() if scored else None,
+            instruction=self._instruction(),
+            max_query_length=self.max_tokens_per_query or None,
+            max_document_length=self.max_tokens_per_doc or None,
+        )
+        return self.cut(params, max_length)
+
+    def _instruction(self) -> str | None:
+        if self.instruction is not None:
+            return self.instruction
+        given = (self.chat_template_kwargs or {}).get("instruction")
+        if given is not None and not isinstance(given, str):
+            raise InvalidOption(
+                f"chat_template_kwargs.instruction is {given!r}; allowed: a string",
+                param="chat_template_kwargs",
+            )
+        return given
+
+
+class ScoreRequest(PairFields):
+    """``/score``: 1 and 1, 1 and N, or N and N texts."""
+
+    left: Texts = Field(validation_alias="text_1", description="also queries, data_1")
+    right: Texts = Field(validation_alias="text_2", description="also documents, items, data_2")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        for left, right in _SIDES:
+            if left in plain and right in plain:
+                return {**plain, "text_1": plain[left], "text_2": plain[right]}
+        return plain
+
+
+class TokenizeRequest(ModelRequest):
+    """``/tokenize`` with ``prompt``."""
+
+    prompt: str
+    add_special_tokens: bool = True
+    return_token_strs: bool = False
+
+
+def _ids(value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(type(i) is int and 0 <= i < 1 << 31 for i in value):
+        raise ValueError("allowed: a list of token ids")
+    return value
+
+
+TokenIds = Annotated[list[int], PlainValidator(_ids, json_schema_input_type=list[int])]
+
+
+class DetokenizeRequest(ModelRequest):
+    """``/detokenize``: the text of token ids."""
+
+    tokens: TokenIds
+
+
+class Pooled(BaseModel):
+    """What the model answered to one text; with ``encoding_format`` base64 it is base64."""
+
+    index: int
+    object: Literal["pooling"]
+    data: list[float] | list[list[float]] | float | str
+
+
+class PoolingReply(BaseModel):
+    """vLLM's pooling reply."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Pooled]
+    usage: Usage
+
+
+class Classified(BaseModel):
+    """The label of one text, and the probabilities of all."""
+
+    index: int
+    label: str | None
+    probs: list[float]
+    num_classes: int
+
+
+class ClassifyReply(BaseModel):
+    """vLLM's classification reply."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Classified]
+    usage: Usage
+
+
+class Score(BaseModel):
+    """The score of one pair."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class ScoreReply(BaseModel):
+    """vLLM's score reply."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Score]
+    usage: Usage
+
+
+class TokenizeReply(BaseModel):
+    """vLLM's tokenize reply."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeReply(BaseModel):
+    """vLLM's detokenize reply."""
+
+    prompt: str
+
+
+class Version(BaseModel):
+    """The version of poolc."""
+
+    version: str
+
+
+class Load(BaseModel):
+    """Requests that are in work."""
+
+    server_load: int
