@@ -20,6 +20,7 @@ from benchmarks import (
     ceiling,
     cold_start,
     latency,
+    profile,
     quality,
     resident,
     size,
@@ -57,10 +58,11 @@ SWEPT = (
 # Second forms of a system that has its row already: measured for whoever asks for them.
 EXTRA = ("sentence-transformers-openvino-default",)
 DEFAULT = tuple(system.name for system in SYSTEMS if system.name not in EXTRA)
-STAGES = ("throughput", "quality", "latency", "cold_start", "resident", "size", "sweep")
+STAGES = ("throughput", "profile", "quality", "latency", "cold_start", "resident", "size", "sweep")
 # For the estimate: what a system reaches of the product's peak, and seconds to load and tune it.
 _SHARE, _LOAD_S = 0.45, 12.0
 _STAGE_S = {
+    "profile": 20.0,
     "quality": 60.0,
     "latency": 150.0,
     "cold_start": 240.0,
@@ -155,6 +157,7 @@ def _stage(name: str) -> Callable[[Run], None]:
         "throughput": lambda r: throughput.run(
             r.target, r.systems, r.store, r.rounds, r.texts, r.workloads
         ),
+        "profile": lambda r: profile.run(r.target, r.among(profile.SYSTEMS), r.store),
         "quality": lambda r: quality.run(r.target, r.among((ANCHOR, quality.INT8)), r.store),
         "latency": lambda r: latency.run(
             r.target, r.among(ONE_OF_EACH), r.store, 16 if r.trial else 200, 2 if r.trial else 4

@@ -26,6 +26,7 @@ from benchmarks.tables import (
     cold_start_table,
     label,
     latency_table,
+    profile_table,
     quality_table,
     resident_table,
     size_table,
@@ -37,6 +38,7 @@ from benchmarks.targets import targets_table
 
 PAGE = ROOT / "docs" / "benchmarks" / "cpu.md"
 FOLDER = ROOT / "docs" / "benchmarks" / "cpu"
+NOTES = FOLDER / "notes.md"  # written by hand: what stands behind rows that fall short
 Results = Mapping[str, Any]
 
 INTRODUCTION = """# Measured on a CPU
@@ -94,7 +96,8 @@ def page(results: Sequence[Results]) -> str:
     """Return the page."""
     bounds = f"## What is asked of it\n{targets_table(results)}\n"
     models = (_model(result) for result in results)
-    parts = [INTRODUCTION, bounds, _machine(results[0]), *models]
+    notes = NOTES.read_text(encoding="utf-8") if NOTES.exists() else ""
+    parts = [INTRODUCTION, bounds, notes, _machine(results[0]), *models]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
@@ -169,6 +172,7 @@ def merged(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _SECTIONS: tuple[tuple[str, str, Any], ...] = (
+    ("profile", "Where the time goes, one thread", profile_table),
     ("quality", "Quality of the artifacts that were timed", quality_table),
     ("latency", "Latency of a lone request", lambda found: latency_table(latency.rows(found))),
     (

@@ -93,6 +93,22 @@ def quality_table(found: Row) -> str:
     return table(("Spearman x 100, or accuracy in percent", *map(label, figures)), rows)
 
 
+def profile_table(rows: Sequence[Row]) -> str:
+    """Return where the time of micro-batches goes: a row an operator, a column a micro-batch."""
+    operators = dict.fromkeys(op for row in rows for op in row["shares"])
+    heads = [
+        f"{label(row['system'])}, {row['texts']} x {row['tokens']}: {row['ms']:.1f} ms"
+        for row in rows
+    ]
+    lines = [[op, *(_percent(row["shares"].get(op)) for row in rows)] for op in operators]
+    others = [f"{max(0.0, 1 - sum(row['shares'].values())):.0%}" for row in rows]
+    return table(("operator", *heads), [*lines, ["others", *others]])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
 def resident_table(rows: Sequence[Row]) -> str:
     """Return the table of resident memory."""
     heads = ("system", "MB after loading", "MB after requests", "requests")

@@ -6,6 +6,7 @@ group without repeating it. Knows nothing about what the options mean.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -13,11 +14,14 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from typer.models import ParameterInfo
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
+
+def grouped(command: Callable[..., None], env_prefix: str = "") -> Callable[..., None]:
     """Return ``command`` with every parameter that is annotated with a dataclass spread out.
 
-    The dataclass's fields carry ``Annotated[..., typer.Option(...)]`` and a default each.
+    The dataclass's fields carry ``Annotated[..., typer.Option(...)]`` and a default each. With an
+    ``env_prefix`` every option is an environment variable too: --max-items is PREFIX_MAX_ITEMS.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, type] = {}
@@ -29,6 +33,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             parameters += _spread(group)
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    if env_prefix:
+        parameters = [_with_variable(parameter, env_prefix) for parameter in parameters]
 
     @functools.wraps(command)
     def spread(**values: Any) -> None:
@@ -53,6 +60,17 @@ def _spread(group: Any) -> list[inspect.Parameter]:
         )
         for field in dataclasses.fields(group)
     ]
+
+
+def _with_variable(parameter: inspect.Parameter, prefix: str) -> inspect.Parameter:
+    kind, *infos = typing.get_args(parameter.annotation)
+    named = []
+    for info in infos:
+        if isinstance(info, ParameterInfo):
+            info = copy.copy(info)  # other commands have the same option without a variable
+            info.envvar, info.show_envvar = f"{prefix}{parameter.name.upper()}", False
+        named.append(info)
+    return parameter.replace(annotation=typing.Annotated[kind, *named])
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

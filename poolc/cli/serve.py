@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, cast, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from poolc.cli.config_file import take_config
 from poolc.cli.groups import grouped
 from poolc.cli.options import CompileArguments, MemoryLimit
 from poolc.cli.reporting import Reporter
-from poolc.errors import InvalidOption, MissingDependency
+from poolc.errors import InputError, InvalidOption, MissingDependency
+
+if TYPE_CHECKING:
+    from poolc.serve.settings import LogFormat, LogLevel, Settings
 
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="Artifacts, model folders or hub ids.")
 ]
 
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        is_eager=True,
+        callback=take_config,
+        help="YAML file of these options, e.g. port: 81. The command line goes before variables "
+        "of the environment (POOLC_PORT), and those before the file.",
+    ),
+]
+
 # Modules that only the serve extra installs.
-_EXTRA = ("fastapi", "pydantic", "starlette", "uvicorn")
+_EXTRA = ("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +42,36 @@ class ServeArguments:
 
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000
+    uds: Annotated[
+        str | None, typer.Option(help="Unix socket to listen on, instead of host and port.")
+    ] = None
+    root_path: Annotated[
+        str, typer.Option(help="What a proxy puts before every path, e.g. /models.")
+    ] = ""
+    ssl_certfile: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Certificate, for HTTPS.")
+    ] = None
+    ssl_keyfile: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Key of the certificate.")
+    ] = None
+    api_key: Annotated[
+        list[str],
+        typer.Option(
+            help="Key that requests must carry (Authorization: Bearer); repeat it for more. All "
+            "routes but probes ask for one.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File of such keys, one a line.")
+    ] = None
+    allowed_origin: Annotated[
+        list[str],
+        typer.Option(
+            help="Origin of web pages that may ask (CORS), or *; repeat it for more.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
     served_model_name: Annotated[
         list[str],
         typer.Option(
@@ -48,20 +94,71 @@ class ServeArguments:
     log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = (
         "info"
     )
+    log_format: Annotated[str, typer.Option(help="text, or json: an object a line.")] = "text"
     access_log: Annotated[bool, typer.Option(help="Log every request.")] = True
 
+    def settings(self) -> Settings:
+        """Return what the server is told.
 
-@grouped
-def serve(
+        Raises InvalidOption for a value that it does not have, InputError for a file of keys that
+        cannot be read.
+        """
+        from poolc.serve.settings import LogFormat, LogLevel, Settings
+
+        for name, allowed in (
+            ("log_level", get_args(LogLevel)),
+            ("log_format", get_args(LogFormat)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InvalidOption(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)!r}; allowed: "
+                    f"{', '.join(allowed)}",
+                    param=name,
+                )
+        return Settings(
+            host=self.host,
+            port=self.port,
+            uds=self.uds,
+            root_path=self.root_path,
+            ssl_certfile=self.ssl_certfile,
+            ssl_keyfile=self.ssl_keyfile,
+            api_keys=(*self.api_key, *_keys(self.api_key_file)),
+            allowed_origins=tuple(self.allowed_origin),
+            served_model_names=tuple(self.served_model_name),
+            strict_model_name=self.strict_model_name,
+            drain_timeout_s=self.drain_timeout,
+            max_queued_tokens=self.max_queued_tokens,
+            max_items=self.max_items,
+            max_body_bytes=self.max_body_bytes,
+            log_level=cast("LogLevel", self.log_level),
+            log_format=cast("LogFormat", self.log_format),
+            access_log=self.access_log,
+        )
+
+
+def _keys(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}", param="api_key_file") from error
+    keys = [line for line in lines if line]
+    if not keys:
+        # An empty file must not open the server to everybody.
+        raise InputError(f"{file} holds no key", param="api_key_file")
+    return keys
+
+
+def _serve(
     models: Models,
     *,
+    config: Config = None,
     serving: ServeArguments,
     memory_limit: MemoryLimit = None,
     compiling: CompileArguments,
 ) -> None:
     """Serve models over HTTP."""
-    from poolc.serve.settings import LogLevel, Settings
-
     try:
         from poolc.serve.server import serve as run_server
     except ModuleNotFoundError as error:
@@ -70,25 +167,12 @@ def serve(
         raise MissingDependency(
             f'serving needs {error.name}, which is not installed: pip install "poolc[serve]"'
         ) from error
-    if serving.log_level not in get_args(LogLevel):
-        raise InvalidOption(
-            f"--log-level is {serving.log_level!r}; allowed: {', '.join(get_args(LogLevel))}",
-            param="log_level",
-        )
-    settings = Settings(
-        host=serving.host,
-        port=serving.port,
-        served_model_names=tuple(serving.served_model_name),
-        strict_model_name=serving.strict_model_name,
-        drain_timeout_s=serving.drain_timeout,
-        max_queued_tokens=serving.max_queued_tokens,
-        max_items=serving.max_items,
-        max_body_bytes=serving.max_body_bytes,
-        log_level=cast("LogLevel", serving.log_level),
-        access_log=serving.access_log,
-    )
+    settings = serving.settings()
     options = compiling.given()
     if memory_limit is not None:
         options["memory_limit"] = memory_limit
     with Reporter() as on_event:
         run_server(models, settings, on_event=on_event, **options)
+
+
+serve = grouped(_serve, env_prefix="POOLC_")

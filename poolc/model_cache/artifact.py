@@ -57,6 +57,11 @@ class Artifact:
         except (ValueError, RecursionError) as error:
             raise ArtifactCorrupt(f"{self.path}: {REPORT_FILE} is not JSON: {error}") from error
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files that the manifest names."""
+        return sum(self.file(name).stat().st_size for name in self.manifest.files)
+
     def file(self, name: str) -> Path:
         """Return the path of a file that the manifest lists, so one that was verified."""
         if name not in self.manifest.files:

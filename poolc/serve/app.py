@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from poolc import __version__
 from poolc.runtime.engine import Engine
 from poolc.serve.errors import add_error_handlers
+from poolc.serve.metrics import Metrics
+from poolc.serve.middleware import RequestLog, RequireKey
 from poolc.serve.registry import Registry
 from poolc.serve.routers import cohere, health, ollama, openai, shared, tei, vllm, weaviate
 from poolc.serve.settings import Settings
@@ -17,13 +20,27 @@ from poolc.serve.settings import Settings
 def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     """Return the ASGI application over loaded engines, by the name each was given.
 
-    ``app.state`` holds ``registry`` and ``settings``. Raises InvalidOption for names that do not
-    fit the engines.
+    ``app.state`` holds ``registry``, ``metrics`` and ``settings``. Raises InvalidOption for names
+    that do not fit the engines.
     """
-    app = FastAPI(title="poolc", version=__version__)
-    app.state.registry = Registry(engines, settings)
-    app.state.settings = settings
+    app = FastAPI(title="poolc", version=__version__, root_path=settings.root_path)
+    registry = Registry(engines, settings)
+    metrics = Metrics(registry.gauges)
+    for model in registry.models:
+        model.scheduler.watch = metrics.watch(model.names[0])
+    app.state.registry, app.state.metrics, app.state.settings = registry, metrics, settings
     add_error_handlers(app)
+    # The last one that is added sees a request first.
+    if settings.api_keys:
+        app.add_middleware(RequireKey, keys=settings.api_keys)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+        )
+    app.add_middleware(RequestLog, metrics=metrics)
     for dialect in (openai, vllm, shared, cohere, tei, ollama, weaviate, health):
         app.include_router(dialect.router)
     return app

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from poolc.runtime.request import Item, Params
-from poolc.serve.bodies import read_body, unless_client_leaves, validated
+from poolc.serve.bodies import json_response, read_body, unless_client_leaves, validated
 from poolc.serve.dialects import Dialect
 from poolc.serve.registry import Registry, Served
 from poolc.serve.scheduler import Answer
@@ -58,10 +59,33 @@ async def ask(
     return await unless_client_leaves(request, model.scheduler.ask(task, items, params))
 
 
-def identity_headers(model: Served) -> Mapping[str, str]:
-    """Say which artifact answered, and which space its vectors are in."""
+async def reply(
+    request: Request,
+    model: Served,
+    answer: Answer | None,
+    numbers: int,
+    content: Callable[[], Any],
+) -> Response:
+    """Reply with ``content()`` as JSON; ``numbers`` says how large it is."""
+    started_s = time.perf_counter()
+    response = await json_response(numbers, content, reply_headers(model, answer))
+    seconds = time.perf_counter() - started_s
+    request.app.state.metrics.serialized(model.names[0], seconds)
+    return response
+
+
+def reply_headers(model: Served, answer: Answer | None) -> dict[str, str]:
+    """Say which artifact answered, which space its vectors are in, and what took how long.
+
+    The times are text-embeddings-inference's headers, in milliseconds.
+    """
     artifact = model.engine.artifact
-    return {"x-poolc-artifact": artifact.artifact_id, "x-poolc-space": artifact.space_id}
+    headers = {"x-poolc-artifact": artifact.artifact_id, "x-poolc-space": artifact.space_id}
+    if answer is not None:
+        headers["x-tokenization-time"] = f"{1000 * answer.tokenize_s:.1f}"
+        headers["x-queue-time"] = f"{1000 * answer.queue_s:.1f}"
+        headers["x-inference-time"] = f"{1000 * answer.inference_s:.1f}"
+    return headers
 
 
 def documented(

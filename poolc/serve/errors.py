@@ -23,6 +23,10 @@ class BadBody(InputError):
     """The request's body or its content type cannot be read as this route's JSON."""
 
 
+class Unauthorized(InputError):
+    """The request carries none of this server's keys."""
+
+
 class BodyTooLarge(InputError):
     """The request's body is longer than this server accepts."""
 
@@ -42,6 +46,7 @@ class NotReady(PoolcError):
 # The first row whose class an error is an instance of decides, so subclasses stand first.
 STATUSES: tuple[tuple[type[PoolcError], HTTPStatus, str], ...] = (
     (UnknownModel, HTTPStatus.NOT_FOUND, "NotFoundError"),
+    (Unauthorized, HTTPStatus.UNAUTHORIZED, "AuthenticationError"),
     (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLargeError"),
     (InputError, HTTPStatus.BAD_REQUEST, "BadRequestError"),
     (Draining, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
@@ -81,6 +86,8 @@ def error_response(error: PoolcError, dialect: Dialect = Dialect.OPENAI) -> Resp
         return _response(dialect, _INTERNAL, kind, status)
     param = error.param if isinstance(error, InputError) else None
     headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     message = str(error).replace(*_TRUNCATION[dialect])
@@ -103,6 +110,7 @@ def _response(
 async def _on_poolc_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, PoolcError):
         raise error
+    request.app.state.metrics.rejected(type(error).__name__)
     response = error_response(error, dialect_of(request))
     if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Draining):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)

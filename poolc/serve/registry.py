@@ -71,6 +71,16 @@ class Registry:
             raise UnknownModel(f"The model `{name}` does not exist.", param="model")
         return self._by_name[name]
 
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """Return what is true of each model now, by its first name."""
+        return {
+            model.names[0]: {
+                **model.scheduler.gauges(),
+                "model_bytes": float(model.engine.artifact.num_bytes),
+            }
+            for model in self.models
+        }
+
     async def drain(self, timeout_s: float) -> bool:
         """Stop admission and finish what was let in; see ``Scheduler.drain``."""
         drained = await asyncio.gather(*(m.scheduler.drain(timeout_s) for m in self.models))

@@ -28,6 +28,7 @@ from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.serve.errors import Draining
+from poolc.serve.metrics import NoWatch, Watch
 from poolc.serve.settings import Settings
 from poolc.spec import Task
 
@@ -51,6 +52,9 @@ class Answer:
     result: Result
     num_tokens: int
     truncated: npt.NDArray[np.bool_]  # whether tokens of each text were cut off
+    tokenize_s: float = 0.0
+    queue_s: float = 0.0  # until its first micro-batch ran
+    inference_s: float = 0.0  # from there until its last one had run
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -62,13 +66,16 @@ class _Job:
     rows: list[Row]  # filled as micro-batches return
     missing_rows: int
     queued_tokens: int  # of rows that are missing
+    arrived_s: float
+    started_s: float = 0.0  # when its first micro-batch began; 0 before
     taken: int = 0  # sequences that have been planned
 
     @classmethod
     def of(cls, prepared: Prepared) -> _Job:
         count = len(prepared.sequences)
         done = asyncio.get_running_loop().create_future()
-        return cls(prepared, done, [{}] * count, count, prepared.num_tokens)
+        now_s = time.perf_counter()
+        return cls(prepared, done, [{}] * count, count, prepared.num_tokens, now_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -90,6 +97,7 @@ class Scheduler:
     """Runs requests on one engine. Made and used on one event loop."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.watch: Watch = NoWatch()
         self._engine = engine
         self._max_queued_tokens = settings.max_queued_tokens
         self._max_items = settings.max_items
@@ -128,14 +136,22 @@ class Scheduler:
         self.open += 1
         self._idle.clear()
         try:
+            began_s = time.perf_counter()
             with self._reserved(expected_tokens):
                 prepared = await asyncio.to_thread(self._engine.prepare, task, items, params)
-            rows = await self._rows(prepared)
+            tokenize_s = time.perf_counter() - began_s
+            self.watch.tokenized(tokenize_s)
+            job = await self._run(prepared)
+            rows, inference_s = job.rows, time.perf_counter() - job.started_s
             if len(rows) > _LARGE_RESULT:
                 result = await asyncio.to_thread(self._engine.finish, prepared, rows)
             else:
                 result = self._engine.finish(prepared, rows)
-            return Answer(result, prepared.num_tokens, prepared.truncated)
+            queue_s = job.started_s - job.arrived_s
+            return Answer(
+                *(result, prepared.num_tokens, prepared.truncated),
+                *(tokenize_s, queue_s, inference_s),
+            )
         finally:
             self.open -= 1
             if not self.open:
@@ -197,7 +213,17 @@ class Scheduler:
         finally:
             self._queued_tokens -= num_tokens
 
-    async def _rows(self, prepared: Prepared) -> list[Row]:
+    def gauges(self) -> dict[str, float]:
+        """Return how much waits, and for how long, in tokens, requests and seconds."""
+        oldest_s = min((job.arrived_s for job in self._jobs), default=None)
+        age_s = 0.0 if oldest_s is None else time.perf_counter() - oldest_s
+        return {
+            "queue_tokens": float(self._queued_tokens),
+            "queue_requests": float(self.open),
+            "queue_oldest_seconds": age_s,
+        }
+
+    async def _run(self, prepared: Prepared) -> _Job:
         """Queue a request and wait for the rows of all its sequences."""
         if self._closed:
             raise _stopping()
@@ -208,7 +234,8 @@ class Scheduler:
         self._arrived.append(job)
         try:
             self._dispatch()
-            return await job.done
+            await job.done
+            return job
         finally:
             self._end(job)
 
@@ -288,7 +315,11 @@ class Scheduler:
         execute = partial(self._engine.execute, alone=not (self._running or waiting))
         running = self._engine.executor.submit(execute, sequences, output_set)
         self._running += 1
-        finished = partial(self._finished, batch, time.perf_counter())
+        now_s = time.perf_counter()
+        for job in {place.job for place in batch if not place.job.started_s}:
+            job.started_s = now_s
+            self.watch.queued(now_s - job.arrived_s)
+        finished = partial(self._finished, batch, now_s)
         asyncio.wrap_future(running).add_done_callback(finished)
 
     def _finished(
@@ -339,7 +370,9 @@ class Scheduler:
             job.done.set_exception(error)
 
     def _measure(self, batch: _Batch, seconds: float) -> None:
-        rate = sum(place.num_tokens for place in batch) / max(seconds, 1e-6)
+        lengths = [place.num_tokens for place in batch]
+        self.watch.executed(sum(lengths), max(lengths) * len(lengths), seconds)
+        rate = sum(lengths) / max(seconds, 1e-6)
         self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * rate if self._tokens_per_s else rate
 
 

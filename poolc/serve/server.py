@@ -7,7 +7,6 @@ finishes what was let in, then closes. A second one ends the process at once.
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import math
 import os
@@ -17,12 +16,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
 from poolc import api
 from poolc.errors import InvalidOption
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
+from poolc.serve.logs import log_config
 from poolc.serve.registry import Registry, check_names
 from poolc.serve.settings import Settings
 
@@ -66,19 +65,27 @@ def bind(settings: Settings) -> socket.socket:
     """Return a socket bound to ``settings``' address, not yet listening. Raises InvalidOption."""
     listener = None
     try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        # A name that has both families is asked for as 127.0.0.1 more often than as ::1.
-        family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
+        family, kind, protocol, address = _address(settings)
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family != socket.AF_UNIX:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise _cannot_listen(settings.host, settings.port, error) from error
+        raise _cannot_listen(settings, error) from error
     return listener
+
+
+def _address(settings: Settings) -> tuple[int, int, int, Any]:
+    if settings.uds is not None:
+        return socket.AF_UNIX, socket.SOCK_STREAM, 0, settings.uds
+    found = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    # A name that has both families is asked for as 127.0.0.1 more often than as ::1.
+    family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
+    return family, kind, protocol, address
 
 
 def run(engines: Mapping[str, Engine], settings: Settings, listener: socket.socket) -> None:
@@ -86,9 +93,12 @@ def run(engines: Mapping[str, Engine], settings: Settings, listener: socket.sock
     app = create_app(engines, settings)
     config = uvicorn.Config(
         app,
-        log_config=_log_config(settings),
+        log_config=log_config(settings),
         log_level=settings.log_level,
-        access_log=settings.access_log,
+        access_log=False,  # our own has ids
+        root_path=settings.root_path,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
         timeout_keep_alive=_KEEP_ALIVE_S,
         lifespan="off",
         ws="none",
@@ -116,10 +126,10 @@ class _Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # another process began to listen after this one had bound
-            raise _cannot_listen(self._settings.host, self._settings.port, error) from error
+            raise _cannot_listen(self._settings, error) from error
         for listener in sockets or ():
             names = ", ".join(name for model in self._registry.models for name in model.names)
-            log.info("running on %s, serving %s", _url(listener), names)
+            log.info("running on %s, serving %s", _url(listener, self._settings), names)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._stopping or self._loop is None:
@@ -157,26 +167,21 @@ def _exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> InvalidOption:
+def _cannot_listen(settings: Settings, error: OSError) -> InvalidOption:
+    reason = error.strerror or error
+    if settings.uds is not None:
+        message = f"cannot listen on {settings.uds}: {reason}; remove it, or choose another --uds"
+        return InvalidOption(message, param="uds")
     return InvalidOption(
-        f"cannot listen on {host}, port {port}: {error.strerror or error}; "
+        f"cannot listen on {settings.host}, port {settings.port}: {reason}; "
         "choose another --host or --port",
         param="port",
     )
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, settings: Settings) -> str:
+    if settings.uds is not None:
+        return f"unix:{settings.uds}"
+    scheme = "https" if settings.ssl_certfile else "http"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _log_config(settings: Settings) -> dict[str, Any]:
-    """uvicorn's logging, everything on standard error, and poolc's own logger with it."""
-    config = copy.deepcopy(LOGGING_CONFIG)
-    config["handlers"]["access"]["stream"] = "ext://sys.stderr"
-    config["loggers"]["poolc"] = {
-        "handlers": ["default"],
-        "level": settings.log_level.upper(),
-        "propagate": False,
-    }
-    return config
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

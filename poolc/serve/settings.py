@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from poolc.errors import InvalidOption
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,12 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free port, named in the log
+    uds: str | None = None  # path of a socket to listen on instead of host and port
+    root_path: str = ""  # what a proxy puts before every path
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    api_keys: tuple[str, ...] = field(default=(), repr=False)  # none: anybody may ask
+    allowed_origins: tuple[str, ...] = ()  # of web pages (CORS); *: all
     # Of one model: all its names, the first is shown in replies. Of several: one each, in order.
     served_model_names: tuple[str, ...] = ()
     strict_model_name: bool = False  # with one model: refuse any ``model`` but its names
@@ -26,6 +33,7 @@ class Settings:
     max_items: int = 16_384
     max_body_bytes: int = 16 << 20
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
     access_log: bool = True
 
     def __post_init__(self) -> None:
@@ -37,6 +45,17 @@ class Settings:
         for name in ("max_queued_tokens", "max_items", "max_body_bytes"):
             value = getattr(self, name)
             _require(value >= 1, name, value, "1 or more")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            missing = "ssl_keyfile" if self.ssl_certfile else "ssl_certfile"
+            raise InvalidOption(f"TLS needs a certificate and a key: give {missing}", param=missing)
+        if not all(key.strip() for key in self.api_keys):
+            raise InvalidOption("an API key is empty", param="api_keys")
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise InvalidOption(
+                f"root_path is {self.root_path!r}; allowed: a path that begins with / and does not "
+                "end with one",
+                param="root_path",
+            )
         names = self.served_model_names
         if not all(names) or len(set(names)) != len(names):
             raise InvalidOption(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,13 @@ from poolc.cli.serve import ServeArguments
 from poolc.serve.settings import Settings
 from tests.cli.conftest import Cli
 
-NAMES = {"served_model_name": "served_model_names", "drain_timeout": "drain_timeout_s"}
+NAMES = {
+    "served_model_name": "served_model_names",
+    "drain_timeout": "drain_timeout_s",
+    "api_key": "api_keys",
+    "api_key_file": "api_keys",
+    "allowed_origin": "allowed_origins",
+}
 
 
 @pytest.fixture
@@ -49,6 +56,8 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         *("--max-queued-tokens", "9", "--max-items", "7", "--max-body-bytes", "8"),
         *("--log-level", "debug", "--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
         *("--hf-overrides", '{"matryoshka_dimensions":[256]}', "--memory-limit", "2GB"),
+        *("--api-key", "k1", "--api-key", "k2", "--allowed-origin", "*", "--log-format", "json"),
+        *("--uds", "/s", "--root-path", "/p", "--ssl-certfile", "c", "--ssl-keyfile", "k"),
     )
     assert ran.code == 0, ran.err
     assert served["settings"] == Settings(
@@ -62,11 +71,64 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         max_body_bytes=8,
         log_level="debug",
         access_log=False,
+        api_keys=("k1", "k2"),
+        allowed_origins=("*",),
+        log_format="json",
+        uds="/s",
+        root_path="/p",
+        ssl_certfile="c",
+        ssl_keyfile="k",
     )
     assert served["defaults"] == "vllm"
     assert served["memory_limit"] == "2GB"
     assert served["trust_remote_code"] is True
     assert served["hf_overrides"] == {"matryoshka_dimensions": [256]}
+
+
+def test_where_options_come_from(
+    cli: Cli, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line goes before the environment, and that before the file."""
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "models: [one, two]\nport: 1\nmax-items: 2\nmax_queued_tokens: 3\n"
+        "served-model-name: [a, b]\nhf_overrides: {is_matryoshka: true}\n"
+    )
+    monkeypatch.setenv("POOLC_PORT", "11")
+    monkeypatch.setenv("POOLC_MAX_ITEMS", "12")
+    ran = cli("serve", "--config", file, "--port", "21")
+    assert ran.code == 0, ran.err
+    settings = served["settings"]
+    assert (settings.port, settings.max_items, settings.max_queued_tokens) == (21, 12, 3)
+    assert (served["models"], settings.served_model_names) == (["one", "two"], ("a", "b"))
+    assert served["hf_overrides"] == {"is_matryoshka": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max-item: 2", "no option 'max_item'; did you mean max-items?"),
+        ("[1]", "holds no options"),
+        ("a: [", "cannot read"),
+    ],
+)
+def test_config_file_refused(
+    text: str, message: str, cli: Cli, served: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "serve.yaml").write_text(text)
+    ran = cli("serve", "model", "--config", tmp_path / "serve.yaml")
+    assert ran.code != 0
+    assert message in ran.err
+
+
+def test_keys_from_a_file(cli: Cli, served: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("alpha\n\n beta \n")
+    assert cli("serve", "model", "--api-key-file", file, "--api-key", "zero").code == 0
+    assert served["settings"].api_keys == ("zero", "alpha", "beta")
+    assert "alpha" not in repr(served["settings"])
+    file.write_text("\n")
+    assert "holds no key" in cli("serve", "model", "--api-key-file", file).err
 
 
 def test_several_models(cli: Cli, served: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from poolc.runtime.outputs import check_dtype, convert_dtype, l2_normalize
-from poolc.serve.asking import ask, body_of, documented, identity_headers, registry_of
-from poolc.serve.bodies import base64_vector, check_finite, json_response, number_list
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.bodies import base64_vector, check_finite, number_list
 from poolc.serve.dialects import Dialect
 from poolc.serve.routers.openai import check_matryoshka
 from poolc.serve.schemas.cohere import CohereType, EmbedReply, EmbedRequest
@@ -71,7 +71,7 @@ async def _embed(request: Request, asked: EmbedRequest, *, by_type: bool, versio
             "response_type": kind,
         }
 
-    return await json_response(vectors.size * len(types), content, identity_headers(model))
+    return await reply(request, model, answer, vectors.size * len(types), content)
 
 
 def _encoded(vectors: npt.NDArray[np.float32], kind: CohereType) -> list[Any]:

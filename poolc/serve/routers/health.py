@@ -1,13 +1,17 @@
-"""Probes: ``/health`` says that the event loop runs, ``/ready`` that every model answers."""
+"""Probes: ``/health`` says that the event loop runs, ``/ready`` that every model answers.
+
+And ``/metrics``, what has happened so far.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from poolc.errors import PoolcError
 from poolc.serve.errors import Draining, NotReady
+from poolc.serve.metrics import CONTENT_TYPE, Metrics
 from poolc.serve.registry import Registry
 from poolc.serve.schemas.common import ErrorReply, Status
 
@@ -29,6 +33,13 @@ async def ready(request: Request) -> Status:
     """Ready: 200 once every model has just answered a short text; 503 if not, or while stopping."""
     await check_ready(request)
     return Status(status="ready")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Everything that is counted, in Prometheus' text format."""
+    found: Metrics = request.app.state.metrics
+    return Response(found.exposition(), media_type=CONTENT_TYPE)
 
 
 async def check_ready(request: Request) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from poolc.runtime.request import Params
-from poolc.serve.asking import ask, body_of, documented, identity_headers, registry_of
-from poolc.serve.bodies import check_finite, json_response, number_list
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.bodies import check_finite, number_list
 from poolc.serve.dialects import Dialect
 from poolc.serve.routers.openai import check_matryoshka
 from poolc.serve.schemas.ollama import EmbedReply, EmbedRequest
@@ -42,4 +42,4 @@ async def embed(request: Request) -> Response:
             "prompt_eval_count": answer.num_tokens,
         }
 
-    return await json_response(vectors.size, content, identity_headers(model))
+    return await reply(request, model, answer, vectors.size, content)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from poolc.errors import InvalidDimensions
-from poolc.serve.asking import ask, body_of, documented, identity_headers, registry_of
-from poolc.serve.bodies import base64_vector, check_finite, json_response, number_list, usage
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.bodies import base64_vector, check_finite, number_list, usage
 from poolc.serve.registry import Served
 from poolc.serve.schemas.common import ErrorReply
 from poolc.serve.schemas.openai import EmbeddingReply, EmbeddingRequest, ModelCard, ModelList
@@ -50,7 +50,7 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
             "usage": usage(answer.num_tokens),
         }
 
-    return await json_response(vectors.size, content, identity_headers(model))
+    return await reply(request, model, answer, vectors.size, content)
 
 
 @router.get("/v1/models")

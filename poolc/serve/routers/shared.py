@@ -15,8 +15,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from poolc.serve.asking import ask, chosen_body, documented, identity_headers, registry_of
-from poolc.serve.bodies import check_finite, json_response, validated
+from poolc.serve.asking import ask, chosen_body, documented, registry_of, reply
+from poolc.serve.bodies import check_finite, validated
 from poolc.serve.dialects import Dialect, speak
 from poolc.serve.errors import BadBody
 from poolc.serve.routers import openai, tei, vllm
@@ -113,7 +113,7 @@ def _choice(
 async def _answer(request: Request, asked: BaseModel) -> Response:
     if isinstance(asked, _TEI):
         speak(request, Dialect.TEI)
-    answer = _ANSWERS[type(asked)]
+    answer = _NoneS[type(asked)]
     return await answer(request, asked)
 
 
@@ -136,7 +136,7 @@ async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
             "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
         }
 
-    return await json_response(scores.size, content, identity_headers(model))
+    return await reply(request, model, answer, scores.size, content)
 
 
 def _results(
@@ -150,7 +150,7 @@ def _results(
 
 
 _TEI = (tei_schemas.RerankRequest, tei_schemas.TokenizeRequest, tei_schemas.EmbedRequest)
-_ANSWERS: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
+_NoneS: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
     EmbeddingRequest: openai.answer_embeddings,
     ClassifyRequest: vllm.answer_classify,
     PoolingRequest: vllm.answer_pooling,

@@ -17,8 +17,8 @@ from poolc.runtime.outputs import Classification, Ragged
 from poolc.runtime.request import Params
 from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.spelling import Piece
-from poolc.serve.asking import ask, body_of, documented, identity_headers, registry_of
-from poolc.serve.bodies import check_finite, json_response, number_list
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.bodies import check_finite, number_list
 from poolc.serve.dialects import Dialect
 from poolc.serve.registry import Served
 from poolc.serve.schemas.tei import (
@@ -38,7 +38,7 @@ from poolc.spec import Kind, Similarity, Task
 
 router = APIRouter(tags=["text-embeddings-inference"])
 _TEI = Dialect.TEI
-_ANSWERS = (Task.EMBED, Task.SCORE, Task.CLASSIFY, Task.EMBED_SPARSE, Task.EMBED_TOKENS)
+_NoneS = (Task.EMBED, Task.SCORE, Task.CLASSIFY, Task.EMBED_SPARSE, Task.EMBED_TOKENS)
 
 
 @router.post("/embed", response_model=list[list[float]], **documented(EmbedRequest, dialect=_TEI))
@@ -54,7 +54,7 @@ async def answer_embed(request: Request, asked: EmbedRequest) -> Response:
     params = asked.params(normalize=asked.normalize, dimensions=asked.dimensions)
     answer = await ask(request, model, Task.EMBED, asked.inputs, params)
     vectors = np.asarray(answer.result)
-    return await _rows(model, vectors.size, lambda: _finite(vectors))
+    return await reply(request, model, answer, vectors.size, lambda: _finite(vectors))
 
 
 @router.post(
@@ -72,7 +72,7 @@ async def embed_all(request: Request) -> Response:
     if not isinstance(answer.result, Ragged):
         raise TypeError("token vectors are ragged; this is a bug in poolc")
     result = answer.result
-    return await _rows(model, result.values.size, lambda: _finite(result))
+    return await reply(request, model, answer, result.values.size, lambda: _finite(result))
 
 
 @router.post(
@@ -99,7 +99,7 @@ async def embed_sparse(request: Request) -> Response:
             for row in found
         ]
 
-    return await json_response(found.values.size, content, identity_headers(model))
+    return await reply(request, model, answer, found.values.size, content)
 
 
 @router.post(
@@ -122,7 +122,7 @@ async def predict(request: Request) -> Response:
         rows = [_predictions(row.tolist(), found.names) for row in found.probs]
         return rows[0] if asked.inputs.single else rows
 
-    return await json_response(found.probs.size, content, identity_headers(model))
+    return await reply(request, model, answer, found.probs.size, content)
 
 
 def _predictions(scores: Sequence[float], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
             for i in np.argsort(-scores, kind="stable").tolist()
         ]
 
-    return await json_response(scores.size, content, identity_headers(model))
+    return await reply(request, model, answer, scores.size, content)
 
 
 @router.post(
@@ -170,12 +170,12 @@ async def similarity(request: Request) -> Response:
     pairs = [(asked.inputs.source_sentence, text) for text in asked.inputs.sentences]
     answer = await ask(request, model, Task.SCORE, pairs, params)
     scores = np.asarray(answer.result)
-    return await _rows(model, scores.size, lambda: _finite(scores))
+    return await reply(request, model, answer, scores.size, lambda: _finite(scores))
 
 
 async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
     """Answer ``/tokenize`` with ``inputs``: every token of each text, and where it is."""
-    model = registry_of(request).fit(asked.model, *_ANSWERS)
+    model = registry_of(request).fit(asked.model, *_NoneS)
     spec = model.engine.spec
     if asked.prompt_name is not None and asked.prompt_name not in spec.prompts:
         known = ", ".join(sorted(spec.prompts)) or "none"
@@ -189,26 +189,26 @@ async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
         found = model.engine.spelling.pieces(texts, special=asked.add_special_tokens)
         return [[_token(piece) for piece in pieces] for pieces in found]
 
-    return await json_response(sum(map(len, texts)), content, identity_headers(model))
+    return await reply(request, model, None, sum(map(len, texts)), content)
 
 
 @router.post("/decode", response_model=list[str], **documented(DecodeRequest, dialect=_TEI))
 async def decode(request: Request) -> Response:
     """Return the texts of token ids."""
     asked = await body_of(request, DecodeRequest)
-    model = registry_of(request).fit(asked.model, *_ANSWERS)
+    model = registry_of(request).fit(asked.model, *_NoneS)
 
     def content() -> list[str]:
         spelling = model.engine.spelling
         return [spelling.decode(ids, skip_special=asked.skip_special_tokens) for ids in asked.ids]
 
-    return await json_response(sum(map(len, asked.ids)), content, identity_headers(model))
+    return await reply(request, model, None, sum(map(len, asked.ids)), content)
 
 
 @router.get("/info")
 async def info(request: Request, model: str | None = None) -> Info:
     """Describe a model and this server's limits."""
-    served = registry_of(request).fit(model, *_ANSWERS)
+    served = registry_of(request).fit(model, *_NoneS)
     settings, engine = request.app.state.settings, served.engine
     source = engine.artifact.manifest.source
     return Info(
@@ -257,7 +257,3 @@ def _finite(rows: Any) -> list[Any]:
     values = rows.values if isinstance(rows, Ragged) else rows
     check_finite(values)
     return [number_list(row) if np.ndim(row) else float(row) for row in rows]
-
-
-async def _rows(model: Served, numbers: int, content: Any) -> Response:
-    return await json_response(numbers, content, identity_headers(model))

@@ -22,8 +22,8 @@ from poolc.llm.tasks import task_named
 from poolc.runtime.calls import as_pairs
 from poolc.runtime.outputs import Classification
 from poolc.runtime.request import Params
-from poolc.serve.asking import ask, body_of, documented, identity_headers, registry_of
-from poolc.serve.bodies import check_finite, json_response, number_list, off_loop_if, usage
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply, reply_headers
+from poolc.serve.bodies import check_finite, number_list, off_loop_if, usage
 from poolc.serve.encoding import encode_base64, encode_bytes
 from poolc.serve.registry import Served
 from poolc.serve.routers.openai import check_matryoshka
@@ -86,9 +86,9 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
         data = [
             {"index": i, "object": "pooling", "data": encode(row)} for i, row in enumerate(rows)
         ]
-        return _reply("pooling", model, asked.model, data, answer)
+        return _body("pooling", model, asked.model, data, answer)
 
-    return await json_response(sum(row.size for row in rows), content, identity_headers(model))
+    return await reply(request, model, answer, sum(row.size for row in rows), content)
 
 
 def _pooling_params(asked: PoolingRequest, task: Task, spec: ModelSpec) -> Params:
@@ -130,12 +130,12 @@ async def _octets(
                 }
             )
             start += len(parts[-1])
-        metadata = _reply("pooling", model, asked.model, data, answer)
+        metadata = _body("pooling", model, asked.model, data, answer)
         del metadata["object"]
         return b"".join(parts), orjson.dumps(metadata)
 
     body, metadata = await off_loop_if(sum(row.size for row in rows) > 1 << 15, made)
-    headers = dict(identity_headers(model))
+    headers = dict(reply_headers(model, answer))
     if asked.encoding_format == "bytes":
         headers["metadata"] = metadata.decode("ascii", "backslashreplace")
     return Response(body, headers=headers, media_type="application/octet-stream")
@@ -163,9 +163,9 @@ async def answer_classify(request: Request, asked: ClassifyRequest) -> Response:
             {"index": i, "label": label, "probs": number_list(row), "num_classes": len(row)}
             for i, (label, row) in enumerate(zip(found.labels, found.probs, strict=True))
         ]
-        return _reply("classify", model, asked.model, data, answer)
+        return _body("classify", model, asked.model, data, answer)
 
-    return await json_response(found.probs.size, content, identity_headers(model))
+    return await reply(request, model, answer, found.probs.size, content)
 
 
 @router.post("/score", response_model=ScoreReply, **documented(ScoreRequest))
@@ -188,9 +188,9 @@ async def answer_score(request: Request, asked: ScoreRequest) -> Response:
             {"index": i, "object": "score", "score": value}
             for i, value in enumerate(scores.tolist())
         ]
-        return _reply("score", model, asked.model, data, answer)
+        return _body("score", model, asked.model, data, answer)
 
-    return await json_response(scores.size, content, identity_headers(model))
+    return await reply(request, model, answer, scores.size, content)
 
 
 def score_params(asked: Any, model: Served) -> Params:
@@ -214,7 +214,7 @@ async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
             "token_strs": [piece.text for piece in pieces] if asked.return_token_strs else None,
         }
 
-    return await json_response(len(asked.prompt), content, identity_headers(model))
+    return await reply(request, model, None, len(asked.prompt), content)
 
 
 @router.post("/detokenize", response_model=DetokenizeReply, **documented(DetokenizeRequest))
@@ -226,7 +226,7 @@ async def detokenize(request: Request) -> Response:
     def content() -> dict[str, Any]:
         return {"prompt": model.engine.spelling.decode(asked.tokens, skip_special=False)}
 
-    return await json_response(len(asked.tokens), content, identity_headers(model))
+    return await reply(request, model, None, len(asked.tokens), content)
 
 
 @router.get("/version")
@@ -241,7 +241,7 @@ async def load(request: Request) -> Load:
     return Load(server_load=sum(m.scheduler.open for m in registry_of(request).models))
 
 
-def _reply(
+def _body(
     kind: str, model: Served, asked: str | None, data: list[dict[str, Any]], answer: Answer
 ) -> dict[str, Any]:
     return {

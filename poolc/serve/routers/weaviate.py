@@ -8,8 +8,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from poolc.runtime.request import Params
-from poolc.serve.asking import ask, body_of, documented, identity_headers, registry_of
-from poolc.serve.bodies import check_finite, json_response, number_list
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.bodies import check_finite, number_list
 from poolc.serve.dialects import Dialect
 from poolc.serve.routers.health import check_ready
 from poolc.serve.routers.openai import check_matryoshka
@@ -48,7 +48,7 @@ async def vectors(request: Request) -> Response:
             return {"text": asked.text, "vector": number_list(rows[0]), **dim}
         return {"vectors": list(map(number_list, rows)), **dim}
 
-    return await json_response(rows.size, content, identity_headers(model))
+    return await reply(request, model, answer, rows.size, content)
 
 
 @router.get("/meta")

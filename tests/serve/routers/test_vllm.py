@@ -56,7 +56,7 @@ def test_pooling_of_classes(make_client: MakeClient, classifier: Engine) -> None
 def test_pooling_of_token_labels(make_client: MakeClient, tagger: Engine) -> None:
     data = answer(make_client(t=tagger), "/pooling", input=TEXTS)["data"]
     for entry, row in zip(data, tagger.classify_tokens(TEXTS, aggregation="none"), strict=True):
-        assert np.array_equal(np.array(entry["data"], np.float32), row)
+        assert np.array_equal(np.array(entry["data"], np.float32), np.asarray(row))
 
 
 def test_pooling_of_sparse_and_token_vectors(

@@ -1,0 +1,66 @@
+"""What the server writes to standard error: lines for people, or a JSON object a line.
+
+Requests are logged by ids, sizes and times. No text of a request is, at any level.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from poolc.serve.settings import Settings
+
+ACCESS = "poolc.access"
+_LINE = "%(levelname)s %(name)s: %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and a request's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_config(settings: Settings) -> dict[str, Any]:
+    """Return the configuration of logging for the whole process."""
+    formatter: dict[str, Any] = {"format": _LINE}
+    if settings.log_format == "json":
+        formatter = {"()": JsonFormatter}
+    quiet = {"level": "WARNING"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": formatter},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "line",
+            }
+        },
+        "loggers": {
+            name: {"handlers": ["stderr"], "level": settings.log_level.upper(), "propagate": False}
+            for name in ("poolc", "uvicorn")
+        }
+        | ({} if settings.access_log else {ACCESS: quiet}),
+    }
+
+
+def log_reply(fields: dict[str, Any]) -> None:
+    """Log one request that was answered."""
+    log = logging.getLogger(ACCESS)
+    if log.isEnabledFor(logging.INFO):
+        words = "{client} {method} {path} {status} {ms:.1f} ms {request_id}".format_map(fields)
+        log.info(words, extra={"fields": fields})

@@ -1,0 +1,112 @@
+"""What happens to every request before and after its route: an id, a key, a line, a count.
+
+Plain ASGI: Starlette's own base class copies every body once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
+
+from poolc.serve.dialects import dialect_of
+from poolc.serve.errors import Unauthorized, error_response
+from poolc.serve.logs import log_reply
+from poolc.serve.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REQUEST_ID = "x-request-id"
+_MOST_ID_CHARS = 128
+# Probes come from machines that hold no key.
+OPEN_PATHS = ("/health", "/ready", "/ping", "/.well-known/ready", "/.well-known/live")
+_OTHER = "(other)"  # of paths that no route has: anybody can make up any number of them
+
+
+class RequestLog:
+    """Gives every request an id, its own or a new one, and logs and counts its reply."""
+
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        request_id = scope.setdefault("state", {})["request_id"] = _request_id(Request(scope))
+        status = 0
+
+        async def with_id(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (REQUEST_ID.encode(), request_id.encode()),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, with_id)
+        finally:
+            self._done(scope, request_id, status, time.perf_counter() - started_s)
+
+    def _done(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        path = getattr(scope.get("route"), "path", _OTHER)
+        self._metrics.replied(path, status, seconds)
+        log_reply(
+            {
+                "client": (scope.get("client") or ("-",))[0],
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "ms": 1000 * seconds,
+                "request_id": request_id,
+            }
+        )
+
+
+class RequireKey:
+    """Refuses requests without one of the keys, but for probes and CORS' preflight."""
+
+    def __init__(self, app: App, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [_digest(key) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._allowed(request := Request(scope)):
+            error = Unauthorized("this server asks for an API key: Authorization: Bearer KEY")
+            response = error_response(error, dialect_of(request))
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _allowed(self, request: Request) -> bool:
+        path = str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", "")))
+        if path in OPEN_PATHS or request.method == "OPTIONS":
+            return True
+        given = request.headers.get("authorization", "") or request.headers.get("x-api-key", "")
+        kind, _, rest = given.partition(" ")
+        # LlamaIndex' client for text-embeddings-inference sends the bare key.
+        found = _digest(rest.strip() if kind.lower() == "bearer" else given)
+        # All of them, whichever it is: how long it takes tells nothing.
+        return sum(hmac.compare_digest(found, digest) for digest in self._digests) > 0
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get(REQUEST_ID, "")
+    fit = 0 < len(given) <= _MOST_ID_CHARS and given.isascii() and given.isprintable()
+    return given if fit else uuid.uuid4().hex
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,185 @@
+"""What surrounds every request: keys, ids, times, log lines, counts, origins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from poolc.errors import BackendError, InvalidOption
+from poolc.runtime.engine import Engine
+from poolc.serve.logs import JsonFormatter
+from poolc.serve.settings import Settings
+from tests.serve.conftest import MakeClient, MakeFake
+from tests.serve.speaking import answer, get, post
+
+TEXTS = ["the quick brown fox", "no"]
+KEYS = ("first key", "second")
+
+
+def ask(client: httpx.AsyncClient, headers: dict[str, str], path: str = "/v1/embeddings") -> int:
+    return asyncio.run(client.post(path, json={"input": "text"}, headers=headers)).status_code
+
+
+# Keys.
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer second"},
+        {"authorization": "bearer second"},
+        {"authorization": "Bearer first key"},
+        {"authorization": "second"},  # LlamaIndex
+        {"x-api-key": "second"},
+    ],
+)
+def test_key_that_fits(make_client: MakeClient, embedder: Engine, headers: dict[str, str]) -> None:
+    assert ask(make_client(Settings(api_keys=KEYS), m=embedder), headers) == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer secon"},
+        {"authorization": "Basic second"},
+        {"x-api-key": "Second"},
+    ],
+)
+def test_key_that_does_not(
+    make_client: MakeClient, embedder: Engine, headers: dict[str, str]
+) -> None:
+    client = make_client(Settings(api_keys=KEYS), m=embedder)
+    assert ask(client, headers) == 401
+
+
+def test_every_route_but_probes_asks_for_a_key(make_client: MakeClient, embedder: Engine) -> None:
+    client = make_client(Settings(api_keys=KEYS), m=embedder)
+    for path in ("/metrics", "/openapi.json", "/docs", "/v1/models", "/info", "/nothing"):
+        assert get(client, path).status_code == 401
+    for path in ("/health", "/ready", "/ping", "/.well-known/live"):
+        assert get(client, path).is_success
+    refused = post(client, "/embed", inputs="a")
+    assert list(refused.json()) == ["error", "error_type"]
+    assert refused.headers["www-authenticate"] == "Bearer"
+
+
+# Ids, times and logs.
+
+
+def test_request_id(make_client: MakeClient, embedder: Engine) -> None:
+    client = make_client(m=embedder)
+
+    def id_of(**headers: str) -> str:
+        response = asyncio.run(client.post("/v1/embeddings", json={"input": "a"}, headers=headers))
+        return str(response.headers["x-request-id"])
+
+    assert id_of(**{"x-request-id": "mine-1"}) == "mine-1"
+    made = {id_of(), id_of(), id_of(**{"x-request-id": "x" * 200})}
+    assert len(made) == 3
+    assert all(len(one) == 32 for one in made)
+    assert "x-request-id" in get(client, "/nothing").headers
+
+
+def test_times_of_a_reply(make_client: MakeClient, embedder: Engine) -> None:
+    headers = post(make_client(m=embedder), "/embed", inputs=TEXTS).headers
+    for name in ("x-tokenization-time", "x-queue-time", "x-inference-time"):
+        assert 0 <= float(headers[name]) < 60_000
+
+
+def test_log_has_no_text(
+    make_client: MakeClient, embedder: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make_client(m=embedder)
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("poolc").propagate = True
+        answer(client, "/v1/embeddings", input="the fox is secret")
+        post(client, "/v1/embeddings", input="the fox is secret", dimensions=3)
+    lines = [record for record in caplog.records if record.name == "poolc.access"]
+    assert [record.fields["status"] for record in lines] == [200, 400]  # type: ignore[attr-defined]
+    written = [JsonFormatter().format(record) for record in caplog.records]
+    assert "secret" not in "".join(written)
+    first = json.loads(JsonFormatter().format(lines[0]))
+    assert (first["method"], first["path"], first["level"]) == ("POST", "/v1/embeddings", "info")
+    assert first["request_id"] in lines[0].getMessage()
+
+
+# Counts.
+
+
+def samples(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
+    """Return every sample of /metrics by its name and the values of its labels."""
+    response = get(client, "/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def test_metrics(make_client: MakeClient, embedder: Engine) -> None:
+    client = make_client(m=embedder)
+    tokens = answer(client, "/v1/embeddings", input=TEXTS)["usage"]["total_tokens"]
+    post(client, "/v1/embeddings", input="a", dimensions=3)
+    get(client, "/made/up")
+    found = samples(client)
+    assert found["poolc_requests_total", "/v1/embeddings", "200"] == 1
+    assert found["poolc_requests_total", "/v1/embeddings", "400"] == 1
+    assert found["poolc_requests_total", "(other)", "404"] == 1
+    assert found["poolc_rejections_total", "InvalidDimensions"] == 1
+    assert found["poolc_tokens_total", "m"] == tokens
+    lengths = [len(embedder.tokenize(text)) for text in TEXTS]
+    assert found["poolc_padding_tokens_total", "m"] == max(lengths) * 2 - sum(lengths)
+    for phase in ("tokenize", "queue", "execute", "serialize"):
+        assert found[f"poolc_{phase}_seconds_count", "m"] == 1
+    assert found["poolc_queue_tokens", "m"] == found["poolc_queue_requests", "m"] == 0
+    assert found["poolc_model_bytes", "m"] == embedder.artifact.num_bytes
+    assert found["process_resident_memory_bytes",] > 1e6
+
+
+def test_metrics_of_failures(make_client: MakeClient, make_fake: MakeFake) -> None:
+    fake = make_fake()
+    fake.artifact.num_bytes = 1
+    fake.failure = BackendError("broken")
+    client = make_client(m=fake.engine)
+    assert post(client, "/v1/embeddings", input="poison").status_code == 500
+    assert samples(client)["poolc_rejections_total", "BackendError"] == 1
+
+
+# Web pages, and settings that no server can run with.
+
+
+def test_allowed_origins(make_client: MakeClient, embedder: Engine) -> None:
+    settings = Settings(allowed_origins=("https://here.example",), api_keys=KEYS)
+    client = make_client(settings, m=embedder)
+
+    def preflight(origin: str) -> str:
+        headers = {"origin": origin, "access-control-request-method": "POST"}
+        response = asyncio.run(client.options("/v1/embeddings", headers=headers))
+        return str(response.headers.get("access-control-allow-origin"))
+
+    assert preflight("https://here.example") == "https://here.example"
+    assert preflight("https://elsewhere.example") == "None"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ssl_certfile": "c"}, "give ssl_keyfile"),
+        ({"ssl_keyfile": "k"}, "give ssl_certfile"),
+        ({"api_keys": ("",)}, "an API key is empty"),
+        ({"root_path": "models"}, "begins with /"),
+        ({"root_path": "/models/"}, "does not end"),
+    ],
+)
+def test_settings_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        Settings(**options)  # type: ignore[arg-type]
