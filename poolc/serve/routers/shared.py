@@ -1,5 +1,6 @@
-"""Paths that several dialects share: the fields of the body decide whose request it is.
+"""Paths of several requests: the fields of the body decide which one it is, and whose.
 
+``/`` is text-embeddings-inference's alone: what its first model does, or a similarity.
 ``/rerank``: ``texts`` is text-embeddings-inference's, ``documents`` everybody else's.
 ``/tokenize``: ``inputs`` is text-embeddings-inference's, ``prompt`` vLLM's. ``/invocations``
 (SageMaker) takes a request of any of them.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from poolc.serve.routers.vllm import score_params
 from poolc.serve.schemas import tei as tei_schemas
 from poolc.serve.schemas.openai import EmbeddingRequest
 from poolc.serve.schemas.rerank import RerankReply, RerankRequest
-from poolc.serve.schemas.tei import RERANK_REPLY, TOKENIZE_REPLY
+from poolc.serve.schemas.tei import RERANK_REPLY, ROOT_REPLY, TOKENIZE_REPLY
 from poolc.serve.schemas.vllm import (
     ClassifyRequest,
     PoolingRequest,
@@ -49,6 +51,36 @@ _INVOCATIONS: _Schemas = {
     "task": PoolingRequest,
     "input": EmbeddingRequest,
 }
+
+
+@router.post(
+    "/",
+    response_model=ROOT_REPLY,
+    **documented(
+        tei_schemas.EmbedRequest,
+        tei_schemas.PredictRequest,
+        tei_schemas.RerankRequest,
+        tei_schemas.SimilarityRequest,
+        dialect=Dialect.TEI,
+    ),
+)
+async def root(request: Request) -> Response:
+    """Embed, predict, rerank or compare: what the model does and the fields say."""
+    return await _answer(request, await chosen_body(request, partial(_of_root, request)))
+
+
+def _of_root(request: Request, plain: dict[str, Any]) -> BaseModel:
+    """Return the request to ``/``: huggingface_hub sends all of its tasks there."""
+    if "texts" in plain:
+        return validated(plain, tei_schemas.RerankRequest)
+    if isinstance(plain.get("inputs"), dict):
+        return validated(plain, tei_schemas.SimilarityRequest)
+    name = plain.get("model")
+    model = registry_of(request).fit(
+        name if isinstance(name, str) else None, Task.EMBED, Task.CLASSIFY
+    )
+    embeds = Task.EMBED in model.engine.spec.tasks
+    return validated(plain, tei_schemas.EmbedRequest if embeds else tei_schemas.PredictRequest)
 
 
 @router.post(
@@ -111,9 +143,9 @@ def _choice(
 
 
 async def _answer(request: Request, asked: BaseModel) -> Response:
-    if isinstance(asked, _TEI):
+    if type(asked) in _OF_TEI:
         speak(request, Dialect.TEI)
-    answer = _NoneS[type(asked)]
+    answer = _ANSWERS[type(asked)]
     return await answer(request, asked)
 
 
@@ -149,15 +181,19 @@ def _results(
     return results
 
 
-_TEI = (tei_schemas.RerankRequest, tei_schemas.TokenizeRequest, tei_schemas.EmbedRequest)
-_NoneS: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
+_OF_TEI: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
+    tei_schemas.EmbedRequest: tei.answer_embed,
+    tei_schemas.PredictRequest: tei.answer_predict,
+    tei_schemas.RerankRequest: tei.answer_rerank,
+    tei_schemas.SimilarityRequest: tei.answer_similarity,
+    tei_schemas.TokenizeRequest: tei.answer_tokenize,
+}
+_ANSWERS: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
     EmbeddingRequest: openai.answer_embeddings,
     ClassifyRequest: vllm.answer_classify,
     PoolingRequest: vllm.answer_pooling,
     ScoreRequest: vllm.answer_score,
     TokenizeRequest: vllm.answer_tokenize,
     RerankRequest: answer_rerank,
-    tei_schemas.RerankRequest: tei.answer_rerank,
-    tei_schemas.TokenizeRequest: tei.answer_tokenize,
-    tei_schemas.EmbedRequest: tei.answer_embed,
+    **_OF_TEI,
 }

@@ -1,6 +1,6 @@
 """text-embeddings-inference's dialect. Its clients name no model: the first that fits answers.
 
-``/rerank``, ``/tokenize`` and ``/invocations`` are shared with others: see ``shared.py``.
+``/``, ``/rerank``, ``/tokenize`` and ``/invocations`` are several requests: see ``shared.py``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ from poolc.spec import Kind, Similarity, Task
 
 router = APIRouter(tags=["text-embeddings-inference"])
 _TEI = Dialect.TEI
-_NoneS = (Task.EMBED, Task.SCORE, Task.CLASSIFY, Task.EMBED_SPARSE, Task.EMBED_TOKENS)
+_ANSWERS = (Task.EMBED, Task.SCORE, Task.CLASSIFY, Task.EMBED_SPARSE, Task.EMBED_TOKENS)
 
 
 @router.post("/embed", response_model=list[list[float]], **documented(EmbedRequest, dialect=_TEI))
-@router.post("/", response_model=list[list[float]], **documented(EmbedRequest, dialect=_TEI))
 async def embed(request: Request) -> Response:
     """Return one vector a text."""
     return await answer_embed(request, await body_of(request, EmbedRequest))
@@ -109,7 +108,11 @@ async def embed_sparse(request: Request) -> Response:
 )
 async def predict(request: Request) -> Response:
     """Return the labels of each text, the most probable first."""
-    asked = await body_of(request, PredictRequest)
+    return await answer_predict(request, await body_of(request, PredictRequest))
+
+
+async def answer_predict(request: Request, asked: PredictRequest) -> Response:
+    """Answer ``/predict``."""
     model = registry_of(request).fit(asked.model, Task.CLASSIFY)
     params = Params(use_activation=not asked.raw_scores, **asked.cut())
     answer = await ask(request, model, Task.CLASSIFY, asked.inputs, params)
@@ -155,10 +158,13 @@ async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
 )
 async def similarity(request: Request) -> Response:
     """Return the cosine similarity of each sentence to the source sentence."""
-    asked = await body_of(request, SimilarityRequest)
+    return await answer_similarity(request, await body_of(request, SimilarityRequest))
+
+
+async def answer_similarity(request: Request, asked: SimilarityRequest) -> Response:
+    """Answer ``/similarity``."""
     model = registry_of(request).fit(asked.model, Task.EMBED)
-    if Task.EMBED not in model.engine.spec.tasks:
-        model.engine.require(Task.EMBED)
+    model.engine.require(Task.EMBED)
     options = asked.parameters
     name = options.prompt_name if options else None
     params = Params(
@@ -175,7 +181,7 @@ async def similarity(request: Request) -> Response:
 
 async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
     """Answer ``/tokenize`` with ``inputs``: every token of each text, and where it is."""
-    model = registry_of(request).fit(asked.model, *_NoneS)
+    model = registry_of(request).fit(asked.model, *_ANSWERS)
     spec = model.engine.spec
     if asked.prompt_name is not None and asked.prompt_name not in spec.prompts:
         known = ", ".join(sorted(spec.prompts)) or "none"
@@ -196,7 +202,7 @@ async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
 async def decode(request: Request) -> Response:
     """Return the texts of token ids."""
     asked = await body_of(request, DecodeRequest)
-    model = registry_of(request).fit(asked.model, *_NoneS)
+    model = registry_of(request).fit(asked.model, *_ANSWERS)
 
     def content() -> list[str]:
         spelling = model.engine.spelling
@@ -208,7 +214,7 @@ async def decode(request: Request) -> Response:
 @router.get("/info")
 async def info(request: Request, model: str | None = None) -> Info:
     """Describe a model and this server's limits."""
-    served = registry_of(request).fit(model, *_NoneS)
+    served = registry_of(request).fit(model, *_ANSWERS)
     settings, engine = request.app.state.settings, served.engine
     source = engine.artifact.manifest.source
     return Info(

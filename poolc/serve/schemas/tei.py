@@ -184,6 +184,9 @@ class SimpleToken(BaseModel):
 
 RERANK_REPLY = list[Rank]
 TOKENIZE_REPLY = list[list[SimpleToken]]
+ROOT_REPLY = (
+    list[list[float]] | list[Prediction] | list[list[Prediction]] | RERANK_REPLY | list[float]
+)
 
 
 class Info(BaseModel):

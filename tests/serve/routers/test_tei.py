@@ -106,6 +106,18 @@ def test_similarity(client: httpx.AsyncClient, embedder: Engine) -> None:
     assert scores == pytest.approx((vectors @ vectors[0]).tolist(), abs=1e-6)
 
 
+def test_root_is_what_the_model_does(client: httpx.AsyncClient) -> None:
+    """huggingface_hub sends every task to the bare address."""
+    inputs = {"source_sentence": TEXTS[0], "sentences": TEXTS}
+    for path, body in (
+        ("/similarity", {"inputs": inputs}),
+        ("/predict", {"inputs": TEXTS[0], "model": "c"}),
+        ("/rerank", {"query": TEXTS[0], "texts": TEXTS, "model": "x"}),
+    ):
+        assert answer(client, "/", **body) == answer(client, path, **body)
+    assert list(refusal(client, "/", inputs=7)) == ["error", "error_type"]
+
+
 def test_tokenize_and_decode(client: httpx.AsyncClient, embedder: Engine) -> None:
     rows = answer(client, "/tokenize", inputs=TEXTS)
     assert [[token["id"] for token in row] for row in rows] == [
