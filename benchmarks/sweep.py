@@ -30,6 +30,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 TEXTS = (1, 4, 16, 64, 128)
 LENGTH_OF_BATCHES = 128
+TOKENS_OF_CALLS = 1024
 TOKENS_OF_LENGTHS = 2048
 PRICE = 0.05  # dollars for a core and an hour
 
@@ -125,14 +126,19 @@ def _on_cores(
 def _costs(
     target: Subject, processes: dict[str, Process], point: Point, rounds: int
 ) -> dict[str, float]:
-    """Return core-seconds per million tokens by system; calls of few texts are repeated."""
+    """Return core-seconds per million tokens by system, of calls of a point's texts.
+
+    Small calls are repeated: one alone finds the caches full of another system's numbers.
+    """
     items = str(target.write(point.part))
+    calls = max(1, TOKENS_OF_CALLS // point.part.tokens)
     seconds: dict[str, list[float]] = {name: [] for name in processes}
     for process in processes.values():
         _prefer(process, point)
         process.ask("run", items=items)  # a warm-up, which the batch size just set may need
     for _, (name, process) in itertools.product(range(rounds), processes.items()):
-        seconds[name].append(process.ask("run", items=items)["seconds"])
+        found = [process.ask("run", items=items)["seconds"] for _ in range(calls)]
+        seconds[name].append(statistics.median(found))
     scale = point.cores * 1e6 / point.part.tokens
     return {name: statistics.median(values) * scale for name, values in seconds.items()}
 

@@ -33,7 +33,7 @@ _ERROR_REPLIES: Mapping[Dialect, type[BaseModel]] = {
     Dialect.OLLAMA: PlainErrorReply,
     Dialect.WEAVIATE: PlainErrorReply,
 }
-_ERROR_STATUSES = (400, 404, 413, 429, 500, 503)
+_ERROR_STATUSES = (400, 401, 404, 413, 429, 500, 503)
 
 
 async def body_of(request: Request, schema: type[ModelT]) -> ModelT:
@@ -91,17 +91,22 @@ def reply_headers(model: Served, answer: Answer | None) -> dict[str, str]:
 def documented(
     *requests: type[BaseModel],
     dialect: Dialect = Dialect.OPENAI,
+    or_dialect: Dialect | None = None,
     also: Mapping[int | str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the keywords of a route whose body is read by hand, so that OpenAPI tells of it.
 
-    Several ``requests``: the body is one of them. ``also``: replies that are no JSON.
+    Several ``requests``: the body is one of them, and errors may be for ``or_dialect``. ``also``:
+    replies that are no JSON.
     """
     schemas = [_inlined(request.model_json_schema()) for request in requests]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     content = {"application/json": {"schema": schema}}
+    error: Any = _ERROR_REPLIES[dialect]
+    if or_dialect is not None:
+        error = error | _ERROR_REPLIES[or_dialect]
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": _ERROR_REPLIES[dialect]} for status in _ERROR_STATUSES
+        status: {"model": error} for status in _ERROR_STATUSES
     }
     return {
         "responses": errors | dict(also or {}),

@@ -86,7 +86,7 @@ def _of_root(request: Request, plain: dict[str, Any]) -> BaseModel:
 @router.post(
     "/rerank",
     response_model=RerankReply | RERANK_REPLY,
-    **documented(RerankRequest, tei_schemas.RerankRequest),
+    **documented(RerankRequest, tei_schemas.RerankRequest, or_dialect=Dialect.TEI),
 )
 async def rerank(request: Request) -> Response:
     """Rank documents, or ``texts`` as text-embeddings-inference does."""
@@ -103,7 +103,7 @@ async def rerank_documents(request: Request) -> Response:
 @router.post(
     "/tokenize",
     response_model=TokenizeReply | TOKENIZE_REPLY,
-    **documented(TokenizeRequest, tei_schemas.TokenizeRequest),
+    **documented(TokenizeRequest, tei_schemas.TokenizeRequest, or_dialect=Dialect.TEI),
 )
 async def tokenize(request: Request) -> Response:
     """Return the tokens of a ``prompt``, or of ``inputs`` with their places."""
@@ -113,7 +113,10 @@ async def tokenize(request: Request) -> Response:
 @router.post(
     "/invocations",
     response_model=None,
-    **documented(EmbeddingRequest, ClassifyRequest, RerankRequest, ScoreRequest, PoolingRequest),
+    **documented(
+        *(EmbeddingRequest, ClassifyRequest, RerankRequest, ScoreRequest, PoolingRequest),
+        or_dialect=Dialect.TEI,
+    ),
 )
 async def invocations(request: Request) -> Response:
     """Answer whatever request the body is."""

@@ -55,11 +55,20 @@ _POOLING_TASKS: Mapping[Kind, Task] = {
     Kind.SPARSE: Task.EMBED_SPARSE,
     Kind.MULTI_VECTOR: Task.EMBED_TOKENS,
 }
+_OCTETS = "application/octet-stream"
+_OCTETS_REPLY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "With encoding_format bytes or bytes_only: the arrays, one after the other",
+        "content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 _DENSE = (Task.EMBED, Task.EMBED_TOKENS, Task.ENCODE)
 _ACTIVATED = (Task.CLASSIFY, Task.CLASSIFY_TOKENS, Task.REWARD)
 
 
-@router.post("/pooling", response_model=PoolingReply, **documented(PoolingRequest))
+@router.post(
+    "/pooling", response_model=PoolingReply, **documented(PoolingRequest, also=_OCTETS_REPLY)
+)
 async def pooling(request: Request) -> Response:
     """Return what the model makes of each text: a vector, probabilities, or a row a token."""
     return await answer_pooling(request, await body_of(request, PoolingRequest))
@@ -138,7 +147,7 @@ async def _octets(
     headers = dict(reply_headers(model, answer))
     if asked.encoding_format == "bytes":
         headers["metadata"] = metadata.decode("ascii", "backslashreplace")
-    return Response(body, headers=headers, media_type="application/octet-stream")
+    return Response(body, headers=headers, media_type=_OCTETS)
 
 
 @router.post("/classify", response_model=ClassifyReply, **documented(ClassifyRequest))
