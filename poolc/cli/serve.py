@@ -88,6 +88,10 @@ class ServeArguments:
     ] = 1 << 20
     max_items: Annotated[int, typer.Option(help="Most texts in a request.")] = 16_384
     max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 16 << 20
+    request_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a request may take before it gets 504; none if not given."),
+    ] = None
     drain_timeout: Annotated[
         float, typer.Option(help="Seconds to finish what was begun when asked to stop.")
     ] = 30.0
@@ -127,6 +131,7 @@ class ServeArguments:
             served_model_names=tuple(self.served_model_name),
             strict_model_name=self.strict_model_name,
             drain_timeout_s=self.drain_timeout,
+            request_timeout_s=self.request_timeout,
             max_queued_tokens=self.max_queued_tokens,
             max_items=self.max_items,
             max_body_bytes=self.max_body_bytes,

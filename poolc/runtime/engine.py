@@ -198,6 +198,10 @@ class Engine(Calls):
                 f"this model does not support {task}; it supports: {', '.join(self.spec.tasks)}"
             )
 
+    def restart(self) -> None:
+        """Open the graphs anew; what runs meanwhile ends on the old ones. Raises ArtifactError."""
+        self._backend = open_backend(self.artifact)
+
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""
         self._backend.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from poolc.runtime.request import Item, Params
 from poolc.serve.bodies import json_response, read_body, unless_client_leaves, validated
 from poolc.serve.dialects import Dialect
+from poolc.serve.errors import TimedOut
 from poolc.serve.registry import Registry, Served
 from poolc.serve.scheduler import Answer
 from poolc.serve.schemas.common import (
@@ -33,7 +35,7 @@ _ERROR_REPLIES: Mapping[Dialect, type[BaseModel]] = {
     Dialect.OLLAMA: PlainErrorReply,
     Dialect.WEAVIATE: PlainErrorReply,
 }
-_ERROR_STATUSES = (400, 401, 404, 413, 429, 500, 503)
+_ERROR_STATUSES = (400, 401, 404, 413, 429, 500, 503, 504)
 
 
 async def body_of(request: Request, schema: type[ModelT]) -> ModelT:
@@ -53,10 +55,25 @@ def registry_of(request: Request) -> Registry:
 
 
 async def ask(
-    request: Request, model: Served, task: Task, items: Sequence[Item], params: Params
+    request: Request,
+    model: Served,
+    task: Task,
+    items: Sequence[Item],
+    params: Params,
+    *,
+    priority: int = 0,
 ) -> Answer:
-    """Ask a model. Raises what ``Scheduler.ask`` raises, and ClientDisconnect."""
-    return await unless_client_leaves(request, model.scheduler.ask(task, items, params))
+    """Ask a model. Raises what ``Scheduler.ask`` raises, TimedOut, and ClientDisconnect."""
+    limit_s = request.app.state.settings.request_timeout_s
+    work = model.scheduler.ask(task, items, params, priority=priority)
+    try:
+        async with asyncio.timeout(limit_s):
+            return await unless_client_leaves(request, work)
+    except TimeoutError as error:
+        raise TimedOut(
+            f"the request was not answered within {limit_s:g} s: send fewer texts, or try again "
+            "when the server has less to do"
+        ) from error
 
 
 async def reply(

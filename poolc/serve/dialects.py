@@ -84,6 +84,7 @@ TEI_TYPES: Mapping[int, str] = {
     429: "Overloaded",
     500: "Backend",
     503: "Unhealthy",
+    504: "Overloaded",
 }
 _BODIES: Mapping[Dialect, Callable[[str, str, int, str | None], dict[str, Any]]] = {
     Dialect.OPENAI: _openai,

@@ -39,6 +39,10 @@ class Draining(Overloaded):
     """The server is stopping and takes no new work."""
 
 
+class TimedOut(PoolcError):
+    """A request took longer than this server lets them."""
+
+
 class NotReady(PoolcError):
     """A model of this server does not answer now."""
 
@@ -51,6 +55,7 @@ STATUSES: tuple[tuple[type[PoolcError], HTTPStatus, str], ...] = (
     (InputError, HTTPStatus.BAD_REQUEST, "BadRequestError"),
     (Draining, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
     (NotReady, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
+    (TimedOut, HTTPStatus.GATEWAY_TIMEOUT, "TimeoutError"),
     (Overloaded, HTTPStatus.TOO_MANY_REQUESTS, "OverloadedError"),
     (PoolcError, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError"),
 )
@@ -112,7 +117,8 @@ async def _on_poolc_error(request: Request, error: Exception) -> Response:
         raise error
     request.app.state.metrics.rejected(type(error).__name__)
     response = error_response(error, dialect_of(request))
-    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Draining):
+    foreseen = isinstance(error, Draining | TimedOut)
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and not foreseen:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return response
 

@@ -12,6 +12,7 @@ Knows nothing about HTTP, names or what a result means.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ from poolc.serve.metrics import NoWatch, Watch
 from poolc.serve.settings import Settings
 from poolc.spec import Task
 
+log = logging.getLogger("poolc.serve")
+
 # Tokens a stream that are planned together. Wide windows sort the padding away (mixed lengths are
 # padded by 8 % with 1024 tokens, by 3 % with 4096), narrow ones let newcomers in sooner.
 _EXPRESS_WINDOW_TOKENS = 1024
@@ -41,6 +44,7 @@ _TURN_TOKENS = 256
 # Results of more sequences than this are finished on a thread.
 _LARGE_RESULT = 32
 _MAX_RETRY_AFTER_S = 60.0
+_RESTART_AFTER = 3  # micro-batches that fail in a row
 # What a probe asks for, cheapest first.
 _PROBED = (Task.EMBED, Task.CLASSIFY, Task.SCORE, Task.REWARD, Task.ENCODE)
 
@@ -67,15 +71,16 @@ class _Job:
     missing_rows: int
     queued_tokens: int  # of rows that are missing
     arrived_s: float
+    priority: int
     started_s: float = 0.0  # when its first micro-batch began; 0 before
     taken: int = 0  # sequences that have been planned
 
     @classmethod
-    def of(cls, prepared: Prepared) -> _Job:
+    def of(cls, prepared: Prepared, priority: int) -> _Job:
         count = len(prepared.sequences)
         done = asyncio.get_running_loop().create_future()
         now_s = time.perf_counter()
-        return cls(prepared, done, [{}] * count, count, prepared.num_tokens, now_s)
+        return cls(prepared, done, [{}] * count, count, prepared.num_tokens, now_s, priority)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -110,15 +115,20 @@ class Scheduler:
         self._queued_tokens = 0  # admitted and not yet computed
         self._tokens_per_s = 0.0  # of one stream; 0 until the first micro-batch has run
         self._jobs: set[_Job] = set()  # admitted and not yet ended
+        self._failures = 0  # micro-batches that failed inside since the last one that did not
+        self._restarting: asyncio.Future[None] | None = None  # the one restart that there is
         self._draining = False
         self._closed = False  # what was let in is refused too
         self.open = 0  # requests that were let in and are not yet answered
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def ask(self, task: Task, items: Sequence[Item], params: Params) -> Answer:
+    async def ask(
+        self, task: Task, items: Sequence[Item], params: Params, *, priority: int = 0
+    ) -> Answer:
         """Answer one request; cancelling takes it out of the queue.
 
+        Requests of a lower ``priority`` come first; of one, the first that came.
         Raises what ``Engine.prepare``, ``execute`` and ``finish`` raise, InvalidText for too many
         items, Overloaded and Draining.
         """
@@ -141,7 +151,7 @@ class Scheduler:
                 prepared = await asyncio.to_thread(self._engine.prepare, task, items, params)
             tokenize_s = time.perf_counter() - began_s
             self.watch.tokenized(tokenize_s)
-            job = await self._run(prepared)
+            job = await self._run(prepared, priority)
             rows, inference_s = job.rows, time.perf_counter() - job.started_s
             if len(rows) > _LARGE_RESULT:
                 result = await asyncio.to_thread(self._engine.finish, prepared, rows)
@@ -223,15 +233,15 @@ class Scheduler:
             "queue_oldest_seconds": age_s,
         }
 
-    async def _run(self, prepared: Prepared) -> _Job:
+    async def _run(self, prepared: Prepared, priority: int) -> _Job:
         """Queue a request and wait for the rows of all its sequences."""
         if self._closed:
             raise _stopping()
         self._refuse_if_full(prepared.num_tokens)
-        job = _Job.of(prepared)
+        job = _Job.of(prepared, priority)
         self._jobs.add(job)
         self._queued_tokens += job.queued_tokens
-        self._arrived.append(job)
+        _enqueue(self._arrived, job)
         try:
             self._dispatch()
             await job.done
@@ -293,7 +303,7 @@ class Scheduler:
             room -= sum(place.num_tokens for place in turn)
             window += turn
             if job.taken < len(job.rows):
-                self._begun.append(job)
+                _enqueue(self._begun, job)
         queue.extendleft(reversed(others))  # their turn comes first in the next window
         return window
 
@@ -330,9 +340,11 @@ class Scheduler:
         if error is None and len(running.result()) != len(batch):
             error = BackendError(f"{len(running.result())} rows came back for {len(batch)}")
         if error is None:
+            self._failures = 0
             self._measure(batch, time.perf_counter() - started_s)
             self._scatter(batch, running.result())
         else:
+            self._count_failure(error)
             self._failed(batch, error)
         self._dispatch()
 
@@ -358,6 +370,19 @@ class Scheduler:
         else:
             self._express.extendleft(alone.values())
 
+    def _count_failure(self, error: BaseException) -> None:
+        """Open the model anew, once, where one micro-batch after the other fails inside.
+
+        Whether that helped is what the probe says: it runs the model.
+        """
+        if not isinstance(error, BackendError):
+            return
+        self._failures += 1
+        if self._failures >= _RESTART_AFTER and self._restarting is None:
+            log.error("%d micro-batches failed in a row: the model is opened anew", self._failures)
+            self._restarting = asyncio.ensure_future(asyncio.to_thread(self._engine.restart))
+            self._restarting.add_done_callback(_log_restart)
+
     def _end(self, job: _Job, error: BaseException | None = None) -> None:
         """Take a job out of the queue; with an error, fail it. Ending twice changes nothing."""
         self._jobs.discard(job)
@@ -374,6 +399,19 @@ class Scheduler:
         self.watch.executed(sum(lengths), max(lengths) * len(lengths), seconds)
         rate = sum(lengths) / max(seconds, 1e-6)
         self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * rate if self._tokens_per_s else rate
+
+
+def _log_restart(restarting: asyncio.Future[None]) -> None:
+    if not restarting.cancelled() and restarting.exception() is not None:
+        log.error("the model cannot be opened anew", exc_info=restarting.exception())
+
+
+def _enqueue(queue: deque[_Job], job: _Job) -> None:
+    """Put a job behind those of its priority and of lower ones."""
+    place = len(queue)
+    while place and queue[place - 1].priority > job.priority:
+        place -= 1
+    queue.insert(place, job)
 
 
 def _take_turn(job: _Job, tokens: int) -> _Batch:

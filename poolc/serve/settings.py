@@ -27,6 +27,7 @@ class Settings:
     served_model_names: tuple[str, ...] = ()
     strict_model_name: bool = False  # with one model: refuse any ``model`` but its names
     drain_timeout_s: float = 30.0  # from the first signal until what is left is cut off
+    request_timeout_s: float | None = None  # a request that takes longer gets 504
     max_queued_tokens: int = 1 << 20  # admitted and not yet computed, a model; beyond it: 429
     # Of one request. OpenAI takes 2,048 texts; the vectors of so many, of 1,024 numbers each, are
     # 64 MiB. A body of texts that are 1 KiB on average is just large enough for them.
@@ -42,6 +43,8 @@ class Settings:
         _require(
             self.drain_timeout_s >= 0, "drain_timeout_s", self.drain_timeout_s, "0 or more seconds"
         )
+        limit_s = self.request_timeout_s
+        _require(limit_s is None or limit_s > 0, "request_timeout_s", limit_s or 0, "more than 0")
         for name in ("max_queued_tokens", "max_items", "max_body_bytes"):
             value = getattr(self, name)
             _require(value >= 1, name, value, "1 or more")

@@ -18,6 +18,7 @@ from tests.cli.conftest import Cli
 NAMES = {
     "served_model_name": "served_model_names",
     "drain_timeout": "drain_timeout_s",
+    "request_timeout": "request_timeout_s",
     "api_key": "api_keys",
     "api_key_file": "api_keys",
     "allowed_origin": "allowed_origins",
@@ -57,7 +58,18 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         *("--log-level", "debug", "--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
         *("--hf-overrides", '{"matryoshka_dimensions":[256]}', "--memory-limit", "2GB"),
         *("--api-key", "k1", "--api-key", "k2", "--allowed-origin", "*", "--log-format", "json"),
-        *("--uds", "/s", "--root-path", "/p", "--ssl-certfile", "c", "--ssl-keyfile", "k"),
+        *(
+            "--request-timeout",
+            "1.5",
+            "--uds",
+            "/s",
+            "--root-path",
+            "/p",
+            "--ssl-certfile",
+            "c",
+            "--ssl-keyfile",
+            "k",
+        ),
     )
     assert ran.code == 0, ran.err
     assert served["settings"] == Settings(
@@ -74,6 +86,7 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         api_keys=("k1", "k2"),
         allowed_origins=("*",),
         log_format="json",
+        request_timeout_s=1.5,
         uds="/s",
         root_path="/p",
         ssl_certfile="c",

@@ -48,6 +48,7 @@ class FakeEngine:
         )
         self.started: list[list[str]] = []  # the texts of each micro-batch, in order
         self.alone: list[bool] = []  # whether nothing ran or waited beside each
+        self.restarts = 0
         self.peak = 0  # micro-batches at the same time
         self.prepared = 0
         self.poison = "poison"
@@ -76,6 +77,9 @@ class FakeEngine:
         """Block until ``count`` micro-batches have started."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.started) >= count, PATIENCE_S)
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def close(self) -> None:
         self.release()

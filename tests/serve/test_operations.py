@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from typing import Any
 
 import httpx
 import pytest
@@ -154,6 +155,20 @@ def test_metrics_of_failures(make_client: MakeClient, make_fake: MakeFake) -> No
     assert samples(client)["poolc_rejections_total", "BackendError"] == 1
 
 
+# Time.
+
+
+def test_request_that_takes_too_long(make_client: MakeClient, make_fake: MakeFake) -> None:
+    fake = make_fake()
+    fake.hold()
+    client = make_client(Settings(request_timeout_s=0.05), m=fake.engine)
+    response = post(client, "/v1/embeddings", input="text")
+    assert response.status_code == 504
+    assert "not answered within 0.05 s" in response.json()["message"]
+    fake.release()
+    assert post(client, "/v1/embeddings", input="text").status_code == 200
+
+
 # Web pages, and settings that no server can run with.
 
 
@@ -173,6 +188,7 @@ def test_allowed_origins(make_client: MakeClient, embedder: Engine) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"request_timeout_s": 0}, "request_timeout_s is 0; allowed: more than 0"),
         ({"ssl_certfile": "c"}, "give ssl_keyfile"),
         ({"ssl_keyfile": "k"}, "give ssl_certfile"),
         ({"api_keys": ("",)}, "an API key is empty"),
@@ -180,6 +196,6 @@ def test_allowed_origins(make_client: MakeClient, embedder: Engine) -> None:
         ({"root_path": "/models/"}, "does not end"),
     ],
 )
-def test_settings_refused(options: dict[str, str], message: str) -> None:
+def test_settings_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
-        Settings(**options)  # type: ignore[arg-type]
+        Settings(**options)

@@ -138,6 +138,54 @@ def test_ask_gives_all_cores_to_a_lone_request_only(make_fake: MakeFake) -> None
     asyncio.run(main())
 
 
+def test_ask_lower_priorities_come_first(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake(streams=1, budget=4)
+        scheduler = scheduler_of(fake)
+        fake.hold()
+        asked = [asyncio.ensure_future(embed(scheduler, "busy"))]
+        await started(fake, 1)
+        for text, priority in (("late", 5), ("then", 0), ("soon", -1), ("next", 0)):
+            request = scheduler.ask(Task.EMBED, [text], Params(), priority=priority)
+            asked.append(asyncio.ensure_future(request))
+            await queued(scheduler, 4 * len(asked))
+        fake.release()
+        await asyncio.gather(*asked)
+        assert fake.started == [["busy"], ["soon"], ["then"], ["next"], ["late"]]
+
+    asyncio.run(main())
+
+
+def test_model_that_keeps_failing_is_opened_anew_once(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        fake.failure = BackendError("broken")
+        scheduler = scheduler_of(fake)
+        for expected in (0, 0, 1, 1, 1, 1, 1):
+            with pytest.raises(BackendError):
+                await embed(scheduler, "poison")
+            if scheduler._restarting is not None:
+                await scheduler._restarting
+            assert fake.restarts == expected
+        assert is_answer_to(await embed(scheduler, "fine"), ["fine"])
+
+    asyncio.run(main())
+
+
+def test_failures_between_successes_open_nothing_anew(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        fake.failure = BackendError("broken")
+        scheduler = scheduler_of(fake)
+        for _ in range(5):
+            with pytest.raises(BackendError):
+                await embed(scheduler, "poison")
+            await embed(scheduler, "fine")
+        assert fake.restarts == 0
+
+    asyncio.run(main())
+
+
 def test_ask_big_request_does_not_block_a_small_one(make_fake: MakeFake) -> None:
     async def main() -> None:
         fake = make_fake(streams=1)

@@ -53,7 +53,9 @@ async def _embed(request: Request, asked: EmbedRequest, *, by_type: bool, versio
     size = asked.output_dimension or spec.default_dimensions or spec.embedding_size
     for kind in set(types) & {*_QUANTIZED}:
         check_dtype(kind, size)
-    answer = await ask(request, model, Task.EMBED, texts, asked.params(spec, "float32"))
+    answer = await ask(
+        request, model, Task.EMBED, texts, asked.params(spec, "float32"), priority=asked.priority
+    )
     vectors = np.asarray(answer.result, dtype=np.float32)
 
     def content() -> dict[str, Any]:

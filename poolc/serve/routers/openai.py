@@ -35,7 +35,14 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
     """Answer ``/v1/embeddings``."""
     model = registry_of(request).find(asked.model)
     check_matryoshka(model, asked.model, asked.dimensions)
-    answer = await ask(request, model, Task.EMBED, asked.input, asked.params(model.engine.spec))
+    answer = await ask(
+        request,
+        model,
+        Task.EMBED,
+        asked.input,
+        asked.params(model.engine.spec),
+        priority=asked.priority,
+    )
     vectors = np.asarray(answer.result)  # [texts, dim]
     encode = base64_vector if asked.as_base64 else number_list
 

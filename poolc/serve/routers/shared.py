@@ -157,7 +157,7 @@ async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
     model = registry_of(request).find(asked.model)
     params = score_params(asked, model)
     pairs = [(asked.query, document) for document in asked.documents]
-    answer = await ask(request, model, Task.SCORE, pairs, params)
+    answer = await ask(request, model, Task.SCORE, pairs, params, priority=asked.priority)
     scores = np.asarray(answer.result)
 
     def content() -> dict[str, Any]:

@@ -81,7 +81,14 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
     task = _POOLING_TASKS[spec.kind] if asked.task is None else task_named(asked.task, spec)
     if asked.dimensions is not None:
         check_matryoshka(model, asked.model, asked.dimensions)
-    answer = await ask(request, model, task, asked.input, _pooling_params(asked, task, spec))
+    answer = await ask(
+        request,
+        model,
+        task,
+        asked.input,
+        _pooling_params(asked, task, spec),
+        priority=asked.priority,
+    )
     rows = [np.atleast_1d(np.asarray(value)) for value in values(answer.result)]
     if asked.encoding_format in ("bytes", "bytes_only"):
         return await _octets(model, asked, answer, rows)
@@ -161,7 +168,7 @@ async def answer_classify(request: Request, asked: ClassifyRequest) -> Response:
     """Answer ``/classify``."""
     model = registry_of(request).find(asked.model)
     params = asked.params(model.engine.max_length)
-    answer = await ask(request, model, Task.CLASSIFY, asked.input, params)
+    answer = await ask(request, model, Task.CLASSIFY, asked.input, params, priority=asked.priority)
     if not isinstance(answer.result, Classification):
         raise TypeError("a classification was expected; this is a bug in poolc")
     found = answer.result
@@ -188,7 +195,14 @@ async def answer_score(request: Request, asked: ScoreRequest) -> Response:
     """Answer ``/score``."""
     model = registry_of(request).find(asked.model)
     params = score_params(asked, model)
-    answer = await ask(request, model, Task.SCORE, as_pairs(asked.left, asked.right), params)
+    answer = await ask(
+        request,
+        model,
+        Task.SCORE,
+        as_pairs(asked.left, asked.right),
+        params,
+        priority=asked.priority,
+    )
     scores = np.asarray(answer.result)
 
     def content() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from poolc.errors import InvalidOption
 from poolc.runtime.request import Params
-from poolc.serve.schemas.common import ModelRequest
+from poolc.serve.schemas.common import ModelRequest, PriorityFields
 from poolc.spec import ModelSpec
 
 CohereType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -24,7 +24,7 @@ _INPUT_TYPES = {
 _SIDES = {"START": "left", "LEFT": "left", "END": "right", "RIGHT": "right"}
 
 
-class EmbedRequest(ModelRequest):
+class EmbedRequest(ModelRequest, PriorityFields):
     """Exactly one of ``texts`` and ``inputs``; images are refused by name."""
 
     texts: list[str] | None = None

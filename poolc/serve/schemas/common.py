@@ -90,6 +90,12 @@ class ModelRequest(Request):
     model: str | None = Field(None, description="what the server calls a model")
 
 
+class PriorityFields(Request):
+    """vLLM's and Cohere's order of requests."""
+
+    priority: int = Field(0, description="requests with a lower one come first")
+
+
 class TruncationFields(Request):
     """vLLM's way to ask for truncation."""
 

@@ -11,6 +11,7 @@ from poolc.runtime.request import Item, Params
 from poolc.serve.schemas.common import (
     ActivationFields,
     ModelRequest,
+    PriorityFields,
     TruncationFields,
     Usage,
     checked_items,
@@ -40,7 +41,7 @@ def _jina_text(item: Any) -> str:
     raise ValueError(f"a part with {parts}: this server reads text only")
 
 
-class EmbeddingRequest(ModelRequest, TruncationFields, ActivationFields):
+class EmbeddingRequest(ModelRequest, TruncationFields, ActivationFields, PriorityFields):
     """A request for vectors, one a text."""
 
     input: Annotated[

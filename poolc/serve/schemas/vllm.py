@@ -13,6 +13,7 @@ from poolc.serve.schemas.common import (
     ActivationFields,
     Items,
     ModelRequest,
+    PriorityFields,
     Texts,
     TruncationFields,
     Usage,
@@ -27,7 +28,7 @@ _SIDES = (
 )
 
 
-class InputRequest(ModelRequest, TruncationFields, ActivationFields):
+class InputRequest(ModelRequest, TruncationFields, ActivationFields, PriorityFields):
     """What vLLM's requests over an ``input`` share."""
 
     input: Items
@@ -54,7 +55,7 @@ class PoolingRequest(InputRequest):
     endianness: Endianness = Field("native", description="of base64 and bytes")
 
 
-class PairFields(ModelRequest, TruncationFields, ActivationFields):
+class PairFields(ModelRequest, TruncationFields, ActivationFields, PriorityFields):
     """What requests for scores of pairs share."""
 
     user: str | None = None

@@ -426,7 +426,17 @@ def test_openapi_tells_the_truth(client: httpx.AsyncClient) -> None:
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["input"]
     assert len(schema["properties"]["input"]["anyOf"]) == 5
-    assert set(operation["responses"]) == {"200", "400", "404", "413", "429", "500", "503"}
+    assert set(operation["responses"]) == {
+        "200",
+        "400",
+        "401",
+        "404",
+        "413",
+        "429",
+        "500",
+        "503",
+        "504",
+    }
     reply = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert reply == {"$ref": "#/components/schemas/EmbeddingReply"}
 
