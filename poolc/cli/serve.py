@@ -15,7 +15,7 @@ from poolc.cli.reporting import Reporter
 from poolc.errors import InputError, InvalidOption, MissingDependency
 
 if TYPE_CHECKING:
-    from poolc.serve.settings import LogFormat, LogLevel, Settings
+    from poolc.serve.settings import LogFormat, LogLevel, Settings, TokenIdPolicy
 
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="Artifacts, model folders or hub ids.")
@@ -83,6 +83,21 @@ class ServeArguments:
         bool,
         typer.Option("--strict-model-name", help="With one model: refuse any other name."),
     ] = False
+    token_ids: Annotated[
+        str,
+        typer.Option(
+            help="What token ids in OpenAI's requests are: model (of its own vocabulary), cl100k "
+            "(what LangChain sends; turned back into text) or refuse."
+        ),
+    ] = "model"
+    cl100k_file: Annotated[
+        str | None,
+        typer.Option(
+            "--cl100k-file",
+            metavar="FILE",
+            help="cl100k_base.tiktoken; from TIKTOKEN_CACHE_DIR if not given.",
+        ),
+    ] = None
     max_queued_tokens: Annotated[
         int, typer.Option(help="Tokens that may wait, a model; beyond it requests get 429.")
     ] = 1 << 20
@@ -107,12 +122,11 @@ class ServeArguments:
         Raises InvalidOption for a value that it does not have, InputError for a file of keys that
         cannot be read.
         """
-        from poolc.serve.settings import LogFormat, LogLevel, Settings
+        from poolc.serve.settings import LogFormat, LogLevel, Settings, TokenIdPolicy
 
-        for name, allowed in (
-            ("log_level", get_args(LogLevel)),
-            ("log_format", get_args(LogFormat)),
-        ):
+        kinds = {"log_level": LogLevel, "log_format": LogFormat, "token_ids": TokenIdPolicy}
+        for name, kind in kinds.items():
+            allowed = get_args(kind)
             if getattr(self, name) not in allowed:
                 raise InvalidOption(
                     f"--{name.replace('_', '-')} is {getattr(self, name)!r}; allowed: "
@@ -131,6 +145,8 @@ class ServeArguments:
             served_model_names=tuple(self.served_model_name),
             strict_model_name=self.strict_model_name,
             drain_timeout_s=self.drain_timeout,
+            token_ids=cast("TokenIdPolicy", self.token_ids),
+            cl100k_file=self.cl100k_file,
             request_timeout_s=self.request_timeout,
             max_queued_tokens=self.max_queued_tokens,
             max_items=self.max_items,

@@ -15,13 +15,14 @@ from poolc.serve.middleware import RequestLog, RequireKey
 from poolc.serve.registry import Registry
 from poolc.serve.routers import cohere, health, ollama, openai, shared, tei, vllm, weaviate
 from poolc.serve.settings import Settings
+from poolc.serve.token_ids import TokenIds
 
 
 def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     """Return the ASGI application over loaded engines, by the name each was given.
 
-    ``app.state`` holds ``registry``, ``metrics`` and ``settings``. Raises InvalidOption for names
-    that do not fit the engines.
+    ``app.state`` holds ``registry``, ``metrics``, ``token_ids`` and ``settings``. Raises
+    InvalidOption for names that do not fit the engines, and for cl100k without its vocabulary.
     """
     app = FastAPI(title="poolc", version=__version__, root_path=settings.root_path)
     registry = Registry(engines, settings)
@@ -29,6 +30,7 @@ def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     for model in registry.models:
         model.scheduler.watch = metrics.watch(model.names[0])
     app.state.registry, app.state.metrics, app.state.settings = registry, metrics, settings
+    app.state.token_ids = TokenIds(settings)
     add_error_handlers(app)
     # The last one that is added sees a request first.
     if settings.api_keys:

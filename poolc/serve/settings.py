@@ -9,6 +9,7 @@ from poolc.errors import InvalidOption
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 LogFormat = Literal["text", "json"]
+TokenIdPolicy = Literal["model", "cl100k", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Settings:
     served_model_names: tuple[str, ...] = ()
     strict_model_name: bool = False  # with one model: refuse any ``model`` but its names
     drain_timeout_s: float = 30.0  # from the first signal until what is left is cut off
+    token_ids: TokenIdPolicy = "model"  # what ids in OpenAI's requests are: see ``token_ids.py``
+    cl100k_file: str | None = None
     request_timeout_s: float | None = None  # a request that takes longer gets 504
     max_queued_tokens: int = 1 << 20  # admitted and not yet computed, a model; beyond it: 429
     # Of one request. OpenAI takes 2,048 texts; the vectors of so many, of 1,024 numbers each, are

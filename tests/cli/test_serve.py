@@ -58,6 +58,7 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         *("--log-level", "debug", "--no-access-log", "--defaults", "vllm", "--trust-remote-code"),
         *("--hf-overrides", '{"matryoshka_dimensions":[256]}', "--memory-limit", "2GB"),
         *("--api-key", "k1", "--api-key", "k2", "--allowed-origin", "*", "--log-format", "json"),
+        *("--token-ids", "refuse", "--cl100k-file", "f"),
         *(
             "--request-timeout",
             "1.5",
@@ -86,6 +87,8 @@ def test_options(cli: Cli, served: dict[str, Any]) -> None:
         api_keys=("k1", "k2"),
         allowed_origins=("*",),
         log_format="json",
+        token_ids="refuse",
+        cl100k_file="f",
         request_timeout_s=1.5,
         uds="/s",
         root_path="/p",

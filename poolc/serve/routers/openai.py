@@ -35,11 +35,12 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
     """Answer ``/v1/embeddings``."""
     model = registry_of(request).find(asked.model)
     check_matryoshka(model, asked.model, asked.dimensions)
+    items = request.app.state.token_ids.items(asked.input)
     answer = await ask(
         request,
         model,
         Task.EMBED,
-        asked.input,
+        items,
         asked.params(model.engine.spec),
         priority=asked.priority,
     )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
 from poolc.errors import InvalidOption
 from poolc.runtime.request import Item, Params
@@ -88,6 +95,17 @@ class ModelRequest(Request):
     """A request that may name a model."""
 
     model: str | None = Field(None, description="what the server calls a model")
+
+
+class InputFields(Request):
+    """Requests over an ``input``, which vLLM takes as chat ``messages`` too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_messages(cls, plain: Any) -> Any:
+        if isinstance(plain, dict) and "messages" in plain and "input" not in plain:
+            raise ValueError("messages: no chat template is applied here; send their text as input")
+        return plain
 
 
 class PriorityFields(Request):

@@ -10,6 +10,7 @@ from poolc.errors import InvalidOption
 from poolc.runtime.request import Item, Params
 from poolc.serve.schemas.common import (
     ActivationFields,
+    InputFields,
     ModelRequest,
     PriorityFields,
     TruncationFields,
@@ -41,7 +42,9 @@ def _jina_text(item: Any) -> str:
     raise ValueError(f"a part with {parts}: this server reads text only")
 
 
-class EmbeddingRequest(ModelRequest, TruncationFields, ActivationFields, PriorityFields):
+class EmbeddingRequest(
+    ModelRequest, InputFields, TruncationFields, ActivationFields, PriorityFields
+):
     """A request for vectors, one a text."""
 
     input: Annotated[

@@ -11,6 +11,7 @@ from poolc.runtime.request import Params
 from poolc.serve.encoding import EmbedDtype, EncodingFormat, Endianness
 from poolc.serve.schemas.common import (
     ActivationFields,
+    InputFields,
     Items,
     ModelRequest,
     PriorityFields,
@@ -28,7 +29,7 @@ _SIDES = (
 )
 
 
-class InputRequest(ModelRequest, TruncationFields, ActivationFields, PriorityFields):
+class InputRequest(ModelRequest, InputFields, TruncationFields, ActivationFields, PriorityFields):
     """What vLLM's requests over an ``input`` share."""
 
     input: Items

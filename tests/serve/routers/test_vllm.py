@@ -128,6 +128,9 @@ def test_classify_refuses(client: httpx.AsyncClient, make_client: MakeClient) ->
     assert "does not support classify" in refusal(client, "/classify", input="a")["message"]
     assert refusal(client, "/classify", input=[])["param"] == "input"
     assert refusal(client, "/classify")["message"] == "input is missing"
+    messages = [{"role": "user", "content": "a"}]
+    for path in ("/classify", "/pooling", "/v1/embeddings"):
+        assert "no chat template" in refusal(client, path, messages=messages)["message"]
 
 
 # Scores.
