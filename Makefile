@@ -19,7 +19,7 @@ RUN := $(VENV)/bin/python
 BOOTSTRAP = $(PYTHON) scripts/bootstrap.py --venv "$(VENV)" --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow models check format bench clean distclean install install-dev python
+.PHONY: help demo test test-slow clients models check format bench clean distclean install install-dev python
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ test: install-dev  ## the whole suite but the slow tests
 test-slow: install-dev  ## the slow tests: fresh environments, the oldest ONNX Runtime
 	@echo "==> pytest: $(TESTS), slow"
 	@$(RUN) -m pytest -n $(JOBS) -m slow $(TESTS)
+
+clients: install-dev  ## real clients against a server, each set in an environment of its own
+	@$(RUN) -m pytest -n $(JOBS) -m slow tests/clients
 
 models: install-dev  ## measure families, heads and checkpoints; write docs/models.json and models.md
 	@$(RUN) -W ignore -m tests.matrix $(if $(FAMILY),--family $(FAMILY)) \

@@ -86,9 +86,19 @@ Text = Annotated[str, BeforeValidator(_checked_text, json_schema_input_type=str 
 
 
 class Request(BaseModel):
-    """What every request is: typed strictly, and open to fields that mean nothing here."""
+    """What every request is: typed strictly, and open to fields that mean nothing here.
+
+    null is as good as nothing: clients send it for what their caller left out.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict):
+            return plain
+        return {name: value for name, value in plain.items() if value is not None}
 
 
 class ModelRequest(Request):

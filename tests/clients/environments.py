@@ -1,0 +1,75 @@
+"""Sets of clients that resolve together, and their environments, kept in ``.clients/``."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / ".clients"
+
+# The program of a set is programs/NAME_clients.py. An older cohere is what langchain-cohere works
+# with.
+SETS: dict[str, tuple[str, ...]] = {
+    "plain": (
+        "openai==3.57.0",
+        "cohere==7.3.1",
+        "ollama==0.6.3",
+        "huggingface_hub==2.4.0",
+        "litellm==1.110.2",
+        "numpy==2.4.6",
+    ),
+    "langchain": (
+        "langchain-openai==1.7.4",
+        "langchain-cohere==0.6.0",
+        "langchain-huggingface==1.2.3",
+        "cohere==5.21.1",
+    ),
+    "llama_index": (
+        "llama-index-embeddings-openai-like==0.4.0",
+        "llama-index-embeddings-text-embeddings-inference==0.6.0",
+        "llama-index-postprocessor-tei-rerank==0.6.0",
+        "llama-index-postprocessor-jinaai-rerank==0.6.0",
+    ),
+    "haystack": ("haystack-ai==2.31.0", "huggingface_hub==2.4.0"),
+}
+NODE = ("openai@7.57.0",)
+
+
+def python_of(name: str) -> Path:
+    """Return the interpreter of a set, installing it first unless that was done."""
+    folder = FOLDER / f"{name}-{_digest(SETS[name])}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(folder)])
+        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _run([str(python), *pip, *SETS[name]])
+        (folder / "complete").touch()
+    return python
+
+
+def node_folder() -> Path:
+    """Return a folder with the Node clients, installing them first unless that was done."""
+    folder = FOLDER / f"node-{_digest(NODE)}"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _run(["npm", "install", "--silent", "--no-audit", "--no-fund", *NODE], folder)
+        (folder / "complete").touch()
+    return folder
+
+
+def _digest(requirements: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
+
+
+def _run(command: list[str], folder: Path = ROOT) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[:4]}: {done.stderr[-2000:]}")
