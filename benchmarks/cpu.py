@@ -100,7 +100,7 @@ def main() -> None:
     path = arguments.json or home() / "results" / f"{target.model.name}.json"
     if arguments.anew:
         path.unlink(missing_ok=True)
-    rounds = arguments.rounds or (3 if target.model.large else 5)
+    rounds = arguments.rounds or (3 * slices.SLICE_PARTS if target.model.large else 5)
     chosen = arguments.workloads.split(",") if arguments.workloads else slices.names(target.model)
     store = Store(path)
     run = Run(target, arguments.systems, rounds, arguments.texts, store, tuple(chosen))
@@ -124,7 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", type=system_names, default=",".join(DEFAULT))
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--workloads", help="of throughput: mixed,fixed-128,...; all if not given")
-    parser.add_argument("--rounds", type=int, help="of throughput; 5, or 3 for large models")
+    parser.add_argument("--rounds", type=int, help="of throughput; 5, or 15 for large models")
     parser.add_argument("--texts", type=int, help="items of a workload at most: a trial")
     parser.add_argument("--json", type=Path, help="where results go")
     parser.add_argument("--anew", action="store_true", help="forget what was measured before")
