@@ -80,9 +80,11 @@ def of_litellm():
     ):
         made = litellm.embedding(model=model, input=texts, api_base=address, api_key=key)
         expected.same([entry["embedding"] for entry in made.data])
-    for model in ("cohere/m", "infinity/m"):
+    for model, address in (("cohere/m", url), ("jina_ai/m", f"{url}/v1"), ("infinity/m", url)):
+        # As Infinity's, documents would be strings, where Jina's, Cohere's and vLLM's are objects.
+        options = {"return_documents": False} if model == "infinity/m" else {}
         found = litellm.rerank(
-            model=model, query=texts[0], documents=texts, api_base=url, api_key=key
+            model=model, query=texts[0], documents=texts, api_base=address, api_key=key, **options
         ).results
         expected.ranked([r["index"] for r in found], [r["relevance_score"] for r in found])
 
