@@ -101,6 +101,11 @@ def computing() -> Iterator[int]:
             _computing -= 1
 
 
+def nobody_computes() -> bool:
+    """Return whether no thread computes now; another one may begin any time."""
+    return _computing == 0
+
+
 def _forget_executor() -> None:
     # Threads do not survive fork: a child that embeds needs a pool of its own.
     global _executor, _lock, _computing

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ from poolc.runtime.request import Item, Params, Prepared, Row, TokenSequence
 from poolc.runtime.routes import load_routes
 from poolc.runtime.templates import special_tokens
 from poolc.runtime.tokenize import TextTokenizer
-from poolc.runtime.work import Work
+from poolc.runtime.work import Lone, Running, Work
 from poolc.spec import (
     ATTENTION_MASK,
     HYBRID_SET,
@@ -181,14 +182,16 @@ class Engine(Calls):
         return heads.finish(self.spec, prepared, rows, self._tokenizer.token)
 
     def submit(self, prepared: Prepared) -> Work:
-        """Queue a request's micro-batches on the executor."""
+        """Queue a request's micro-batches on the executor; a lone one runs where it is awaited."""
+        output_set, started = prepared.output_set, list[tuple[MicroBatch, Running]]()
         batches = self.plan(prepared.lengths)
-        alone, output_set = len(batches) == 1, prepared.output_set
-        started = []
         for batch in batches:
             chosen = [prepared.sequences[i] for i in batch.indices]
-            running = self.executor.submit(self.execute, chosen, output_set, alone=alone)
-            started.append((batch, running))
+            if len(batches) == 1:
+                run = partial(self.execute, chosen, output_set, alone=True)
+                started.append((batch, Lone(run, self.executor)))
+            else:
+                started.append((batch, self.executor.submit(self.execute, chosen, output_set)))
         return Work(len(prepared.sequences), started)
 
     def require(self, task: Task) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import poolc
 from poolc.errors import ArtifactIncompatible, BackendError, InvalidText
 from poolc.runtime import engine as engine_module
 from poolc.runtime.backends.base import Feeds, Fetches
-from poolc.runtime.cores import allowed_cores
+from poolc.runtime.cores import allowed_cores, computing
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.spec import (
@@ -199,6 +201,28 @@ def test_a_failing_micro_batch_fails_the_request(
         with pytest.raises(BackendError, match="broken"):
             embedder.embed(TEXTS)
     assert embedder.embed(TEXTS).shape == (len(TEXTS), 32)
+
+
+def test_lone_micro_batches_run_where_they_are_awaited(
+    embedder: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless another one computes: then a stream runs them, so that no more run than cores are."""
+    threads: list[str] = []
+    execute = embedder.execute
+
+    def recorded(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return execute(*args, **options)
+
+    monkeypatch.setattr(embedder, "execute", recorded)
+    here = threading.current_thread().name
+    embedder.embed("a text")
+    assert threads == [here]
+    with computing():
+        embedder.embed("a text")
+    embedder.embed(["several texts that are too long for one micro-batch"] * 40)
+    assert len(threads) > 3
+    assert all(name.startswith("poolc-stream") for name in threads[1:])
 
 
 def test_close(tiny_embedder: Path) -> None:
