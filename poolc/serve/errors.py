@@ -91,6 +91,8 @@ def error_response(error: PoolcError, dialect: Dialect = Dialect.OPENAI) -> Resp
         return _response(dialect, _INTERNAL, kind, status)
     param = error.param if isinstance(error, InputError) else None
     headers = {}
+    if isinstance(error, BodyTooLarge):
+        headers["Connection"] = "close"  # or the rest of the body would be read, and thrown away
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):

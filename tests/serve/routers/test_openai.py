@@ -230,7 +230,7 @@ def test_embeddings_dimensions_refused(client: httpx.AsyncClient, dimensions: in
         (b'{"input":"x","a":NaN}', "not valid JSON", None),
         (b'{"input":' + b"[" * 2000 + b"]" * 2000 + b"}", "not valid JSON", None),
         (b"{}", "input is missing", "input"),
-        (b'{"input":null}', "allowed: a text", "input"),
+        (b'{"input":null}', "input is missing", "input"),
         (b'{"input":[]}', "the list is empty", "input"),
         (b'{"input":[["x"]]}', "allowed: a text", "input"),
         (b'{"input":["x",1]}', "allowed: a text", "input"),

@@ -1,0 +1,187 @@
+"""Clients that mean harm or are broken: whatever they send, the next good request is answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from poolc.runtime.engine import Engine
+from tests.serve.processes import ServerProcess, server_process
+
+DEADLINE_S = 30
+# What a connection may cost the server while somebody misuses it.
+MOST_GROWTH_BYTES = 200 << 20
+
+
+@pytest.fixture(scope="module")
+def server(tiny_embedder: Path) -> Iterator[ServerProcess]:
+    with server_process(tiny_embedder) as server:
+        yield server
+
+
+@pytest.fixture
+def connect(server: ServerProcess) -> Iterator[Callable[[], socket.socket]]:
+    """Open connections that are closed when the test ends."""
+    url, made = httpx.URL(server.url), list[socket.socket]()
+
+    def make() -> socket.socket:
+        made.append(socket.create_connection((url.host, url.port or 80), timeout=DEADLINE_S))
+        return made[-1]
+
+    yield make
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _answers_afterwards(server: ServerProcess, embedder: Engine) -> Iterator[None]:
+    """After every test: the same server answers correctly, and has not grown."""
+    before = resident_bytes(server)
+    yield
+    response = httpx.post(
+        f"{server.url}/v1/embeddings", json={"input": "a fox"}, timeout=DEADLINE_S
+    )
+    (entry,) = response.json()["data"]
+    wanted = embedder.embed("a fox", prompt="")[0]
+    assert np.array_equal(np.array(entry["embedding"], np.float32), wanted)
+    assert resident_bytes(server) - before < MOST_GROWTH_BYTES
+
+
+def resident_bytes(server: ServerProcess) -> float:
+    """Return the memory that the server says it takes."""
+    lines = httpx.get(f"{server.url}/metrics", timeout=DEADLINE_S).text.splitlines()
+    (line,) = (one for one in lines if one.startswith("process_resident_memory_bytes "))
+    return float(line.split()[1])
+
+
+def head(length: int | str, *lines: str) -> bytes:
+    """Return the head of a request for vectors."""
+    fields = ("Host: poolc", "Content-Type: application/json", f"Content-Length: {length}", *lines)
+    return "\r\n".join(("POST /v1/embeddings HTTP/1.1", *fields, "", "")).encode()
+
+
+def status(connection: socket.socket) -> int:
+    """Return the status of a reply; 0 where the server closed without one."""
+    received = connection.recv(65536)
+    return int(received.split()[1]) if received else 0
+
+
+def post(server: ServerProcess, content: bytes) -> httpx.Response:
+    headers = {"content-type": "application/json"}
+    url = f"{server.url}/v1/embeddings"
+    return httpx.post(url, content=content, headers=headers, timeout=DEADLINE_S)
+
+
+def test_bodies_that_never_end(connect: Callable[[], socket.socket]) -> None:
+    for _ in range(50):
+        connect().sendall(head(1000) + b'{"input": "')
+
+
+def test_body_that_is_half_closed(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    connection.sendall(head(1000) + b'{"input": "')
+    connection.shutdown(socket.SHUT_WR)
+    assert status(connection) in (0, 400)
+
+
+def test_body_of_a_gigabyte_in_chunks(connect: Callable[[], socket.socket]) -> None:
+    """Nothing says how long it will be."""
+    connection = connect()
+    fields = ("Host: poolc", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    connection.sendall("\r\n".join(("POST /embed HTTP/1.1", *fields, "", "")).encode())
+    sent, piece = 0, b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
+    with suppress(OSError):
+        while sent < 1 << 30:
+            connection.sendall(piece)
+            sent += len(piece)
+    assert sent < 1 << 28
+
+
+def test_body_of_a_gigabyte(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    connection.sendall(head(1 << 30))
+    piece = b"x" * (1 << 20)
+    sent = 0
+    with suppress(OSError):  # closed, once it was too much
+        while sent < 1 << 30:
+            connection.sendall(piece)
+            sent += len(piece)
+    assert sent < 1 << 28
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"input": NaN}',
+        b'{"input": "a", "dimensions": 1e999}',
+        b'{"input": "\xff\xfe"}',
+        b'{"input": "\\ud800"}',
+        b'{"input": 1e400}',
+        json.dumps({"input": [""] * 100_000}).encode(),
+        json.dumps({"input": ["a"] * 100_000}).encode(),
+        json.dumps({"input": [[]] * 1000}).encode(),
+        json.dumps({"input": [2**70]}).encode(),
+        json.dumps({"input": "a", "priority": 10**30}).encode(),
+        b"",
+        b"null",
+        b"\x00" * 1000,
+    ],
+    ids=lambda content: repr(bytes(content[:24])),
+)
+def test_bodies_that_are_refused(server: ServerProcess, content: bytes) -> None:
+    response = post(server, content)
+    assert response.status_code == 400, response.text[:200]
+    assert response.json()["error"]["code"] == 400
+
+
+def test_text_of_many_characters(server: ServerProcess) -> None:
+    response = post(server, json.dumps({"input": "fox " * 1_000_000}).encode())
+    assert response.status_code == 400
+    body = {"input": "fox " * 1_000_000, "truncate_prompt_tokens": -1}
+    assert post(server, json.dumps(body).encode()).status_code in (200, 400)
+
+
+def test_flood_of_header_fields(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    fields = [f"X-Field-{i}: {'v' * 200}" for i in range(20_000)]
+    with suppress(OSError):  # closed in the middle of it
+        connection.sendall(head(13, *fields) + b'{"input":"a"}')
+        assert status(connection) in (0, 400, 431)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",  # TLS
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"NONSENSE\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"\r\n" * 1000,
+    ],
+)
+def test_what_is_no_request(connect: Callable[[], socket.socket], sent: bytes) -> None:
+    connection = connect()
+    connection.sendall(sent)
+    connection.shutdown(socket.SHUT_WR)
+    with suppress(ConnectionError):
+        assert status(connection) in (0, 400, 404, 405, 415, 505)
+
+
+def test_clients_that_leave(server: ServerProcess, connect: Callable[[], socket.socket]) -> None:
+    body = json.dumps({"input": ["a text of some length"] * 200}).encode()
+    for _ in range(50):
+        connection = connect()
+        connection.sendall(head(len(body)) + body)
+        connection.close()
+    loads = httpx.get(f"{server.url}/load", timeout=DEADLINE_S).json()["server_load"]
+    assert loads <= 50
