@@ -122,13 +122,15 @@ def documented(
     error: Any = _ERROR_REPLIES[dialect]
     if or_dialect is not None:
         error = error | _ERROR_REPLIES[or_dialect]
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": error} for status in _ERROR_STATUSES
-    }
     return {
-        "responses": errors | dict(also or {}),
+        "responses": errors_of(error, _ERROR_STATUSES) | dict(also or {}),
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
+
+
+def errors_of(reply: Any, statuses: Sequence[int]) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI is told of errors: ``reply`` is their model."""
+    return {status: {"model": reply} for status in statuses}
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:

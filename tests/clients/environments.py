@@ -37,18 +37,22 @@ SETS: dict[str, tuple[str, ...]] = {
     ),
     "haystack": ("haystack-ai==2.31.0", "huggingface_hub==2.4.0"),
 }
+# What makes requests of an OpenAPI description.
+GENERATOR = "schemathesis"
+OTHERS: dict[str, tuple[str, ...]] = {GENERATOR: ("schemathesis==4.32.5",)}
 NODE = ("openai@7.57.0",)
 
 
 def python_of(name: str) -> Path:
     """Return the interpreter of a set, installing it first unless that was done."""
-    folder = FOLDER / f"{name}-{_digest(SETS[name])}"
+    packages = (SETS | OTHERS)[name]
+    folder = FOLDER / f"{name}-{_digest(packages)}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)])
         pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _run([str(python), *pip, *SETS[name]])
+        _run([str(python), *pip, *packages])
         (folder / "complete").touch()
     return python
 

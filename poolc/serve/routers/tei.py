@@ -17,10 +17,11 @@ from poolc.runtime.outputs import Classification, Ragged
 from poolc.runtime.request import Params
 from poolc.runtime.sparse import SparseVectors
 from poolc.runtime.spelling import Piece
-from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.asking import ask, body_of, documented, errors_of, registry_of, reply
 from poolc.serve.bodies import check_finite, number_list
 from poolc.serve.dialects import Dialect
 from poolc.serve.registry import Served
+from poolc.serve.schemas.common import TeiErrorReply
 from poolc.serve.schemas.tei import (
     DecodeRequest,
     EmbedAllRequest,
@@ -211,7 +212,7 @@ async def decode(request: Request) -> Response:
     return await reply(request, model, None, sum(map(len, asked.ids)), content)
 
 
-@router.get("/info")
+@router.get("/info", responses=errors_of(TeiErrorReply, (400, 401, 404)))
 async def info(request: Request, model: str | None = None) -> Info:
     """Describe a model and this server's limits."""
     served = registry_of(request).fit(model, *_ANSWERS)

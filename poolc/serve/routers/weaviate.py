@@ -8,11 +8,12 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from poolc.runtime.request import Params
-from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.asking import ask, body_of, documented, errors_of, registry_of, reply
 from poolc.serve.bodies import check_finite, number_list
 from poolc.serve.dialects import Dialect
 from poolc.serve.routers.health import check_ready
 from poolc.serve.routers.openai import check_matryoshka
+from poolc.serve.schemas.common import PlainErrorReply
 from poolc.serve.schemas.weaviate import Meta, VectorConfig, VectorReply, VectorRequest
 from poolc.spec import Task
 
@@ -51,7 +52,7 @@ async def vectors(request: Request) -> Response:
     return await reply(request, model, answer, rows.size, content)
 
 
-@router.get("/meta")
+@router.get("/meta", responses=errors_of(PlainErrorReply, (400, 401)))
 async def meta(request: Request) -> Meta:
     """Describe the model."""
     model = registry_of(request).fit(None, Task.EMBED)
