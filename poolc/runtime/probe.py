@@ -36,7 +36,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "torch",
         "transformers",
     ),
-    "serve": ("fastapi", "pydantic", "uvicorn"),
+    "serve": ("fastapi", "prometheus-client", "pydantic", "pyyaml", "uvicorn"),
 }
 
 _CPU_PROVIDER = "CPUExecutionProvider"
