@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,24 +50,35 @@ def python_of(name: str) -> Path:
     packages = (SETS | OTHERS)[name]
     folder = FOLDER / f"{name}-{_digest(packages)}"
     python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(folder)])
-        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _run([str(python), *pip, *packages])
-        (folder / "complete").touch()
+    with _locked(folder):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", str(folder)])
+            pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+            _run([str(python), *pip, *packages])
+            (folder / "complete").touch()
     return python
 
 
 def node_folder() -> Path:
     """Return a folder with the Node clients, installing them first unless that was done."""
     folder = FOLDER / f"node-{_digest(NODE)}"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        _run(["npm", "install", "--silent", "--no-audit", "--no-fund", *NODE], folder)
-        (folder / "complete").touch()
+    with _locked(folder):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _run(["npm", "install", "--silent", "--no-audit", "--no-fund", *NODE], folder)
+            (folder / "complete").touch()
     return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one of several test processes install, and the others wait."""
+    FOLDER.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _digest(requirements: Sequence[str]) -> str:
@@ -73,7 +86,6 @@ def _digest(requirements: Sequence[str]) -> str:
 
 
 def _run(command: list[str], folder: Path = ROOT) -> None:
-    FOLDER.mkdir(exist_ok=True)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[:4]}: {done.stderr[-2000:]}")
