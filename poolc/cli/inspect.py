@@ -74,7 +74,7 @@ def _plain(artifact: Artifact) -> dict[str, Any]:
         "space_id": artifact.space_id,
         "manifest": to_plain(artifact.manifest),
         "report": artifact.report(),
-        "sizes": _sizes(artifact),
+        "sizes": artifact.sizes(),
     }
 
 
@@ -102,7 +102,7 @@ def _lines(artifact: Artifact) -> Iterator[str]:
     yield ""
     for name, line in evidence(artifact.report()):
         yield f"{name:<12}  {line}"
-    sizes = _sizes(artifact)
+    sizes = artifact.sizes()
     yield f"size          {_megabytes(sum(sizes.values()))}"
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
         yield f"  {_megabytes(size):>10}  {name}"
@@ -198,10 +198,6 @@ def _tensors(tensors: tuple[TensorInfo, ...]) -> str:
     return ", ".join(
         f"{t.name} {t.dtype} [{', '.join(str(size) for size in t.shape)}]" for t in tensors
     )
-
-
-def _sizes(artifact: Artifact) -> dict[str, int]:
-    return {name: artifact.file(name).stat().st_size for name in artifact.manifest.files}
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -40,22 +40,20 @@ _CONVERT: Mapping[Task, str] = {
 }
 
 
-def task_named(name: str, spec: ModelSpec) -> Task:
-    """Return the task that ``pooling_task`` means for a model.
+def task_named(name: str, spec: ModelSpec, param: str = "pooling_task") -> Task:
+    """Return the task that ``pooling_task`` means for a model; errors call it ``param``.
 
     Raises InvalidOption for another name, UnsupportedTask where one prompt has no score.
     """
     if name not in _TASKS:
-        raise InvalidOption(
-            f"pooling_task is {name!r}; allowed: {', '.join(_TASKS)}", param="pooling_task"
-        )
+        raise InvalidOption(f"{param} is {name!r}; allowed: {', '.join(_TASKS)}", param=param)
     if name == "score" and Task.SCORE not in spec.tasks:
         return Task.SCORE  # for ``require`` to refuse
     if name == "score" and len(spec.labels) != 1:
         raise UnsupportedTask(
             "a single prompt has a score only where the model has one label; this one has "
             f"{len(spec.labels)}: use LLM.score(...)",
-            param="pooling_task",
+            param=param,
         )
     if name == "embed" and spec.kind is Kind.SPARSE:
         return Task.EMBED_SPARSE

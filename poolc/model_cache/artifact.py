@@ -57,10 +57,9 @@ class Artifact:
         except (ValueError, RecursionError) as error:
             raise ArtifactCorrupt(f"{self.path}: {REPORT_FILE} is not JSON: {error}") from error
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of all files that the manifest names."""
-        return sum(self.file(name).stat().st_size for name in self.manifest.files)
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every file that the manifest names."""
+        return {name: self.file(name).stat().st_size for name in self.manifest.files}
 
     def file(self, name: str) -> Path:
         """Return the path of a file that the manifest lists, so one that was verified."""

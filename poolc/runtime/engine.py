@@ -78,7 +78,9 @@ class Engine(Calls):
         self.spec = spec if matryoshka is None else replace(spec, matryoshka=matryoshka)
         self.max_length = spec.max_length
         self.streams = allowed_cores()
-        self._budget = int(artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS))
+        self.budget_tokens = int(
+            artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS)
+        )
         fit = None
         if memory_limit is not None:
             fit = MemoryFit.needed(artifact.report(), spec.max_length)
@@ -135,7 +137,7 @@ class Engine(Calls):
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
-        return plan(lengths, self._budget, self.streams)
+        return plan(lengths, self.budget_tokens, self.streams)
 
     def execute(
         self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False

@@ -50,8 +50,13 @@ def dialect_of(request: Request) -> Dialect:
     chosen: Dialect | None = getattr(request.state, "dialect", None)
     if chosen is not None:
         return chosen
-    path = str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", "")))
-    return _PATHS.get(path or "/", Dialect.OPENAI)
+    return _PATHS.get(path_of(request), Dialect.OPENAI)
+
+
+def path_of(request: Request) -> str:
+    """Return the path that was asked for, without what a proxy puts before it."""
+    path, root = str(request.scope["path"]), str(request.scope.get("root_path", ""))
+    return (path.removeprefix(root) or "/") if path.startswith(f"{root}/") else path
 
 
 def error_content(

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from poolc.serve.dialects import dialect_of
+from poolc.serve.dialects import dialect_of, path_of
 from poolc.serve.errors import Unauthorized, error_response
 from poolc.serve.logs import log_reply
 from poolc.serve.metrics import Metrics
@@ -91,8 +91,7 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _allowed(self, request: Request) -> bool:
-        path = str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", "")))
-        if path in OPEN_PATHS or request.method == "OPTIONS":
+        if path_of(request) in OPEN_PATHS or request.method == "OPTIONS":
             return True
         given = request.headers.get("authorization", "") or request.headers.get("x-api-key", "")
         kind, _, rest = given.partition(" ")

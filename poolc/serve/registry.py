@@ -76,7 +76,7 @@ class Registry:
         return {
             model.names[0]: {
                 **model.scheduler.gauges(),
-                "model_bytes": float(model.engine.artifact.num_bytes),
+                "model_bytes": float(sum(model.engine.artifact.sizes().values())),
             }
             for model in self.models
         }

@@ -96,11 +96,14 @@ def test_times_of_a_reply(make_client: MakeClient, embedder: Engine) -> None:
 
 
 def test_log_has_no_text(
-    make_client: MakeClient, embedder: Engine, caplog: pytest.LogCaptureFixture
+    make_client: MakeClient,
+    embedder: Engine,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     client = make_client(m=embedder)
     with caplog.at_level(logging.DEBUG):
-        logging.getLogger("poolc").propagate = True
+        monkeypatch.setattr(logging.getLogger("poolc"), "propagate", True)
         answer(client, "/v1/embeddings", input="the fox is secret")
         post(client, "/v1/embeddings", input="the fox is secret", dimensions=3)
     lines = [record for record in caplog.records if record.name == "poolc.access"]
@@ -142,13 +145,13 @@ def test_metrics(make_client: MakeClient, embedder: Engine) -> None:
     for phase in ("tokenize", "queue", "execute", "serialize"):
         assert found[f"poolc_{phase}_seconds_count", "m"] == 1
     assert found["poolc_queue_tokens", "m"] == found["poolc_queue_requests", "m"] == 0
-    assert found["poolc_model_bytes", "m"] == embedder.artifact.num_bytes
+    assert found["poolc_model_bytes", "m"] == sum(embedder.artifact.sizes().values())
     assert found["process_resident_memory_bytes",] > 1e6
 
 
 def test_metrics_of_failures(make_client: MakeClient, make_fake: MakeFake) -> None:
     fake = make_fake()
-    fake.artifact.num_bytes = 1
+    fake.artifact.sizes = lambda: {"model.onnx": 1}
     fake.failure = BackendError("broken")
     client = make_client(m=fake.engine)
     assert post(client, "/v1/embeddings", input="poison").status_code == 500

@@ -126,8 +126,9 @@ class OnnxRuntimeBackend:
     def _lone_threads(self) -> int:
         """Return how many threads a lone micro-batch gets: 1 where weights would be duplicated."""
         manifest = self._artifact.manifest
-        sizes = (self._artifact.file(n).stat().st_size for n in manifest.files if _is_graph(n))
-        if not self._packed and sum(sizes) > _SMALL_BYTES:
+        sizes = self._artifact.sizes().items()
+        weights = sum(size for name, size in sizes if name.endswith((".onnx", ".onnx.data")))
+        if not self._packed and weights > _SMALL_BYTES:
             return 1
         return min(allowed_cores(), int(manifest.tuning.get("lone_threads", _LONE_THREADS)))
 
@@ -144,10 +145,6 @@ class OnnxRuntimeBackend:
         if session.get_providers()[0] != _PROVIDER:
             raise BackendError(f"ONNX Runtime chose {session.get_providers()[0]}, not {_PROVIDER}")
         return session
-
-
-def _is_graph(file: str) -> bool:
-    return file.endswith((".onnx", ".onnx.data"))
 
 
 class _Sessions:

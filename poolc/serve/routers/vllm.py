@@ -78,7 +78,7 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
     """Answer ``/pooling``."""
     model = registry_of(request).find(asked.model)
     spec = model.engine.spec
-    task = _POOLING_TASKS[spec.kind] if asked.task is None else task_named(asked.task, spec)
+    task = _POOLING_TASKS[spec.kind] if asked.task is None else task_named(asked.task, spec, "task")
     if asked.dimensions is not None:
         check_matryoshka(model, asked.model, asked.dimensions)
     answer = await ask(

@@ -142,6 +142,7 @@ def test_info(client: httpx.AsyncClient, name: str, kind: str, embedder: Engine)
     if name == "e":
         assert body["model_type"] == {"embedding": {"pooling": "mean"}}
         assert body["max_input_length"] == embedder.max_length
+        assert body["max_batch_tokens"] == 256  # a micro-batch, as its tuning record says
         assert get(client, "/info").json() == body  # the first that is served
 
 

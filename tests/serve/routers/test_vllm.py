@@ -106,7 +106,7 @@ def test_pooling_refuses(client: httpx.AsyncClient) -> None:
         "does not support classify"
         in refusal(client, "/pooling", input="a", task="classify")["message"]
     )
-    assert refusal(client, "/pooling", input="a", task="nothing")["param"] == "pooling_task"
+    assert refusal(client, "/pooling", input="a", task="nothing")["param"] == "task"
     assert "8, 16" in refusal(client, "/pooling", input="a", dimensions=3)["message"]
     assert "literal_error" in refusal(client, "/pooling", input="a", embed_dtype="fp4")["message"]
 
