@@ -152,6 +152,12 @@ ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
 POOLING_MASK = "pooling_mask"  # of models whose pooling does not count every token: 1 where it does
 
+# Further inputs of graphs whose trunk has no padding, int32 (``runtime/packing.py``).
+TOKEN_INDICES = "token_indices"  # [tokens], where in [batch * seq] each real token is
+TOKEN_OFFSET = "token_offset"  # [batch, seq], the same, and then the places of the padding
+CU_SEQLENS = "cu_seqlens"  # [batch + 1], where in the list of tokens each text begins
+RESTORE_INDICES = "restore_indices"  # [batch, seq], which token of the list goes there
+
 # Graph outputs, all float32.
 POOLED = "pooled"  # [batch, dim], after Dense, before Normalize
 SENTENCE_EMBEDDING = "sentence_embedding"  # [batch, dim]

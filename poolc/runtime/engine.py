@@ -9,22 +9,23 @@ requests.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import ArtifactIncompatible, UnsupportedTask
+from poolc.errors import ArtifactIncompatible, InvalidOption, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.manifest import TOKENIZER_CONFIG_FILE
 from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
-from poolc.runtime.cores import allowed_cores, computing, shared_executor
+from poolc.runtime.cores import computing
 from poolc.runtime.memory import MemoryFit, MemoryGuard
 from poolc.runtime.pair_prompts import PromptMaker
 from poolc.runtime.reading import Reader
@@ -61,7 +62,7 @@ class Engine(Calls):
     """A loaded artifact. Thread-safe; made by ``poolc.load``.
 
     ``matryoshka`` overrides what the artifact says about output sizes. ``memory_limit`` is in
-    bytes: see ``memory.py``. Raises ArtifactIncompatible for an artifact of another target,
+    bytes: see ``memory.py``. ``device`` is cpu, cuda or cuda:1, as the target allows. Raises ArtifactIncompatible for an artifact of another target,
     MissingDependency where ONNX Runtime is not installed and InvalidOption for a limit below what
     the model alone takes.
     """
@@ -72,12 +73,12 @@ class Engine(Calls):
         *,
         matryoshka: MatryoshkaSpec | None = None,
         memory_limit: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.artifact = artifact
         spec = artifact.manifest.spec
         self.spec = spec if matryoshka is None else replace(spec, matryoshka=matryoshka)
         self.max_length = spec.max_length
-        self.streams = allowed_cores()
         self.budget_tokens = int(
             artifact.manifest.tuning.get("budget_tokens", _DEFAULT_BUDGET_TOKENS)
         )
@@ -85,7 +86,9 @@ class Engine(Calls):
         if memory_limit is not None:
             fit = MemoryFit.needed(artifact.report(), spec.max_length)
         self._memory = MemoryGuard(fit, memory_limit, spec.max_length)
-        self._backend = open_backend(artifact)
+        self._device = device
+        self._backend = open_backend(artifact, device)
+        self.streams = self._backend.streams
         self._routes = load_routes(artifact)
         self._tokenizer = self._routes[""].tokenizer
         self.spelling = self._tokenizer.spelling
@@ -93,8 +96,8 @@ class Engine(Calls):
 
     @property
     def executor(self) -> ThreadPoolExecutor:
-        """The process's one executor, which all engines share."""
-        return shared_executor()
+        """The threads that micro-batches run on: on a CPU those of all engines of the process."""
+        return self._backend.executor
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the token ids of a text, without prompt. Raises InvalidText or TextTooLong."""
@@ -137,7 +140,7 @@ class Engine(Calls):
 
     def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
         """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
-        return plan(lengths, self.budget_tokens, self.streams)
+        return plan(lengths, self.budget_tokens, self._backend.spread)
 
     def execute(
         self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False
@@ -165,15 +168,13 @@ class Engine(Calls):
         feeds = self.feeds(sequences, set_route(output_set))
         with self._memory.holding(feeds[INPUT_IDS].size), computing() as others:
             fetched = self._backend.run(output_set, feeds, alone=alone and not others)
-        rows: list[Row] = []
-        for i, sequence in enumerate(sequences):
-            row = {name: values[i] for name, values in fetched.items()}
-            for name in TOKEN_OUTPUTS & row.keys():
-                row[name] = row[name][: len(sequence)]
-            if TOKEN_VECTORS in row and sequence.counted is not None:
-                row[TOKEN_VECTORS] = row[TOKEN_VECTORS][sequence.counted]
-            rows.append(heads.compact(row) if SPARSE_EMBEDDING in row else row)
-        return rows
+        names = tuple(fetched)
+        rows: list[Row] = [dict(zip(names, values)) for values in zip(*fetched.values())]
+        if TOKEN_OUTPUTS.isdisjoint(names) and SPARSE_EMBEDDING not in names:
+            return rows
+        return [
+            _without_padding(row, sequence) for row, sequence in zip(rows, sequences, strict=True)
+        ]
 
     def finish(self, prepared: Prepared, rows: Sequence[Row]) -> heads.Result:
         """Turn rows, in the order of ``prepared.sequences``, into the task's result.
@@ -205,7 +206,7 @@ class Engine(Calls):
 
     def restart(self) -> None:
         """Open the graphs anew; what runs meanwhile ends on the old ones. Raises ArtifactError."""
-        self._backend = open_backend(self.artifact)
+        self._backend = open_backend(self.artifact, self._device)
 
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""
@@ -220,35 +221,69 @@ class Engine(Calls):
     def feeds(
         self, sequences: Sequence[TokenSequence], route: str
     ) -> dict[str, npt.NDArray[np.int64]]:
+        """Return what a graph is fed: every input of the spec, int64 [batch, seq], padded."""
         spec = self._routes[route].spec
-        shape = (len(sequences), max(len(sequence) for sequence in sequences))
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        shape = (len(sequences), int(lengths.max()))
+        is_real = np.arange(shape[1]) < lengths[:, None]
         feeds = {name: np.zeros(shape, np.int64) for name in spec.inputs}
         if spec.pad_token_id:
             # Some families derive positions from "is this the padding id", not from the mask.
             feeds[INPUT_IDS].fill(spec.pad_token_id)
-        for i, sequence in enumerate(sequences):
-            length = len(sequence)
-            feeds[INPUT_IDS][i, :length] = sequence.ids
-            feeds[ATTENTION_MASK][i, :length] = (
-                1 if sequence.attended is None else sequence.attended
-            )
-            if POOLING_MASK in feeds:
-                feeds[POOLING_MASK][i, :length] = (
-                    1 if sequence.counted is None else sequence.counted
-                )
-            if TOKEN_TYPE_IDS in feeds and sequence.type_ids is not None:
-                feeds[TOKEN_TYPE_IDS][i, :length] = sequence.type_ids
+        feeds[INPUT_IDS][is_real] = np.concatenate([sequence.ids for sequence in sequences])
+        feeds[ATTENTION_MASK][is_real] = _parts(sequences, (s.attended for s in sequences), 1)
+        if POOLING_MASK in feeds:
+            feeds[POOLING_MASK][is_real] = _parts(sequences, (s.counted for s in sequences), 1)
+        if TOKEN_TYPE_IDS in feeds:
+            feeds[TOKEN_TYPE_IDS][is_real] = _parts(sequences, (s.type_ids for s in sequences), 0)
         return feeds
 
 
-def open_backend(artifact: Artifact) -> Backend:
-    """Open the backend that an artifact was lowered for. Raises ArtifactIncompatible."""
+def _without_padding(row: Row, sequence: TokenSequence) -> Row:
+    own = dict(row)
+    for name in TOKEN_OUTPUTS & row.keys():
+        own[name] = row[name][: len(sequence)]
+    if TOKEN_VECTORS in own and sequence.counted is not None:
+        own[TOKEN_VECTORS] = own[TOKEN_VECTORS][sequence.counted]
+    return heads.compact(own) if SPARSE_EMBEDDING in own else own
+
+
+def _parts(
+    sequences: Sequence[TokenSequence], parts: Iterable[npt.NDArray[Any] | None], default: int
+) -> npt.NDArray[np.int64]:
+    """Join what each sequence has a number a token of, ``default`` where it has none."""
+    found = list(parts)
+    if all(part is None for part in found):
+        return np.full(sum(map(len, sequences)), default, np.int64)
+    return np.concatenate(
+        [
+            np.full(len(sequence), default, np.int64) if part is None else part.astype(np.int64)
+            for sequence, part in zip(sequences, found, strict=True)
+        ]
+    )
+
+
+def open_backend(artifact: Artifact, device: str | None = None) -> Backend:
+    """Open the backend that an artifact was lowered for, on one of its devices.
+
+    Raises ArtifactIncompatible, MissingDependency, and InvalidOption for a device of another kind.
+    """
     target = artifact.manifest.target
+    if target is Target.CUDA:
+        from poolc.runtime.backends.cuda import CudaBackend
+
+        return CudaBackend(artifact, device)
     if target is Target.CPU:
+        if device not in (None, "cpu"):
+            raise InvalidOption(
+                f"device is {device!r}; this artifact is for the CPU: compile the model for "
+                "another target",
+                param="device",
+            )
         from poolc.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(artifact)
-    raise ArtifactIncompatible(f"this poolc runs artifacts for: cpu; this one is for {target}")
+    raise ArtifactIncompatible(f"this poolc runs artifacts for: cpu, cuda; this one is for {target}")
 
 
 def _prompt_maker(artifact: Artifact, tokenizer: TextTokenizer) -> PromptMaker:

@@ -31,7 +31,12 @@ def most_chars(limit: int) -> int:
 
 def is_long(text: str, limit: int) -> bool:
     """Return whether reading an excerpt, and then keeping it, is less work than reading it all."""
-    return len(text) > 2 * _first_size(limit)
+    return is_long_size(len(text), limit)
+
+
+def is_long_size(num_chars: int, limit: int) -> bool:
+    """``is_long`` of a text of so many characters."""
+    return num_chars > 2 * _first_size(limit)
 
 
 def excerpts(

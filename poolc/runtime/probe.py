@@ -193,6 +193,19 @@ def tiny_model() -> bytes:
     return integer(1, 8) + message(8, integer(2, 13)) + message(7, graph)
 
 
+def provider_problem(name: str) -> str | None:
+    """Say why an execution provider of ONNX Runtime does not run here; None where it does.
+
+    Raises MissingDependency without ONNX Runtime.
+    """
+    ort = import_onnxruntime()
+    if name not in ort.get_available_providers():
+        return f"this build of ONNX Runtime has no {name}"
+    if name != _CPU_PROVIDER and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    return _try_provider(ort, name).problem
+
+
 def _try_provider(ort: Any, name: str) -> Provider:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # the reason is in what follows, not on the terminal

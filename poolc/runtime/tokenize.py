@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -16,9 +17,9 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
-from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, most_chars
+from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, is_long_size, most_chars
 from poolc.runtime.frames import Frame
-from poolc.runtime.items import check_item, check_items, is_text
+from poolc.runtime.items import check_item, check_items, is_plain, is_text
 from poolc.runtime.pieces import Tokens
 from poolc.runtime.request import Item, TokenSequence, TokenSource
 from poolc.runtime.spelling import TokenSpelling
@@ -71,6 +72,10 @@ class TextTokenizer:
         self._tokenizer = _load(path)
         self.spelling = TokenSpelling(self._tokenizer)
         added = self._tokenizer.get_added_tokens_decoder()
+        frame = self.frame()
+        self._types_are_zero = not any(
+            (frame.head_types.any(), frame.tail_types.any(), frame.text_type)
+        )
         self._special_ids = frozenset(i for i, token in added.items() if token.special)
 
     def encode(
@@ -86,7 +91,8 @@ class TextTokenizer:
         cut = _Cut(self.limit(how.get("max_length")), truncate, side == "left")
         indices = how.get("indices", range(len(items)))
         for item, index in zip(items, indices, strict=True):
-            check_item(item, index, self.limits.vocab_size)
+            if not is_plain(item):
+                check_item(item, index, self.limits.vocab_size)
         sequences: list[TokenSequence] = []
         for run in runs(items):
             how["indices"] = indices[run]
@@ -174,6 +180,8 @@ class TextTokenizer:
 
     def _may_exceed(self, item: Any, room: dict[bool, int]) -> bool:
         """A text has no more tokens than bytes, once normalised, and one for a space before it."""
+        if isinstance(item, str) and item.isascii():  # the usual case
+            return len(item) > room[False] - 1
         if not is_text(item):
             return len(item) > room[False]
         parts = (item,) if isinstance(item, str) else item
@@ -206,21 +214,22 @@ class TextTokenizer:
         for item, index in zip(items, indices, strict=True):
             if not (cut.truncate or is_text(item)) and len(item) > cut.limit:
                 raise too_long(f"{len(item)}", cut.limit, index)
-        texts = self._readable(
-            [prefixed(item, prefix) for item in items if is_text(item)],
-            [index for item, index in zip(items, indices, strict=True) if is_text(item)],
-            cut,
-        )
+        texts, places = list(items), indices
+        if prefix or not all(item.__class__ is str for item in items):
+            texts = [prefixed(item, prefix) for item in items if is_text(item)]
+            places = [i for item, i in zip(items, indices, strict=True) if is_text(item)]
+        texts = self._readable(texts, places, cut)
         special = how.get("add_special_tokens", True)
         if special and cut.truncate:
             _check_room(self._tokenizer, texts, cut.limit)
-        encodings = iter(zip(self._batch(texts, special=special), texts, strict=True))
+        encoded = self._batch(texts, special=special)
+        made = iter(zip(self._from_encodings(encoded, texts, cut, special), encoded, texts))
         sequences = []
         for item, index in zip(items, indices, strict=True):
             if is_text(item):
-                encoding, read = next(encodings)
-                sequence = self._from_encoding(encoding, cut)
-                sequence = self.without_prompt(sequence, cut.limit, how)
+                sequence, encoding, read = next(made)
+                if prefix:
+                    sequence = self.without_prompt(sequence, cut.limit, how)
                 if how.get("sources"):
                     source = _source(encoding, cut, (item, read), index)
                     sequence = replace(sequence, source=source)
@@ -237,13 +246,16 @@ class TextTokenizer:
             sequences.append(checked(sequence, index))
         return sequences
 
-    def _readable(self, texts: list[Text], indices: list[int], cut: _Cut) -> list[Text]:
+    def _readable(self, texts: list[Text], indices: Sequence[int], cut: _Cut) -> list[Text]:
         """Return texts that can be tokenised whole, to the same result after truncation.
 
         Raises TextTooLong for one that is far too long, where it is not to be truncated.
         """
         if self.limits.chars_per_token is not None:
             texts = self._first_chars(texts, indices, cut)
+        longest = max(map(_longest_part, texts), default=0)
+        if not is_long_size(longest, cut.limit):
+            return texts
         for place, found in self._excerpts(texts, cut, indices).items():
             if not cut.truncate:
                 least = max(num_tokens for _, num_tokens in found.values()) - SLACK_TOKENS
@@ -251,7 +263,7 @@ class TextTokenizer:
             texts[place] = self._cut(texts[place], found, cut.limit, indices[place])
         return texts
 
-    def _first_chars(self, texts: list[Text], indices: list[int], cut: _Cut) -> list[Text]:
+    def _first_chars(self, texts: list[Text], indices: Sequence[int], cut: _Cut) -> list[Text]:
         """Cut texts to the characters that the model's own library reads, or refuse longer ones."""
         most = cut.limit * (self.limits.chars_per_token or 1)
         if not cut.truncate:
@@ -309,13 +321,28 @@ class TextTokenizer:
             raise _too_many_characters(longest, limit, index)
         return text
 
-    def _from_encoding(self, encoding: Encoding, cut: _Cut) -> TokenSequence:
-        ids = np.array(encoding.ids, np.int64)
-        types = np.array(encoding.type_ids, np.int64) if self.limits.has_type_ids else None
-        if not cut.truncate or len(ids) <= cut.limit:
-            return TokenSequence(ids, types)
-        kept = _kept(encoding, cut)
-        return TokenSequence(ids[kept], None if types is None else types[kept], truncated=True)
+    def _from_encodings(
+        self, encodings: Sequence[Encoding], texts: Sequence[Text], cut: _Cut, special: bool
+    ) -> Iterator[TokenSequence]:
+        """Yield the sequence of each text; those of one call are views of one array."""
+        lists = [encoding.ids for encoding in encodings]
+        ids = _joined(lists)
+        types: npt.NDArray[np.int64] | None = None
+        if self.limits.has_type_ids:
+            # Reading them takes as long as reading the ids, and mostly they are all 0.
+            zero = special and not any(isinstance(text, tuple) for text in texts)
+            zero = zero and self._types_are_zero
+            types = np.zeros_like(ids) if zero else _joined([e.type_ids for e in encodings])
+        start = 0
+        for encoding, numbers in zip(encodings, lists, strict=True):
+            stop = start + len(numbers)
+            own, kinds = ids[start:stop], None if types is None else types[start:stop]
+            start = stop
+            if not cut.truncate or len(numbers) <= cut.limit:
+                yield TokenSequence(own, kinds)
+                continue
+            kept = _kept(encoding, cut)
+            yield TokenSequence(own[kept], None if kinds is None else kinds[kept], truncated=True)
 
     def _from_ids(self, item: Any, cut: _Cut) -> TokenSequence:
         too_many = len(item) > cut.limit
@@ -324,6 +351,11 @@ class TextTokenizer:
         ids = np.array(item, np.int64)
         types = np.zeros_like(ids) if self.limits.has_type_ids else None
         return TokenSequence(ids, types, too_many)
+
+
+def _joined(lists: Sequence[list[int]]) -> npt.NDArray[np.int64]:
+    count = sum(map(len, lists))
+    return np.fromiter(chain.from_iterable(lists), np.int64, count)
 
 
 def _source(encoding: Encoding, cut: _Cut, texts: tuple[Text, Text], index: int) -> TokenSource:
@@ -374,6 +406,10 @@ def runs(items: Sequence[Any]) -> Iterator[slice]:
         yield slice(start, len(items))
 
 
+def _longest_part(text: Text) -> int:
+    return len(text) if text.__class__ is str else max(map(len, text))
+
+
 def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
@@ -382,7 +418,7 @@ def checked(sequence: TokenSequence, index: int) -> TokenSequence:
     """Return ``sequence``. Raises InvalidText for one of which nothing would be pooled."""
     if not len(sequence):
         raise InvalidText(f"item {index} has no tokens", index=index)
-    if not sequence.num_counted:
+    if sequence.counted is not None and not sequence.num_counted:
         raise InvalidText(
             f"item {index}: the prompt takes all of its {len(sequence)} tokens, and this model's "
             "pooling does not count a prompt: shorten the prompt or raise max_length",

@@ -13,15 +13,19 @@ from poolc.compiler.quantize.quantize import Quantized
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
 from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires
-from poolc.spec import CompileOptions, ModelSpec
+from poolc.spec import CompileOptions, ModelSpec, Precision
 
 
 @dataclass(frozen=True, slots=True)
 class Lowerable:
-    """Canonical graphs by route of a spec, the main one under "", and how to quantise them."""
+    """Canonical graphs by route of a spec, the main one under "", and the precision they get.
+
+    ``quantized`` is how to quantise them, for int8.
+    """
 
     canonical: Mapping[str, ir.Model]
     quantized: Quantized | None = None
+    precision: Precision = Precision.FP32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,15 @@ class TargetCompiler(Protocol):
     """Lowers for one target."""
 
     def check(self, options: CompileOptions) -> None:
-        """Raise InvalidOption for a precision that the target does not have."""
+        """Raise InvalidOption for what the target does not have."""
+        ...
+
+    def absent(self) -> str | None:
+        """Say what this machine lacks to run what is lowered; None where it runs."""
+        ...
+
+    def untimed(self) -> Tuning:
+        """Return what ships where nothing is timed."""
         ...
 
     def tune(

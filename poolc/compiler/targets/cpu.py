@@ -17,14 +17,15 @@ import onnx_ir as ir
 from poolc.compiler.passes.block_attention import BlockAttentionPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.targets.base import Lowerable, Lowered
+from poolc.compiler.targets.interface import graph_file, graph_info, output_graphs
 from poolc.compiler.targets.prepack import prepack
 from poolc.compiler.tuning.candidates import CANDIDATES, apply
 from poolc.compiler.tuning.choose import Built, Tuned, choose, why_not
-from poolc.compiler.tuning.record import Tuning
+from poolc.compiler.tuning.record import Tuning, defaults
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import InvalidOption
-from poolc.model_cache.host import host_class
-from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires, TensorInfo
+from poolc.model_cache.host import cpu_features, host_class
+from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires
 from poolc.runtime.backends.onnxruntime import runtime_version
 from poolc.spec import (
     MAIN_SET,
@@ -59,6 +60,14 @@ class CpuCompiler:
                 param="calibrate",
             )
 
+    def absent(self) -> str | None:
+        """See ``TargetCompiler.absent``."""
+        return None
+
+    def untimed(self) -> Tuning:
+        """See ``TargetCompiler.untimed``."""
+        return defaults(cpu_features())
+
     def tune(
         self, source: Lowerable, spec: ModelSpec, start: Tuning, mode: str, folder: Path
     ) -> Tuned:
@@ -83,7 +92,7 @@ class CpuCompiler:
 
     def lower(self, source: Lowerable, spec: ModelSpec, folder: Path, tuning: Tuning) -> Lowered:
         """See ``TargetCompiler.lower``."""
-        sets, has_tokens = _sets(source, spec)
+        sets, has_tokens = output_graphs(source, spec)
         found: set[str] = set()
         models: dict[str, ir.Model] = {}
         files: dict[str, str] = {}
@@ -94,13 +103,13 @@ class CpuCompiler:
                 name = route_set(output_set, route)
                 model = SelectOutputsPass(outputs)(graph.clone()).model
                 found |= apply(model, tuning.rewrites, before_int8=False)
-                files[name] = _file(name)
+                files[name] = graph_file(name)
                 models[files[name]] = model
         blocked = _block_attention(models, files, spec)
         save_sharing_weights(models, folder, "model.onnx.data")
         twins = prepack(folder, sorted(models), "model.onnx.data")
         infos = {
-            output_set: replace(_graph_info(file, models[file]), packed=twins.get(file))
+            output_set: replace(graph_info(file, models[file]), packed=twins.get(file))
             for output_set, file in files.items()
         }
         for route in source.canonical if has_tokens else ():
@@ -123,18 +132,6 @@ def _lowered(
     is_packed = any(info.packed for info in infos.values())
     packed_for = PackedFor(runtime_version(), host_class()) if is_packed else None
     return Lowered(infos, requires, packed_for, record)
-
-
-def _sets(source: Lowerable, spec: ModelSpec) -> tuple[dict[str, tuple[str, ...]], bool]:
-    """Return the outputs of each graph to write, and whether one has token vectors."""
-    sets = output_sets(spec)
-    graphs = [graph.graph for graph in source.canonical.values()]
-    present = {value.name for graph in graphs for value in graph.outputs}
-    tokens = sets.pop(TOKENS_SET)
-    has_tokens = present.issuperset(tokens)  # graphs that a model ships may hide them
-    if has_tokens and tokens != sets[MAIN_SET]:
-        sets[TOKENS_SET] = tokens
-    return sets, has_tokens
 
 
 def _early(names: Sequence[str]) -> tuple[str, ...]:
@@ -162,22 +159,3 @@ def _block_attention(
             found(models[file])
             record[output_set] = found.record
     return {"attention": record} if record else {}
-
-
-def _file(output_set: str) -> str:
-    return "model.onnx" if output_set == MAIN_SET else f"model.{output_set}.onnx"
-
-
-def _graph_info(file: str, model: ir.Model) -> GraphInfo:
-    return GraphInfo(
-        file=file,
-        inputs=tuple(_tensor_info(value) for value in model.graph.inputs),
-        outputs=tuple(_tensor_info(value) for value in model.graph.outputs),
-    )
-
-
-def _tensor_info(value: ir.Value) -> TensorInfo:
-    shape = value.shape.dims if value.shape is not None else ()
-    dims = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in shape)
-    dtype = ir.DataType(value.dtype).numpy().name if value.dtype is not None else "unknown"
-    return TensorInfo(str(value.name), dtype, dims)

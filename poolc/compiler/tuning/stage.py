@@ -11,18 +11,12 @@ from pathlib import Path
 from poolc.compiler.events import Progress
 from poolc.compiler.targets.base import Lowerable, TargetCompiler
 from poolc.compiler.tuning.choose import Tuned
-from poolc.compiler.tuning.record import Tuning, defaults, parse
+from poolc.compiler.tuning.record import Tuning, parse
 from poolc.errors import ArtifactError
 from poolc.model_cache.artifact import open_artifact
-from poolc.model_cache.host import cpu_features
 from poolc.model_cache.publish import staging
 from poolc.model_cache.tuning import TUNE_MODES, tuning_record
 from poolc.spec import CompileOptions, ModelSpec
-
-
-def untimed() -> Tuning:
-    """Return what ships for this CPU."""
-    return defaults(cpu_features())
 
 
 def recorded(options: CompileOptions, earlier: Path | None) -> Tuning | None:
@@ -50,6 +44,6 @@ def tune(
 ) -> Tuned:
     """Time what ``target`` can choose, in a folder of ``parent`` that is gone afterwards."""
     if mode == "off":
-        return Tuned(untimed(), {"mode": mode})
+        return Tuned(target.untimed(), {"mode": mode})
     with staging(parent) as folder, progress.stage("tune"):
-        return target.tune(graphs, spec, untimed(), mode, folder)
+        return target.tune(graphs, spec, target.untimed(), mode, folder)

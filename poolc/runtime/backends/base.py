@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +14,20 @@ Fetches = Mapping[str, npt.NDArray[Any]]
 
 
 class Backend(Protocol):
-    """Executes the graphs of one artifact. Thread-safe; ``run`` computes without the GIL."""
+    """Executes the graphs of one artifact. Thread-safe; ``run`` computes without the GIL.
+
+    ``streams`` micro-batches run side by side, on the threads of ``executor``; a backlog that is
+    too small for that is cut into ``spread`` micro-batches.
+    """
 
     name: str
+    streams: int
+    spread: int
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """The threads that micro-batches run on."""
+        ...
 
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         """Run one micro-batch through the graph of ``output_set``: [batch, seq] arrays in, all

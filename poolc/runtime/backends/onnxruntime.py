@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,7 @@ from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.host import host_class, runtimes_on_path
 from poolc.model_cache.manifest import PackedFor
 from poolc.runtime.backends.base import Feeds, Fetches
-from poolc.runtime.cores import allowed_cores
+from poolc.runtime.cores import allowed_cores, shared_executor
 from poolc.spec import MAIN_SET
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -82,6 +83,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime-cpu"
 
     def __init__(self, artifact: Artifact) -> None:
+        self.streams = self.spread = allowed_cores()
         self._ort = import_onnxruntime()
         self._artifact = artifact
         self._packed = artifact.manifest.packed_for == PackedFor(runtime_version(), host_class())
@@ -90,6 +92,11 @@ class OnnxRuntimeBackend:
         self._sessions.get(MAIN_SET)
         self._lone_sessions = _Sessions(self._open, self._lone_threads())
         self._lone_before: set[str] = set()  # output sets that a lone request asked for
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """The process's one executor, which all models share."""
+        return shared_executor()
 
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         """Run one micro-batch; see ``Backend.run``."""

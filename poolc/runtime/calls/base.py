@@ -33,6 +33,7 @@ class Seam(ABC):
     """
 
     spec: ModelSpec
+    window_chars = _WINDOW_CHARS  # of one window, about
 
     @abstractmethod
     def require(self, task: Task) -> None:
@@ -61,7 +62,7 @@ class Seam(ABC):
     ) -> list[Any]:
         """Return what ``stream`` yields."""
         self.require(task)
-        if len(next(windows(items), [])) < max(len(items), 1):
+        if len(next(windows(items, self.window_chars), [])) < max(len(items), 1):
             # A mistake in the last window must not cost the work of the first.
             self.check(task, items, params)
         return list(self.stream(task, items, params, truncated))
@@ -81,7 +82,7 @@ class Seam(ABC):
         pending: deque[tuple[Prepared, Work]] = deque()
         done = 0
         try:
-            for window in windows(as_iterable(items)):
+            for window in windows(as_iterable(items), self.window_chars):
                 prepared = self.prepare(task, window, params, first_index=done)
                 done += len(window)
                 pending.append((prepared, self.submit(prepared)))
@@ -106,14 +107,14 @@ async def on_thread(call: Callable[P, T], *args: P.args, **options: P.kwargs) ->
     return await asyncio.to_thread(call, *args, **options)
 
 
-def windows(items: Iterable[Any]) -> Iterator[list[Any]]:
+def windows(items: Iterable[Any], most_chars: int = _WINDOW_CHARS) -> Iterator[list[Any]]:
     """Cut items into windows of at most ``WINDOW`` of them, and of bounded size."""
     window: list[Any] = []
     size = 0
     for item in items:
         window.append(item)
         size += _size(item)
-        if len(window) == WINDOW or size >= _WINDOW_CHARS:
+        if len(window) == WINDOW or size >= most_chars:
             yield window
             window, size = [], 0
     if window:
