@@ -28,8 +28,13 @@ MemoryLimit = Annotated[
 class CompileArguments:
     """Every option of ``poolc compile`` that changes the artifact; None means not given."""
 
-    target: Annotated[str | None, typer.Option(help="What to compile for: cpu (the default) or cuda.")] = None
-    precision: Annotated[str | None, typer.Option(help="Number format: fp32, on cpu also int8, on cuda fp16 and bf16.")] = None
+    target: Annotated[
+        str | None, typer.Option(help="What to compile for: cpu (the default) or cuda.")
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Number format: fp32, on cpu also int8, on cuda fp16 and bf16."),
+    ] = None
     runner: Annotated[
         str | None,
         typer.Option(help="auto (the default), pooling or generate."),

@@ -287,7 +287,10 @@ class LLM:
     def _answered(
         self, task: Task, items: Sequence[Item], params: list[Params], use_tqdm: UseTqdm
     ) -> list[Answer]:
-        if len(next(windows(items), [])) < len(items) and len({*params}) == 1:
+        if (
+            len(next(windows(items, self.engine.window_chars), [])) < len(items)
+            and len({*params}) == 1
+        ):
             # One text that is too long must not cost the work of the windows before it.
             self.engine.check(task, items, params[0])
         answers: list[Answer] = []
@@ -329,7 +332,7 @@ class LLM:
         pending: deque[tuple[list[Prepared], Work]] = deque()
         try:
             start = 0
-            for window in windows(items):
+            for window in windows(items, self.engine.window_chars):
                 stop = start + len(window)
                 parts = self._prepare(task, window, params[start:stop], start)
                 start = stop

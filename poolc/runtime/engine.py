@@ -54,6 +54,7 @@ from poolc.spec import (
 )
 
 _DEFAULT_BUDGET_TOKENS = 256
+_WINDOW_CHARS_PER_TOKEN = 8
 # What the heads of hybrid models beside the dense one answer.
 _HYBRID = (Task.EMBED_SPARSE, Task.EMBED_TOKENS, Task.EMBED_HYBRID)
 
@@ -89,6 +90,9 @@ class Engine(Calls):
         self._device = device
         self._backend = open_backend(artifact, device)
         self.streams = self._backend.streams
+        if artifact.manifest.target is not Target.CPU:
+            # A few micro-batches: a GPU computes one window while the next is tokenised.
+            self.window_chars = _WINDOW_CHARS_PER_TOKEN * self.budget_tokens
         self._routes = load_routes(artifact)
         self._tokenizer = self._routes[""].tokenizer
         self.spelling = self._tokenizer.spelling
@@ -283,7 +287,9 @@ def open_backend(artifact: Artifact, device: str | None = None) -> Backend:
         from poolc.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(artifact)
-    raise ArtifactIncompatible(f"this poolc runs artifacts for: cpu, cuda; this one is for {target}")
+    raise ArtifactIncompatible(
+        f"this poolc runs artifacts for: cpu, cuda; this one is for {target}"
+    )
 
 
 def _prompt_maker(artifact: Artifact, tokenizer: TextTokenizer) -> PromptMaker:

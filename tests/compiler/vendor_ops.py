@@ -39,9 +39,7 @@ class PackedMultiHeadAttention(OpRun):
         for start, stop in zip(starts[:-1], starts[1:], strict=True):
             for head in range(num_heads):
                 columns = slice(head * size, (head + 1) * size)
-                q, k, v = (
-                    a[start:stop, columns].astype(np.float64) for a in (query, key, value)
-                )
+                q, k, v = (a[start:stop, columns].astype(np.float64) for a in (query, key, value))
                 logits = q @ k.T * (scale or 1 / math.sqrt(size))
                 weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
                 out[start:stop, columns] = weights / weights.sum(axis=-1, keepdims=True) @ v

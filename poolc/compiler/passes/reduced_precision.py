@@ -144,7 +144,7 @@ class _Rewriting:
         """What stands for "nothing" in a mask, the lowest number of fp32, is no infinity then: a
         softmax over nothing else would be no number.
         """
-        limits = ml_dtypes.finfo(self._dtype)
+        limits = ml_dtypes.finfo(self._dtype)  # type: ignore[no-untyped-call]
         is_finite = np.isfinite(array)
         bounded = np.clip(array, float(limits.min), float(limits.max))
         return np.where(is_finite, bounded, array).astype(self._dtype)
@@ -191,7 +191,6 @@ class _Rewriting:
         for place, output in enumerate(self._graph.outputs):
             if output is hidden:
                 self._graph.outputs[place] = raised
-
 
     def _raise_what_else_is_read(self, hidden: ir.Value) -> None:
         for value in [v for node in self._trunk for v in node.outputs if v in self._low]:
@@ -241,4 +240,6 @@ def _looks_up(node: ir.Node, fed: set[ir.Value]) -> bool:
         return False
     table, indices = node.inputs[0], node.inputs[1]
     is_table = table is not None and table.const_value is not None
-    return is_table and table.dtype == ir.DataType.FLOAT and indices in fed and len(table.shape) == 2
+    return (
+        is_table and table.dtype == ir.DataType.FLOAT and indices in fed and len(table.shape) == 2
+    )

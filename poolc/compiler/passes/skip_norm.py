@@ -42,7 +42,11 @@ class SkipNormPass(RewritePass):
         left, right = add.inputs
         if left is None or right is None or constant(left) is not None:
             return False
-        if constant(right) is not None or dims(left) != dims(right) or len(dims(left)) not in (2, 3):
+        if (
+            constant(right) is not None
+            or dims(left) != dims(right)
+            or len(dims(left)) not in (2, 3)
+        ):
             return False
         stream, skip, bias = _bias_off(left, right)
         shift = node.inputs[2] if len(node.inputs) > 2 else None
@@ -62,7 +66,7 @@ class SkipNormPass(RewritePass):
             epsilon=attribute(node, "epsilon", 1e-5),
         )
         if is_read:
-            outputs = fused.producer().outputs  # type: ignore[union-attr]
+            outputs = fused.producer().outputs
             for unused in outputs[1:_SUM]:
                 unused.name = ""
             editor.replace(x, outputs[_SUM])

@@ -9,9 +9,7 @@ from poolc.model_cache.manifest import GraphInfo, TensorInfo
 from poolc.spec import MAIN_SET, TOKENS_SET, ModelSpec, output_sets
 
 
-def output_graphs(
-    source: Lowerable, spec: ModelSpec
-) -> tuple[dict[str, tuple[str, ...]], bool]:
+def output_graphs(source: Lowerable, spec: ModelSpec) -> tuple[dict[str, tuple[str, ...]], bool]:
     """Return the outputs of each graph to write, and whether one has token vectors."""
     sets = output_sets(spec)
     graphs = [graph.graph for graph in source.canonical.values()]

@@ -1,16 +1,18 @@
 """ONNX Runtime on one NVIDIA GPU.
 
-Large micro-batches run from a few threads, each on a stream of its own, so that copies and the
-host's work overlap with kernels. Small ones, where launching kernels takes longer than running
-them, are padded up to a bucket whose kernels were recorded once (a CUDA graph) and replayed; one
-bucket after the other, for its buffers are fixed. Nothing ever runs on the CPU in the GPU's place.
+Micro-batches run from two threads, so that the host prepares and copies one while another computes.
+Small ones, where launching kernels takes longer than running them, are padded up to a bucket whose
+kernels were recorded once (a CUDA graph) and are replayed. One session does both: its runs share
+one stream, so that they may share memory, and weights are on the device once. Nothing ever runs on
+the CPU in the GPU's place.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -38,6 +40,11 @@ PROVIDER = "CUDAExecutionProvider"
 _STREAMS = 2
 # Padded tokens up to which a micro-batch is replayed from a recorded graph.
 _MOST_GRAPH_TOKENS = 2048
+# ONNX Runtime runs a graph once as it is before it records.
+_RUNS_TO_RECORD = 2
+_NOT_RECORDED = "-1"
+# Rows of an attention mask of any other length have no fast kernel.
+_ALIGNMENT = 8
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _GRAPH_LENGTHS = (16, 32, 64, 128, 256, 512)
 
@@ -60,93 +67,99 @@ class CudaBackend:
     streams = _STREAMS
     spread = 1  # a small backlog is one micro-batch: a GPU runs it whole
 
-    def __init__(self, artifact: Artifact, device: str | None = None, *, graphs: bool = True) -> None:
+    def __init__(
+        self, artifact: Artifact, device: str | None = None, *, graphs: bool = True
+    ) -> None:
         self._ort = _import_cuda()
-        self._artifact = artifact
+        self.artifact = artifact
         self._device = device_id(device)
         self._graphs = graphs
-        self._plain: dict[str, Any] = {}
-        self._recorded: dict[str, _Recorded] = {}
+        self._models: dict[str, _Model] = {}
         self._lock = threading.Lock()
         self._closed = False
         self.executor = ThreadPoolExecutor(_STREAMS, thread_name_prefix="poolc-cuda")
-        self._session(MAIN_SET)
+        # ONNX Runtime keeps what it recorded by thread: another one would record anew.
+        self._recorder = ThreadPoolExecutor(1, thread_name_prefix="poolc-cuda-graphs")
+        self._model(MAIN_SET)
 
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
-        """Run one micro-batch; see ``Backend.run``."""
-        names = [output.name for output in self._artifact.manifest.graphs[output_set].outputs]
-        bucket = _bucket(feeds[INPUT_IDS].shape) if self._graphs else None
+        """Run one micro-batch; see ``Backend.run``. One that does not fit into memory is halved."""
+        model = self._model(output_set)
         try:
-            if bucket is not None:
-                return self._replayed(output_set).run(feeds, bucket)
-            session = self._session(output_set)
-            fetched = session.run(names, self._inputs(output_set, feeds))
-            return dict(zip(names, fetched, strict=True))
-        except (BackendError, ArtifactIncompatible):
-            raise
+            return model.run(feeds)
         except Exception as error:  # the library's exception classes share no public base
-            raise BackendError(f"ONNX Runtime failed on {PROVIDER}: {error}") from error
+            rows = len(feeds[INPUT_IDS])
+            if not _is_out_of_memory(error) or rows == 1:
+                raise BackendError(f"ONNX Runtime failed on {PROVIDER}: {error}") from error
+        parts = [
+            self.run(output_set, {name: array[half] for name, array in feeds.items()})
+            for half in (slice(0, rows // 2), slice(rows // 2, rows))
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
         """Drop the sessions and the threads."""
         with self._lock:
             self._closed = True
-            self._plain.clear()
-            self._recorded.clear()
+            self._models.clear()
         self.executor.shutdown(wait=False)
+        self._recorder.shutdown(wait=False)
 
-    def _inputs(self, output_set: str, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
-        graph = self._artifact.manifest.graphs[output_set]
-        if all(value.name != TOKEN_OFFSET for value in graph.inputs):
-            return dict(feeds)
-        lengths = feeds[ATTENTION_MASK].sum(axis=1)
-        return {**feeds, **packing(lengths, feeds[ATTENTION_MASK].shape[1])}
-
-    def _session(self, output_set: str) -> Any:
+    def _model(self, output_set: str) -> _Model:
         with self._lock:
-            self._check_open()
-            if output_set not in self._plain:
-                self._plain[output_set] = self._open(output_set)
-            return self._plain[output_set]
-
-    def _replayed(self, output_set: str) -> _Recorded:
-        with self._lock:
-            self._check_open()
-            if output_set not in self._recorded:
-                spec = route_spec(self._artifact.manifest.spec, set_route(output_set))
-                session = self._open(output_set, enable_cuda_graph="1")
-                graph = self._artifact.manifest.graphs[output_set]
-                packed = any(value.name == TOKEN_OFFSET for value in graph.inputs)
-                self._recorded[output_set] = _Recorded(
-                    self._ort, session, self._device, spec.pad_token_id, packed
+            if self._closed:
+                raise BackendError("the model was closed: load it again")
+            if output_set not in self._models:
+                manifest = self.artifact.manifest
+                graph = manifest.graphs[output_set]
+                self._models[output_set] = _Model(
+                    self._ort,
+                    self._open(graph.file),
+                    _Facts(
+                        self._device,
+                        tuple(output.name for output in graph.outputs),
+                        any(value.name == TOKEN_OFFSET for value in graph.inputs),
+                        route_spec(manifest.spec, set_route(output_set)).pad_token_id,
+                        self._recorder if self._graphs else None,
+                    ),
                 )
-            return self._recorded[output_set]
+            return self._models[output_set]
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BackendError("the model was closed: load it again")
-
-    def _open(self, output_set: str, **more: str) -> Any:
-        options = session_options(self._ort)
-        path = self._artifact.file(self._artifact.manifest.graphs[output_set].file)
+    def _open(self, file: str) -> Any:
         # Rounding to tf32 is for those who asked for less than fp32.
-        exact = self._artifact.manifest.precision is Precision.FP32
-        settings = {"device_id": str(self._device), "use_tf32": "0" if exact else "1", **more}
+        exact = self.artifact.manifest.precision is Precision.FP32
+        settings = {
+            "device_id": str(self._device),
+            "use_tf32": "0" if exact else "1",
+            "enable_cuda_graph": "1" if self._graphs else "0",
+        }
         try:
             session = self._ort.InferenceSession(
-                str(path), options, providers=[(PROVIDER, settings)]
+                str(self.artifact.file(file)),
+                session_options(self._ort),
+                providers=[(PROVIDER, settings)],
             )
         except Exception as error:  # as above
             raise ArtifactIncompatible(
-                f"ONNX Runtime {self._ort.__version__} cannot load {path.name} on {PROVIDER}: "
-                f"{error}"
+                f"ONNX Runtime {self._ort.__version__} cannot load {file} on {PROVIDER}: {error}"
             ) from error
         if session.get_providers()[0] != PROVIDER:
             raise MissingDependency(
-                f"ONNX Runtime would run {path.name} on {session.get_providers()[0]}: CUDA does "
-                "not start here; `poolc doctor` says what is missing"
+                f"ONNX Runtime would run {file} on {session.get_providers()[0]}: CUDA does not "
+                "start here; `poolc doctor` says what is missing"
             )
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is known of a graph; ``recorder`` is the thread that replays, where one does."""
+
+    device: int
+    outputs: tuple[str, ...]
+    packed: bool
+    pad_token_id: int
+    recorder: Executor | None
 
 
 @dataclass(slots=True)
@@ -159,25 +172,89 @@ class _Buffers:
     options: Any
 
 
-class _Recorded:
-    """Graphs of kernels by bucket, of one session; one runs at a time."""
+class _Turns:
+    """Runs go side by side, but none of the process, whatever model's, while kernels are recorded:
+    CUDA refuses what could be part of the recording.
+    """
 
-    def __init__(
-        self, ort: ModuleType, session: Any, device: int, pad_token_id: int, packed: bool
-    ) -> None:
-        self._ort, self._session, self._device = ort, session, device
-        self._pad, self._packed = pad_token_id, packed
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._recording = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Run beside others."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._recording)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nothing runs, and let nothing run meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._recording)
+            self._recording = True
+            self._changed.wait_for(lambda: not self._running)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._recording = False
+                self._changed.notify_all()
+
+
+_turns = _Turns()
+
+
+class _Model:
+    """A session, and graphs of its kernels by bucket."""
+
+    def __init__(self, ort: ModuleType, session: Any, facts: _Facts) -> None:
+        self._ort, self._session, self._facts = ort, session, facts
         self._buckets: dict[tuple[int, int], _Buffers] = {}
-        self._lock = threading.Lock()
 
-    def run(self, feeds: Feeds, bucket: tuple[int, int]) -> Fetches:
-        """Run a micro-batch padded up to ``bucket`` (rows, tokens a row)."""
+    def run(self, feeds: Feeds) -> Fetches:
+        """Run a micro-batch: replayed where there is a bucket for it."""
+        recorder = self._facts.recorder
+        bucket = None if recorder is None else _bucket(feeds[INPUT_IDS].shape)
+        if recorder is None or bucket is None:
+            return self._launched(feeds)
+        return recorder.submit(self._replayed, feeds, bucket).result()
+
+    def _launched(self, feeds: Feeds) -> Fetches:
+        names = self._facts.outputs
+        options = None
+        if self._facts.recorder is not None:
+            options = self._ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", _NOT_RECORDED)
+        with _turns.shared():
+            fetched = self._session.run(names, self._inputs(feeds), options)
+        return dict(zip(names, fetched, strict=True))
+
+    def _inputs(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
+        if not self._facts.packed:
+            return aligned(feeds, self._facts.pad_token_id)
+        lengths = feeds[ATTENTION_MASK].sum(axis=1)
+        return {**feeds, **packing(lengths, feeds[ATTENTION_MASK].shape[1])}
+
+    def _replayed(self, feeds: Feeds, bucket: tuple[int, int]) -> Fetches:
         rows = feeds[INPUT_IDS].shape[0]
-        filled = filled_up(feeds, bucket, self._pad, packed=self._packed)
-        with self._lock:
-            if bucket not in self._buckets:
-                self._buckets[bucket] = self._record(filled)
-            found = self._buckets[bucket]
+        filled = filled_up(feeds, bucket, self._facts.pad_token_id, packed=self._facts.packed)
+        found = self._buckets.get(bucket)
+        if found is None:
+            with _turns.alone():
+                found = self._record(filled)
+                for _ in range(_RUNS_TO_RECORD):
+                    self._session.run_with_iobinding(found.binding, found.options)
+            self._buckets[bucket] = found
+        with _turns.shared():
             for name, array in filled.items():
                 found.inputs[name].update_inplace(array)
             self._session.run_with_iobinding(found.binding, found.options)
@@ -187,7 +264,7 @@ class _Recorded:
         value = self._ort.OrtValue
         binding = self._session.io_binding()
         inputs = {
-            name: value.ortvalue_from_numpy(array, "cuda", self._device)
+            name: value.ortvalue_from_numpy(array, "cuda", self._facts.device)
             for name, array in filled.items()
         }
         sizes = dict(zip(("batch", "seq"), filled[INPUT_IDS].shape, strict=True))
@@ -195,7 +272,7 @@ class _Recorded:
         for output in self._session.get_outputs():
             shape = [sizes[d] if isinstance(d, str) else d for d in output.shape]
             outputs[output.name] = value.ortvalue_from_shape_and_type(
-                shape, np.float32, "cuda", self._device
+                shape, np.float32, "cuda", self._facts.device
             )
         for name, one in inputs.items():
             binding.bind_ortvalue_input(name, one)
@@ -231,6 +308,24 @@ def filled_up(
         lengths[row] = min(left, seq)
         left -= int(lengths[row])
     return {**made, **packing(lengths, seq)}
+
+
+def aligned(feeds: Feeds, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Pad every row of a micro-batch to a multiple of 8 tokens."""
+    missing = -feeds[INPUT_IDS].shape[1] % _ALIGNMENT
+    if not missing:
+        return dict(feeds)
+    return {
+        name: np.pad(
+            array, ((0, 0), (0, missing)), constant_values=pad_token_id if name == INPUT_IDS else 0
+        )
+        for name, array in feeds.items()
+    }
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    said = str(error).lower()
+    return "out of memory" in said or "failed to allocate memory" in said
 
 
 def _bucket(shape: tuple[int, ...]) -> tuple[int, int] | None:

@@ -1,0 +1,1 @@
+"""What the cuda target does on a GPU: ``python -m benchmarks.gpu``, or ``make gpu-check``."""
