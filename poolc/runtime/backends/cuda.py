@@ -10,10 +10,11 @@ the CPU in the GPU's place.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -42,7 +43,6 @@ _STREAMS = 2
 _MOST_GRAPH_TOKENS = 2048
 # ONNX Runtime runs a graph once as it is before it records.
 _RUNS_TO_RECORD = 2
-_NOT_RECORDED = "-1"
 # Rows of an attention mask of any other length have no fast kernel.
 _ALIGNMENT = 8
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -114,7 +114,7 @@ class CudaBackend:
                 graph = manifest.graphs[output_set]
                 self._models[output_set] = _Model(
                     self._ort,
-                    self._open(graph.file),
+                    partial(self._open, graph.file),
                     _Facts(
                         self._device,
                         tuple(output.name for output in graph.outputs),
@@ -125,13 +125,13 @@ class CudaBackend:
                 )
             return self._models[output_set]
 
-    def _open(self, file: str) -> Any:
+    def _open(self, file: str, records: bool) -> Any:
         # Rounding to tf32 is for those who asked for less than fp32.
         exact = self.artifact.manifest.precision is Precision.FP32
         settings = {
             "device_id": str(self._device),
             "use_tf32": "0" if exact else "1",
-            "enable_cuda_graph": "1" if self._graphs else "0",
+            "enable_cuda_graph": "1" if records else "0",
         }
         try:
             session = self._ort.InferenceSession(
@@ -216,8 +216,10 @@ _turns = _Turns()
 class _Model:
     """A session, and graphs of its kernels by bucket."""
 
-    def __init__(self, ort: ModuleType, session: Any, facts: _Facts) -> None:
-        self._ort, self._session, self._facts = ort, session, facts
+    def __init__(self, ort: ModuleType, open_session: Callable[[bool], Any], facts: _Facts) -> None:
+        self._ort, self._open, self._facts = ort, open_session, facts
+        self._session = open_session(False)
+        self._recorded: Any = None  # opened with the first bucket
         self._buckets: dict[tuple[int, int], _Buffers] = {}
 
     def run(self, feeds: Feeds) -> Fetches:
@@ -230,12 +232,8 @@ class _Model:
 
     def _launched(self, feeds: Feeds) -> Fetches:
         names = self._facts.outputs
-        options = None
-        if self._facts.recorder is not None:
-            options = self._ort.RunOptions()
-            options.add_run_config_entry("gpu_graph_id", _NOT_RECORDED)
         with _turns.shared():
-            fetched = self._session.run(names, self._inputs(feeds), options)
+            fetched = self._session.run(names, self._inputs(feeds))
         return dict(zip(names, fetched, strict=True))
 
     def _inputs(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
@@ -250,26 +248,28 @@ class _Model:
         found = self._buckets.get(bucket)
         if found is None:
             with _turns.alone():
+                if self._recorded is None:
+                    self._recorded = self._open(True)
                 found = self._record(filled)
                 for _ in range(_RUNS_TO_RECORD):
-                    self._session.run_with_iobinding(found.binding, found.options)
+                    self._recorded.run_with_iobinding(found.binding, found.options)
             self._buckets[bucket] = found
         with _turns.shared():
             for name, array in filled.items():
                 found.inputs[name].update_inplace(array)
-            self._session.run_with_iobinding(found.binding, found.options)
+            self._recorded.run_with_iobinding(found.binding, found.options)
             return {name: value.numpy()[:rows] for name, value in found.outputs.items()}
 
     def _record(self, filled: Mapping[str, npt.NDArray[Any]]) -> _Buffers:
         value = self._ort.OrtValue
-        binding = self._session.io_binding()
+        binding = self._recorded.io_binding()
         inputs = {
             name: value.ortvalue_from_numpy(array, "cuda", self._facts.device)
             for name, array in filled.items()
         }
         sizes = dict(zip(("batch", "seq"), filled[INPUT_IDS].shape, strict=True))
         outputs = {}
-        for output in self._session.get_outputs():
+        for output in self._recorded.get_outputs():
             shape = [sizes[d] if isinstance(d, str) else d for d in output.shape]
             outputs[output.name] = value.ortvalue_from_shape_and_type(
                 shape, np.float32, "cuda", self._facts.device
