@@ -42,8 +42,6 @@ def main() -> int:
     say(json.dumps(found["machine"]))
     with TemporaryDirectory() as temporary:
         failed = _run(Path(temporary), asked, found)
-        if asked.output:
-            asked.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print("\n" + summary(found), flush=True)
     return failed
 
@@ -87,7 +85,13 @@ def _run(root: Path, asked: argparse.Namespace, found: dict[str, Any]) -> int:
             found["speed"][f"{name}-{precision}"] = speed.measure(
                 SHAPES[name], root / name, artifact, precision, texts, peak, say
             )
+            _write(found, asked.output)  # what is there so far: time may be up before the end
     return int(any("failed" in one for one in [*found["models"], *found["families"]]))
+
+
+def _write(found: dict[str, Any], output: Path | None) -> None:
+    if output is not None:
+        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _families() -> list[str]:

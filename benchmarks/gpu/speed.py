@@ -11,6 +11,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class _Peer:
 def _compared(
     engine: Engine, peer: _Peer, texts: list[str], sizes: Sequence[int]
 ) -> dict[str, Any]:
-    speeds = {size: _rate(lambda s=size: peer.embed(texts, s), len(texts)) for size in sizes}
+    speeds = {size: _rate(partial(peer.embed, texts, size), len(texts)) for size in sizes}
     best = max(speeds, key=lambda size: speeds[size])
     ids = [sequence.ids for sequence in _sequences(engine, texts)]
     batches = peer.tokenized(texts, best)
@@ -183,7 +184,7 @@ def _latency(artifact: Path, peer: _Peer, queries: list[str]) -> dict[str, float
         engine = Engine(open_artifact(artifact))
         engine._backend.close()
         engine._backend = CudaBackend(engine.artifact, graphs=graphs)
-        found[name] = _p50_ms(lambda text, engine=engine: engine.embed([text]), queries[:300])
+        found[name] = _p50_ms(engine.embed, queries[:300])
         engine.close()
     found["peer"] = _p50_ms(lambda text: peer.embed([text], 1), queries[:100])
     return found
@@ -264,4 +265,4 @@ def _median(run: Callable[[], Any], rounds: int) -> float:
 def _p50_ms(run: Callable[[str], Any], texts: list[str]) -> float:
     for text in texts[:20]:
         run(text)
-    return 1000 * statistics.median(_seconds(lambda text=text: run(text)) for text in texts)
+    return 1000 * statistics.median(_seconds(partial(run, text)) for text in texts)

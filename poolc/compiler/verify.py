@@ -20,7 +20,6 @@ from poolc.runtime.outputs import Float32, Ragged
 from poolc.runtime.request import Item, Prepared, Row
 from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, route_spec, set_route
 
-
 # What ``Parity.scope`` says where the target's device was not there.
 CANONICAL_ONLY = "canonical-only"
 

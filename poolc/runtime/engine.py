@@ -63,9 +63,10 @@ class Engine(Calls):
     """A loaded artifact. Thread-safe; made by ``poolc.load``.
 
     ``matryoshka`` overrides what the artifact says about output sizes. ``memory_limit`` is in
-    bytes: see ``memory.py``. ``device`` is cpu, cuda or cuda:1, as the target allows. Raises ArtifactIncompatible for an artifact of another target,
-    MissingDependency where ONNX Runtime is not installed and InvalidOption for a limit below what
-    the model alone takes.
+    bytes: see ``memory.py``. ``device`` is cpu, or cuda or cuda:1, as the target allows. Raises
+    ArtifactIncompatible for an artifact of another target, MissingDependency where ONNX Runtime or
+    CUDA is not installed, and InvalidOption for another kind of device or a limit below what the
+    model alone takes.
     """
 
     def __init__(
@@ -173,7 +174,9 @@ class Engine(Calls):
         with self._memory.holding(feeds[INPUT_IDS].size), computing() as others:
             fetched = self._backend.run(output_set, feeds, alone=alone and not others)
         names = tuple(fetched)
-        rows: list[Row] = [dict(zip(names, values)) for values in zip(*fetched.values())]
+        rows: list[Row] = [
+            dict(zip(names, values, strict=True)) for values in zip(*fetched.values(), strict=True)
+        ]
         if TOKEN_OUTPUTS.isdisjoint(names) and SPARSE_EMBEDDING not in names:
             return rows
         return [

@@ -214,37 +214,46 @@ class TextTokenizer:
         for item, index in zip(items, indices, strict=True):
             if not (cut.truncate or is_text(item)) and len(item) > cut.limit:
                 raise too_long(f"{len(item)}", cut.limit, index)
-        texts, places = list(items), indices
-        if prefix or not all(item.__class__ is str for item in items):
-            texts = [prefixed(item, prefix) for item in items if is_text(item)]
-            places = [i for item, i in zip(items, indices, strict=True) if is_text(item)]
+        texts, places = _texts_of(items, indices, prefix)
         texts = self._readable(texts, places, cut)
         special = how.get("add_special_tokens", True)
         if special and cut.truncate:
             _check_room(self._tokenizer, texts, cut.limit)
         encoded = self._batch(texts, special=special)
-        made = iter(zip(self._from_encodings(encoded, texts, cut, special), encoded, texts))
-        sequences = []
-        for item, index in zip(items, indices, strict=True):
-            if is_text(item):
-                sequence, encoding, read = next(made)
-                if prefix:
-                    sequence = self.without_prompt(sequence, cut.limit, how)
-                if how.get("sources"):
-                    source = _source(encoding, cut, (item, read), index)
-                    sequence = replace(sequence, source=source)
-            elif how.get("sources"):
-                raise InvalidText(
-                    f"item {index} is token ids; spans are found in texts: pass the text, or "
-                    "aggregation='none'",
-                    index=index,
-                )
-            else:
-                sequence = self._from_ids(item, cut)
-            if len(sequence) > cut.limit:
-                raise too_long(f"{len(sequence)}", cut.limit, index)
-            sequences.append(checked(sequence, index))
-        return sequences
+        sequences = self._from_encodings(encoded, texts, cut, special)
+        made = iter(zip(sequences, encoded, texts, strict=True))
+        return [
+            checked(self._sequence(item, index, made, cut, how), index)
+            for item, index in zip(items, indices, strict=True)
+        ]
+
+    def _sequence(
+        self,
+        item: Any,
+        index: int,
+        made: Iterator[tuple[TokenSequence, Encoding, Text]],
+        cut: _Cut,
+        how: How,
+    ) -> TokenSequence:
+        """Return the sequence of one item; ``made`` has those of the texts, in order."""
+        if is_text(item):
+            sequence, encoding, read = next(made)
+            if how.get("prefix"):
+                sequence = self.without_prompt(sequence, cut.limit, how)
+            if how.get("sources"):
+                source = _source(encoding, cut, (item, read), index)
+                sequence = replace(sequence, source=source)
+        elif how.get("sources"):
+            raise InvalidText(
+                f"item {index} is token ids; spans are found in texts: pass the text, or "
+                "aggregation='none'",
+                index=index,
+            )
+        else:
+            sequence = self._from_ids(item, cut)
+        if len(sequence) > cut.limit:
+            raise too_long(f"{len(sequence)}", cut.limit, index)
+        return sequence
 
     def _readable(self, texts: list[Text], indices: Sequence[int], cut: _Cut) -> list[Text]:
         """Return texts that can be tokenised whole, to the same result after truncation.
@@ -404,6 +413,16 @@ def runs(items: Sequence[Any]) -> Iterator[slice]:
         size += item_size
     if len(items):
         yield slice(start, len(items))
+
+
+def _texts_of(
+    items: Sequence[Any], indices: Sequence[int], prefix: str
+) -> tuple[list[Text], Sequence[int]]:
+    """Return the texts among items, behind their prefix, and which items they are."""
+    if not prefix and all(item.__class__ is str for item in items):
+        return list(items), indices
+    texts = [prefixed(item, prefix) for item in items if is_text(item)]
+    return texts, [i for item, i in zip(items, indices, strict=True) if is_text(item)]
 
 
 def _longest_part(text: Text) -> int:

@@ -7,6 +7,7 @@ CUDA anywhere. Sums are in float64, so that what is compared is the graph.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class PackedMultiHeadAttention(OpRun):
         assert token_offset.shape[0] == len(starts) - 1 and starts[-1] == len(query)
         out = np.zeros(value.shape, np.float64)
         size = query.shape[1] // num_heads
-        for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        for start, stop in pairwise(starts):
             for head in range(num_heads):
                 columns = slice(head * size, (head + 1) * size)
                 q, k, v = (a[start:stop, columns].astype(np.float64) for a in (query, key, value))

@@ -14,7 +14,7 @@ from poolc.compiler.passes.rewrite import attribute
 
 
 class CausalAttentionPass(ir.passes.InPlacePass):
-    """Replace the masks that only hide what comes later, in texts of up to ``max_length`` tokens."""
+    """Drop the masks that only hide what comes later, in texts of up to ``max_length``."""
 
     def __init__(self, max_length: int, evaluate: Evaluate) -> None:
         super().__init__()

@@ -77,26 +77,29 @@ class _Rewriting:
         if node.op_type in _ONLY_HALF and self._type is ir.DataType.BFLOAT16:
             self._in_half(node)
             return
-        exact = node.op_type in _EXACT and not node.domain
         if node.op_type == "Cast":
             self._retype_cast(node)
-            return
+        elif node.op_type in _EXACT and not node.domain:
+            self._stay_exact(node)
+        else:
+            self._become_low(node)
+
+    def _become_low(self, node: ir.Node) -> None:
         for place, value in enumerate(node.inputs):
-            if value is None or not self._is_float(value):
-                continue
-            if exact:
-                if value in self._low:
-                    node.replace_input_with(place, self._as(value, ir.DataType.FLOAT, node))
-            elif value not in self._low:
+            if value is not None and value.dtype == ir.DataType.FLOAT and value not in self._low:
                 node.replace_input_with(place, self._lowered(value, node))
-        for output in list(node.outputs):
-            if not self._is_float(output):
-                continue
-            if exact:
-                self._lower_output(node, output)
-            else:
+        for output in node.outputs:
+            if self._is_float(output):
                 output.type = ir.TensorType(self._type)  # a clone shares the old one
                 self._low.add(output)
+
+    def _stay_exact(self, node: ir.Node) -> None:
+        for place, value in enumerate(node.inputs):
+            if value in self._low:
+                node.replace_input_with(place, self._as(value, ir.DataType.FLOAT, node))
+        for output in node.outputs:
+            if self._is_float(output):
+                self._lower_output(node, output)
 
     def _lower_output(self, node: ir.Node, output: ir.Value) -> None:
         """Cast what was computed in fp32, unless only such operators read it."""
