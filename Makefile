@@ -19,7 +19,7 @@ RUN := $(VENV)/bin/python
 BOOTSTRAP = $(PYTHON) scripts/bootstrap.py --venv "$(VENV)" --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow clients models check format bench clean distclean install install-dev python
+.PHONY: help gpu-check demo test test-slow clients models check format bench clean distclean install install-dev python
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,10 @@ format: install-dev  ## let ruff format and fix the code
 bench: install-dev  ## throughput and cold start against Sentence Transformers on this machine
 	@$(RUN) -m benchmarks.throughput $(if $(MODEL),--model "$(MODEL)") $(if $(DATA),--data "$(DATA)")
 	@$(RUN) -m benchmarks.cold_start $(if $(MODEL),--model "$(MODEL)")
+
+# The libraries of the machine at hand, not of $(VENV): a GPU's driver decides which fit.
+gpu-check:  ## on a machine with an NVIDIA GPU: parity of the families, and speed, in nine minutes
+	@$(PYTHON) -m benchmarks.gpu $(if $(DATA),--data "$(DATA)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 clean:  ## remove caches and build output
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

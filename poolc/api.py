@@ -24,6 +24,7 @@ from poolc.errors import (
     nearest,
 )
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
+from poolc.model_cache.manifest import PARITY_FILE
 from poolc.model_cache.requests import (
     Identity,
     compile_key,
@@ -108,6 +109,7 @@ def load(
     *,
     refresh: bool = False,
     memory_limit: int | str | None = None,
+    device: str | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Engine:
@@ -116,7 +118,8 @@ def load(
     An artifact takes one option, ``hf_overrides`` with ``is_matryoshka`` or
     ``matryoshka_dimensions``; the others were decided when it was compiled. ``memory_limit`` is
     bytes, or a size like "2GB": a text whose estimate exceeds it is refused, and long texts wait
-    for each other instead of exceeding it together. Raises as ``compile`` does, and ArtifactError
+    for each other instead of exceeding it together. ``device`` is where an artifact for cuda runs:
+    cuda (the first GPU) or cuda:1. Raises as ``compile`` does, and ArtifactError
     for an artifact that is damaged or not for this machine.
     """
     chosen, store = make_options(**options), Store.default()
@@ -125,10 +128,25 @@ def load(
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         matryoshka = _matryoshka_at_load(artifact, chosen)
-        return Engine(artifact, matryoshka=matryoshka, memory_limit=limit)
+        return _opened(artifact, store, limit, device, matryoshka)
     job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
     with _naming_template(options):
-        return Engine(_artifact(job, store, on_event or _warn)[0], memory_limit=limit)
+        return _opened(_artifact(job, store, on_event or _warn)[0], store, limit, device)
+
+
+def _opened(
+    artifact: Artifact,
+    store: Store,
+    memory_limit: int | None,
+    device: str | None,
+    matryoshka: MatryoshkaSpec | None = None,
+) -> Engine:
+    engine = Engine(artifact, matryoshka=matryoshka, memory_limit=memory_limit, device=device)
+    if PARITY_FILE in artifact.manifest.files:  # compiled where its device is not
+        from poolc.runtime.first_load import complete
+
+        complete(engine, store)
+    return engine
 
 
 def make_options(**options: Any) -> CompileOptions:

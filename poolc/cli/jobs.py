@@ -22,7 +22,7 @@ from poolc.cli.job_arguments import (
     TextColumn,
     UseActivation,
 )
-from poolc.cli.options import CompileArguments, MemoryLimit, Model
+from poolc.cli.options import CompileArguments, LoadArguments, Model
 from poolc.cli.reporting import Reporter, progress_of_rows
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def embed(
     lengths: LengthArguments,
     vectors: EmbedArguments,
     heads: HeadArguments,
-    memory_limit: MemoryLimit = None,
+    loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Embed every text of the inputs, to whatever the model embeds to."""
@@ -58,7 +58,7 @@ def embed(
         top_k=heads.top_k,
     )
     job = BulkJob(heads.task(), tuple(inputs), output, Columns(text_column), params)
-    _run(model, compiling, job, memory_limit)
+    _run(model, compiling, job, loading)
 
 
 @grouped
@@ -79,7 +79,7 @@ def classify(
             "spans, none the probabilities of every token.",
         ),
     ] = None,
-    memory_limit: MemoryLimit = None,
+    loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Classify every text (or pair of texts) of the inputs, or the tokens of each, as the model
@@ -96,7 +96,7 @@ def classify(
     )
     where = Columns(text_column, columns.left_column, columns.right_column)
     job = BulkJob(Task.CLASSIFY, tuple(inputs), output, where, params)
-    _run(model, compiling, job, memory_limit)
+    _run(model, compiling, job, loading)
 
 
 @grouped
@@ -112,7 +112,7 @@ def score(
     ] = None,
     lengths: LengthArguments,
     use_activation: UseActivation = None,
-    memory_limit: MemoryLimit = None,
+    loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Score every pair of texts of the inputs."""
@@ -128,17 +128,17 @@ def score(
         use_activation=use_activation,
     )
     where = Columns(left=columns.left_column, right=columns.right_column)
-    _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params), memory_limit)
+    _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params), loading)
 
 
-def _run(model: str, compiling: CompileArguments, job: BulkJob, memory_limit: str | None) -> None:
+def _run(model: str, compiling: CompileArguments, job: BulkJob, loading: LoadArguments) -> None:
     from poolc import api
     from poolc.runtime import bulk
 
     bulk.check(job)  # a wrong file name should not wait for a compile
-    options = compiling.given()
+    options = {**compiling.given(), **loading.given()}
     with Reporter() as on_event:
-        engine = api.load(model, memory_limit=memory_limit, on_event=on_event, **options)
+        engine = api.load(model, on_event=on_event, **options)
     job = bulk.job_for_model(engine, job)
     start = time.perf_counter()
     with progress_of_rows() as on_progress:

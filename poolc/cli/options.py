@@ -14,14 +14,32 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="An artifact, a model folder or a hub id.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-MemoryLimit = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Most memory, e.g. 2GB, of each model: longer texts are refused with what they would "
-        "take, and long ones do not run side by side beyond it.",
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadArguments:
+    """Options of loading a model that change no artifact; None means not given."""
+
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Most memory, e.g. 2GB, of each model: longer texts are refused with what they "
+            "would take, and long ones do not run side by side beyond it.",
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where an artifact for cuda runs: cuda (the first GPU, the default), cuda:1, ...",
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what was given, as keywords of ``poolc.load``."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

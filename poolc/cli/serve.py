@@ -10,7 +10,7 @@ import typer
 
 from poolc.cli.config_file import take_config
 from poolc.cli.groups import grouped
-from poolc.cli.options import CompileArguments, MemoryLimit
+from poolc.cli.options import CompileArguments, LoadArguments
 from poolc.cli.reporting import Reporter
 from poolc.errors import InputError, InvalidOption, MissingDependency
 
@@ -176,7 +176,7 @@ def _serve(
     *,
     config: Config = None,
     serving: ServeArguments,
-    memory_limit: MemoryLimit = None,
+    loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Serve models over HTTP."""
@@ -189,9 +189,7 @@ def _serve(
             f'serving needs {error.name}, which is not installed: pip install "poolc[serve]"'
         ) from error
     settings = serving.settings()
-    options = compiling.given()
-    if memory_limit is not None:
-        options["memory_limit"] = memory_limit
+    options = {**compiling.given(), **loading.given()}
     with Reporter() as on_event:
         run_server(models, settings, on_event=on_event, **options)
 

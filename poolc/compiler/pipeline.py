@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from safetensors.numpy import save
 
 from poolc.compiler import peak_memory, source, tokenizer
 from poolc.compiler.comparison import Reference, Subject
@@ -33,12 +34,13 @@ from poolc.compiler.targets.cuda import CudaCompiler
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
 from poolc.compiler.tuning.stage import recorded, tune
-from poolc.compiler.verify import CANONICAL_ONLY, Parity, verify
+from poolc.compiler.verify import verify
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import ArtifactError, ArtifactExists, InvalidOption
 from poolc.model_cache.artifact import Artifact, is_artifact, open_artifact
 from poolc.model_cache.host import cpu_features
 from poolc.model_cache.manifest import (
+    PARITY_FILE,
     RECIPE,
     SCHEMA_MAJOR,
     SCHEMA_MINOR,
@@ -53,7 +55,8 @@ from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
-from poolc.spec import CompileOptions, Precision, Target, route_set
+from poolc.runtime.first_load import CANONICAL_ONLY, reference_arrays
+from poolc.spec import MAIN_SET, CompileOptions, Precision, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {
     Target.CPU: CpuCompiler,
@@ -131,6 +134,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 if labelled is not None:
                     quality[Precision.FP32.value] = measure(engine, labelled)
         graphs = Lowerable(canonical, quantized, options.precision)
+        absent = target.absent()
         record = recorded(options, _earlier(request, inputs, store))
         if record is None:
             spec, mode = recognized.spec, options.tune
@@ -141,14 +145,19 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         with progress.stage("lower"):
             manifest = _lower(target, graphs, inputs, options, staged, tuned.tuning)
         with progress.stage("verify"):
-            seal(staged, manifest, report)
-            absent = target.absent()
             if absent is None:
+                seal(staged, manifest, report)
                 engine = Engine(open_artifact(staged))
                 parity = verify(engine, reference)
             else:
-                parity = _verify_canonical(canonical, inputs, options, reference, parent)
-                progress.warn(f"only the canonical graph was compared, on the CPU: {absent}")
+                with staging(parent) as exact:
+                    engine = _canonical_engine(canonical, inputs, options, exact)
+                    parity = replace(verify(engine, reference), scope=CANONICAL_ONLY)
+                    manifest = _with_reference(manifest, engine, reference, staged)
+                progress.warn(
+                    f"only the graph that it is lowered from was compared, on the CPU ({absent}): "
+                    "the artifact is checked where it is first loaded on its device"
+                )
             if labelled is not None and absent is None:
                 quality[options.precision.value] = measure(engine, labelled)
                 report["quality"] = {"file": labelled.file, labelled.metric: quality}
@@ -172,20 +181,32 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     return artifact
 
 
-def _verify_canonical(
-    canonical: Mapping[str, ir.Model],
-    inputs: _Inputs,
-    options: CompileOptions,
-    reference: Reference,
-    parent: Path,
-) -> Parity:
-    """Compare what a target was lowered from, where its device is not here."""
+def _canonical_engine(
+    canonical: Mapping[str, ir.Model], inputs: _Inputs, options: CompileOptions, folder: Path
+) -> Engine:
+    """Return what a target is lowered from as an engine on the CPU, in ``folder``."""
     cpu = CpuCompiler()
     options = replace(options, target=Target.CPU, keep_canonical=False)
-    with staging(parent) as folder:
-        manifest = _lower(cpu, Lowerable(canonical), inputs, options, folder, cpu.untimed())
-        seal(folder, manifest, {})
-        return replace(verify(Engine(open_artifact(folder)), reference), scope=CANONICAL_ONLY)
+    manifest = _lower(cpu, Lowerable(canonical), inputs, options, folder, cpu.untimed())
+    seal(folder, manifest, {})
+    return Engine(open_artifact(folder))
+
+
+def _with_reference(
+    manifest: Manifest, engine: Engine, reference: Reference, staged: Path
+) -> Manifest:
+    """Add to an artifact what the check on its device compares with; return its manifest."""
+    case = reference.cases()[0]
+    prepared = engine.prepare(case.task, case.items, case.params)
+    names = {output.name for output in manifest.graphs[MAIN_SET].outputs}
+    rows = [
+        {name: values for name, values in row.items() if name in names}
+        for row in reference.rows(case)
+    ]
+    content = save(reference_arrays(prepared.sequences, rows))
+    (staged / PARITY_FILE).write_bytes(content)
+    digest = _sha256(staged / PARITY_FILE)
+    return replace(manifest, files={**manifest.files, PARITY_FILE: digest})
 
 
 def _target(options: CompileOptions) -> TargetCompiler:

@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from poolc.compiler.bounds import BOUNDS, Bounds, Cosines
 from poolc.compiler.comparison import Case, Reference
 from poolc.errors import ParityError, TokenizerError
 from poolc.runtime import heads
+from poolc.runtime.bounds import BOUNDS, Bounds, Cosines
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import Float32, Ragged
 from poolc.runtime.request import Item, Prepared, Row
 from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, route_spec, set_route
-
-# What ``Parity.scope`` says where the target's device was not there.
-CANONICAL_ONLY = "canonical-only"
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ REPORT_FILE = "report.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SCORE_TEMPLATE_FILE = "score_template.jinja"
+PARITY_FILE = "parity.safetensors"
 
 # Fields a writer may mark ``critical``: a reader that does not know one must not guess.
 KNOWN_CRITICAL: frozenset[str] = frozenset()

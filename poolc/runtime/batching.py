@@ -35,8 +35,10 @@ def plan(lengths: Sequence[int], budget_tokens: int, streams: int = 1) -> list[M
     """
     if budget_tokens < 1 or streams < 1 or any(length < 1 for length in lengths):
         raise ValueError("lengths, budget_tokens and streams must be at least 1")
-    share = -(-sum(lengths) // streams)
-    budget = min(budget_tokens, max(share, _MIN_SPLIT_TOKENS))
+    budget = budget_tokens
+    if streams > 1:
+        share = -(-sum(lengths) // streams)
+        budget = min(budget_tokens, max(share, _MIN_SPLIT_TOKENS))
     # Stable and descending: equal inputs give equal plans, and the last micro-batches are the short
     # ones, so that streams finish together.
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])

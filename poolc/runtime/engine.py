@@ -88,7 +88,7 @@ class Engine(Calls):
         if memory_limit is not None:
             fit = MemoryFit.needed(artifact.report(), spec.max_length)
         self._memory = MemoryGuard(fit, memory_limit, spec.max_length)
-        self._device = device
+        self.device = device
         self._backend = open_backend(artifact, device)
         self.streams = self._backend.streams
         if artifact.manifest.target is not Target.CPU:
@@ -103,6 +103,11 @@ class Engine(Calls):
     def executor(self) -> ThreadPoolExecutor:
         """The threads that micro-batches run on: on a CPU those of all engines of the process."""
         return self._backend.executor
+
+    @property
+    def backend_name(self) -> str:
+        """What executes the graphs: onnxruntime-cpu, onnxruntime-cuda."""
+        return self._backend.name
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the token ids of a text, without prompt. Raises InvalidText or TextTooLong."""
@@ -213,7 +218,7 @@ class Engine(Calls):
 
     def restart(self) -> None:
         """Open the graphs anew; what runs meanwhile ends on the old ones. Raises ArtifactError."""
-        self._backend = open_backend(self.artifact, self._device)
+        self._backend = open_backend(self.artifact, self.device)
 
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from poolc.compiler import tokenizer
-from poolc.compiler.bounds import FP32_BOUND
 from poolc.compiler.frontends import pytorch
 from poolc.compiler.heads import PoolingModel, embedding, pooling
 from poolc.compiler.parity_texts import parity_pairs, parity_texts
@@ -23,6 +22,7 @@ from poolc.compiler.verify import verify
 from poolc.errors import CompileError, ParityError, TokenizerError
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.store import Store
+from poolc.runtime.bounds import FP32_BOUND
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Row, TokenSequence
 from poolc.spec import CompileOptions, PoolingType

@@ -140,10 +140,13 @@ def test_text_of_many_pieces(embedder: Engine, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_long_texts_make_shorter_windows(embedder: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_WINDOW_CHARS", 2000)
+    monkeypatch.setattr(embedder, "window_chars", 2000)
     texts = [LONG, "a", LONGER, "b", "c"]
-    assert [len(window) for window in base.windows(texts)] == [3, 2]
-    assert [len(window) for window in base.windows([[5] * 1999, "a", ("b", "c"), 5])] == [2, 2]
+    assert [len(window) for window in base.windows(texts, 2000)] == [3, 2]
+    assert [len(window) for window in base.windows([[5] * 1999, "a", ("b", "c"), 5], 2000)] == [
+        2,
+        2,
+    ]
     found = np.stack(list(embedder.embed_iter(texts, chunk=True)))
     np.testing.assert_allclose(found, embedder.embed(texts, chunk=True), atol=1e-6)
 

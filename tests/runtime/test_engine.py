@@ -16,7 +16,7 @@ import poolc
 from poolc.errors import ArtifactIncompatible, BackendError, InvalidText
 from poolc.runtime import engine as engine_module
 from poolc.runtime.backends.base import Feeds, Fetches
-from poolc.runtime.cores import allowed_cores, computing
+from poolc.runtime.cores import allowed_cores, computing, shared_executor
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.spec import (
@@ -111,6 +111,8 @@ class EchoBackend:
     """Returns what it is fed."""
 
     name = "echo"
+    streams = spread = 1
+    executor = shared_executor()
 
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         return feeds
@@ -122,7 +124,7 @@ class EchoBackend:
 def test_feeds_are_padded_and_have_segments(
     embedder: Engine, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "open_backend", lambda _: EchoBackend())
+    monkeypatch.setattr(engine_module, "open_backend", lambda *_: EchoBackend())
     inputs = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
     engine = variant(embedder, inputs=inputs, pad_token_id=9)
     items: list[Item] = [("the fox", "the dog"), [5, 6]]
@@ -236,10 +238,9 @@ def test_close(tiny_embedder: Path) -> None:
         engine.encode("a text")
 
 
-@pytest.mark.parametrize("target", [Target.CUDA, Target.TENSORRT])
-def test_artifact_of_another_target(embedder: Engine, target: Target) -> None:
-    manifest = replace(embedder.artifact.manifest, target=target)
-    with pytest.raises(ArtifactIncompatible, match=f"this one is for {target}"):
+def test_artifact_of_another_target(embedder: Engine) -> None:
+    manifest = replace(embedder.artifact.manifest, target=Target.TENSORRT)
+    with pytest.raises(ArtifactIncompatible, match="this one is for tensorrt"):
         Engine(replace(embedder.artifact, manifest=manifest))
 
 

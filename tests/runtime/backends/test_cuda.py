@@ -1,0 +1,185 @@
+"""The CUDA backend against a fake of ONNX Runtime whose graphs run in NumPy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import poolc
+from poolc.errors import BackendError, InvalidOption, MissingDependency
+from poolc.model_cache.artifact import open_artifact
+from poolc.model_cache.store import Store
+from poolc.runtime import first_load
+from poolc.runtime.backends import cuda
+from poolc.runtime.backends.cuda import CudaBackend, device_id
+from poolc.runtime.engine import Engine
+from tests.runtime.backends import fake_cuda
+from tests.runtime.backends.fake_cuda import FakeCuda
+
+TEXTS = ["a", "the quick brown fox", "how do I reset my password?", "bread needs salt " * 6]
+
+
+@pytest.fixture(scope="session")
+def tiny_cuda(shared_root: Path, tiny_embedder_source: Path) -> Path:
+    """A small BERT for cuda in fp32, compiled here, where no GPU is."""
+    quiet: Callable[[dict[str, Any]], None] = lambda event: None  # noqa: E731
+    return poolc.compile(tiny_embedder_source, target="cuda", on_event=quiet).path
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    found = FakeCuda(onnxruntime)
+    monkeypatch.setattr(cuda, "import_onnxruntime", lambda: found)
+    return found
+
+
+def test_the_fake_has_no_name_that_the_library_lacks() -> None:
+    real = {
+        fake_cuda.OrtValue: onnxruntime.OrtValue,
+        fake_cuda.IOBinding: onnxruntime.IOBinding,
+        fake_cuda.InferenceSession: onnxruntime.InferenceSession,
+        FakeCuda: onnxruntime,
+    }
+    for made, library in real.items():
+        names = {name for name in vars(made) if not name.startswith("_")}
+        assert names and not {name for name in names if not hasattr(library, name)}
+
+
+def test_vectors_are_those_of_the_cpu(fake: FakeCuda, tiny_cuda: Path, embedder: Engine) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    assert engine.backend_name == "onnxruntime-cuda"
+    many = TEXTS * 40  # more tokens than any bucket has
+    np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
+    alone = np.stack([engine.embed([text])[0] for text in TEXTS])
+    np.testing.assert_allclose(alone, embedder.embed(TEXTS), atol=2e-6)
+    for one, other in zip(engine.encode(TEXTS), embedder.encode(TEXTS), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    assert {kind for kind, _ in fake.ran} == {"run", "replay"}
+    engine.close()
+
+
+def test_kernels_are_recorded_once_a_bucket(fake: FakeCuda, tiny_cuda: Path) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    for _ in range(3):
+        engine.embed(["a fox"])
+    engine.embed(TEXTS)
+    plain, recorded = fake.sessions
+    assert plain.settings["enable_cuda_graph"] == "0" and not plain.recorded
+    assert recorded.settings["enable_cuda_graph"] == "1"
+    # Twice to record, then once a call; four texts are another bucket.
+    assert recorded.recorded == ["1"] * 5 + ["2"] * 3
+    engine.close()
+
+
+def test_nothing_runs_while_kernels_are_recorded(
+    fake: FakeCuda, tiny_cuda: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    recording, may_end = threading.Event(), threading.Event()
+    record = cuda._Model._record
+
+    def slowly(model: Any, filled: Any) -> Any:
+        recording.set()
+        assert may_end.wait(30)
+        return record(model, filled)
+
+    monkeypatch.setattr(cuda._Model, "_record", slowly)
+    first = threading.Thread(target=engine.embed, args=(["a fox"],))
+    first.start()
+    assert recording.wait(30)
+    second = threading.Thread(target=engine.embed, args=(TEXTS * 40,))
+    second.start()
+    assert not fake.ran
+    may_end.set()
+    first.join(30)
+    second.join(30)
+    assert fake.ran[0][0] == "replay" and {kind for kind, _ in fake.ran} == {"run", "replay"}
+    engine.close()
+
+
+def test_a_micro_batch_that_does_not_fit_is_halved(
+    fake: FakeCuda, tiny_cuda: Path, embedder: Engine
+) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    many = TEXTS * 40
+    fake.most_rows = 50
+    np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
+    rows = [shapes["input_ids"][0] for kind, shapes in fake.ran if kind == "run"]
+    assert rows == [160, 80, 80]  # and then four of 40, which are replayed
+    fake.most_rows = 0
+    with pytest.raises(BackendError, match=r"failed on CUDAExecutionProvider: .* out of memory"):
+        engine.embed(many)
+    engine.close()
+
+
+def test_cuda_that_does_not_start_is_no_silent_cpu(fake: FakeCuda, tiny_cuda: Path) -> None:
+    fake.works = False
+    with pytest.raises(MissingDependency, match=r"would run model\.onnx on CPUExecution"):
+        Engine(open_artifact(tiny_cuda))
+
+
+def test_the_cpu_build_of_onnxruntime_is_refused(tiny_cuda: Path) -> None:
+    with pytest.raises(MissingDependency, match=r'CPU build: .* pip install "poolc\[gpu\]"'):
+        poolc.load(tiny_cuda)
+
+
+def test_a_closed_engine(fake: FakeCuda, tiny_cuda: Path) -> None:
+    backend = CudaBackend(open_artifact(tiny_cuda))
+    backend.close()
+    with pytest.raises(BackendError, match="the model was closed"):
+        backend.run("main", {"input_ids": np.ones((1, 4), np.int64)})
+
+
+def test_devices() -> None:
+    assert [device_id(name) for name in (None, "cuda", "cuda:0", "cuda:3")] == [0, 0, 0, 3]
+    for name in ("cpu", "cuda:x", "gpu"):
+        with pytest.raises(InvalidOption, match=r"device is .*; an artifact for cuda runs on"):
+            device_id(name)
+
+
+def test_a_cpu_artifact_has_no_other_device(tiny_embedder: Path) -> None:
+    with pytest.raises(InvalidOption, match="device is 'cuda'; this artifact is for the CPU"):
+        poolc.load(tiny_embedder, device="cuda")
+
+
+# The check on the device.
+
+
+def test_the_first_load_on_a_device_checks_the_artifact(
+    fake: FakeCuda, tiny_cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_artifact(tiny_cuda).report()["parity"]["scope"] == "canonical-only"
+    store = Store(tmp_path / "store")
+    engine = Engine(open_artifact(tiny_cuda))
+    first_load.complete(engine, store)
+    assert len(fake.ran) >= 35  # the parity texts, one by one
+    fake.ran.clear()
+    first_load.complete(engine, store)
+    assert not fake.ran  # remembered
+    monkeypatch.setattr(first_load, "device_name", lambda engine: "another")
+    first_load.complete(engine, store)
+    assert fake.ran
+    engine.close()
+
+
+def test_a_device_that_computes_otherwise_serves_nothing(
+    fake: FakeCuda, tiny_cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    run = engine._backend.run
+
+    def off(*args: Any, **options: Any) -> Any:
+        return {name: values + 2e-4 for name, values in run(*args, **options).items()}
+
+    monkeypatch.setattr(engine._backend, "run", off)
+    store = Store(tmp_path / "store")
+    for _ in range(2):  # a failure is not remembered as a success
+        with pytest.raises(poolc.errors.ArtifactIncompatible, match="does not reproduce its ref"):
+            first_load.complete(engine, store)
+    engine.close()
