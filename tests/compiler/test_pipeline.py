@@ -103,7 +103,7 @@ def test_compile_options_are_part_of_the_id(plain_bert: Path, compile_here: Comp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "cuda"}, "target is cuda; this poolc compiles for: cpu"),
+        ({"target": "tensorrt"}, "target is tensorrt; this poolc compiles for: cpu, cuda"),
         ({"target": "tensorrt-rtx"}, "target is tensorrt-rtx; this poolc compiles for: cpu"),
         ({"precision": "fp16"}, "precision is fp16; target cpu has: fp32"),
     ],

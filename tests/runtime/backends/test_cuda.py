@@ -22,6 +22,7 @@ from poolc.runtime.engine import Engine
 from tests.runtime.backends import fake_cuda
 from tests.runtime.backends.fake_cuda import FakeCuda
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TEXTS = ["a", "the quick brown fox", "how do I reset my password?", "bread needs salt " * 6]
 
 
@@ -112,10 +113,19 @@ def test_a_micro_batch_that_does_not_fit_is_halved(
     np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
     rows = [shapes["input_ids"][0] for kind, shapes in fake.ran if kind == "run"]
     assert rows == [160, 80, 80]  # and then four of 40, which are replayed
-    fake.most_rows = 0
-    with pytest.raises(BackendError, match=r"failed on CUDAExecutionProvider: .* out of memory"):
-        engine.embed(many)
     engine.close()
+
+
+def test_a_text_that_does_not_fit_alone_is_an_error(fake: FakeCuda, tiny_cuda: Path) -> None:
+    backend = CudaBackend(open_artifact(tiny_cuda), graphs=False)
+    fake.most_rows = 0
+    ids = np.full((4, 6), 7)
+    feeds = {name: ids if name == "input_ids" else np.ones_like(ids) for name in INPUTS}
+    with pytest.raises(BackendError, match=r"failed on CUDAExecutionProvider: .* out of memory"):
+        backend.run("main", feeds)
+    rows = [shapes["input_ids"][0] for _, shapes in fake.ran]
+    assert rows == [4, 2, 1]
+    backend.close()
 
 
 def test_cuda_that_does_not_start_is_no_silent_cpu(fake: FakeCuda, tiny_cuda: Path) -> None:
