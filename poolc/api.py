@@ -119,8 +119,8 @@ def load(
     ``matryoshka_dimensions``; the others were decided when it was compiled. ``memory_limit`` is
     bytes, or a size like "2GB": a text whose estimate exceeds it is refused, and long texts wait
     for each other instead of exceeding it together. ``device`` is where an artifact for cuda runs:
-    cuda (the first GPU) or cuda:1. Raises as ``compile`` does, and ArtifactError
-    for an artifact that is damaged or not for this machine.
+    cuda (the first GPU), cuda:1, or several, cuda:0,cuda:1. Raises as ``compile`` does, and
+    ArtifactError for an artifact that is damaged or not for this machine.
     """
     chosen, store = make_options(**options), Store.default()
     limit = parse_bytes(memory_limit, "memory_limit")

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from poolc.cli import cache, exit_codes
+from poolc.cli import bench, cache, exit_codes
 from poolc.cli.compile import compile_model
 from poolc.cli.doctor import doctor
 from poolc.cli.dotted import with_objects
@@ -44,6 +44,7 @@ app.command("serve")(serve)
 app.command("inspect")(inspect)
 app.command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(asked: bool) -> None:

@@ -32,7 +32,8 @@ class LoadArguments:
         str | None,
         typer.Option(
             metavar="DEVICE",
-            help="Where an artifact for cuda runs: cuda (the first GPU, the default), cuda:1, ...",
+            help="Where an artifact for cuda runs: cuda (the first GPU, the default), cuda:1, or "
+            "several: cuda:0,cuda:1.",
         ),
     ] = None
 

@@ -65,6 +65,13 @@ class ServeArguments:
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File of such keys, one a line.")
     ] = None
+    admin: Annotated[
+        bool,
+        typer.Option(
+            "--admin",
+            help="Let models be added and removed while it runs (/admin/models); needs an API key.",
+        ),
+    ] = False
     allowed_origin: Annotated[
         list[str],
         typer.Option(
@@ -115,6 +122,13 @@ class ServeArguments:
     )
     log_format: Annotated[str, typer.Option(help="text, or json: an object a line.")] = "text"
     access_log: Annotated[bool, typer.Option(help="Log every request.")] = True
+    traces: Annotated[
+        bool,
+        typer.Option(
+            "--traces",
+            help="Send OpenTelemetry spans where OTEL_EXPORTER_OTLP_ENDPOINT says.",
+        ),
+    ] = False
 
     def settings(self) -> Settings:
         """Return what the server is told.
@@ -141,6 +155,7 @@ class ServeArguments:
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,
             api_keys=(*self.api_key, *_keys(self.api_key_file)),
+            admin=self.admin,
             allowed_origins=tuple(self.allowed_origin),
             served_model_names=tuple(self.served_model_name),
             strict_model_name=self.strict_model_name,
@@ -154,6 +169,7 @@ class ServeArguments:
             log_level=cast("LogLevel", self.log_level),
             log_format=cast("LogFormat", self.log_format),
             access_log=self.access_log,
+            traces=self.traces,
         )
 
 

@@ -25,7 +25,7 @@ from poolc.model_cache.manifest import Manifest
 from poolc.runtime.engine import Engine
 from poolc.runtime.memory import SHORTEST_MEASURED, MemoryFit
 from poolc.runtime.request import TokenSequence
-from poolc.spec import MAIN_SET, TOKEN_TYPE_IDS
+from poolc.spec import MAIN_SET, TOKEN_TYPE_IDS, Target
 
 _SHORTEST = 16
 _LENGTHS = (SHORTEST_MEASURED, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768)
@@ -37,10 +37,10 @@ _ALWAYS = 2048  # tokens that are run however long they take
 def measure(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, Any] | None:
     """Return what report.json says of memory: a fit by length, and the points, of what is staged.
 
-    None for a model whose longest text shares a micro-batch, and where the process fails: the
-    artifact is no worse for not being measured.
+    None for another target than the CPU, for a model whose longest text shares a micro-batch, and
+    where the process fails: the artifact is no worse for not being measured.
     """
-    if manifest.spec.max_length < SHORTEST_MEASURED:
+    if manifest.spec.max_length < SHORTEST_MEASURED or manifest.target is not Target.CPU:
         return None
     command = [sys.executable, "-m", "poolc.compiler.peak_memory", str(folder)]
     with progress.stage("measure"):

@@ -22,7 +22,7 @@ from poolc.compiler.frontends import open_frontend
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
-from poolc.compiler.quality import measure, read_labelled
+from poolc.compiler.quality import Labelled, measure, read_labelled
 from poolc.compiler.quantize.calibration import read_texts
 from poolc.compiler.quantize.quantize import quantize
 from poolc.compiler.recognize import Recognized, Route
@@ -154,16 +154,11 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                     engine = _canonical_engine(canonical, inputs, options, exact)
                     parity = replace(verify(engine, reference), scope=CANONICAL_ONLY)
                     manifest = _with_reference(manifest, engine, reference, staged)
-                progress.warn(
-                    f"only the graph that it is lowered from was compared, on the CPU ({absent}): "
-                    "the artifact is checked where it is first loaded on its device"
-                )
+                _warn_of_absence(absent, labelled, progress)
             if labelled is not None and absent is None:
                 quality[options.precision.value] = measure(engine, labelled)
                 report["quality"] = {"file": labelled.file, labelled.metric: quality}
-        measured = None
-        if options.target is Target.CPU:
-            measured = peak_memory.measure(staged, manifest, progress)
+        measured = peak_memory.measure(staged, manifest, progress)
         if measured is not None:
             report["memory"] = measured
         with progress.stage("publish"):
@@ -179,6 +174,15 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     except ArtifactError as error:  # the artifact is there; only finding it again takes longer
         progress.warn(str(error))
     return artifact
+
+
+def _warn_of_absence(absent: str, labelled: Labelled | None, progress: Progress) -> None:
+    progress.warn(
+        f"only the graph that it is lowered from was compared, on the CPU ({absent}): the artifact "
+        "is checked where it is first loaded on its device"
+    )
+    if labelled is not None:
+        progress.warn("quality is measured only where the target's device is")
 
 
 def _canonical_engine(
@@ -248,6 +252,12 @@ def _write_tokenizers(staged: Path, routes: Mapping[str, Route], folder: Path) -
     settings = read_json(folder / main.recognized.transformer / TOKENIZER_CONFIG_FILE)
     # Old folders name their special tokens elsewhere, and templates may use them.
     settings = {**main.tokenizer.special_tokens_map, **settings}
+    template = main.tokenizer.chat_template  # from a file of its own in newer folders
+    if isinstance(template, dict):  # several, by name
+        template = template.get("default")
+    settings.pop("chat_template", None)
+    if template is not None:
+        settings["chat_template"] = template
     settings.pop("name_or_path", None)  # where it lay on the machine that trained it
     (staged / TOKENIZER_CONFIG_FILE).write_bytes(canonical_json(settings))
 

@@ -18,7 +18,7 @@ from poolc.runtime.bounds import BOUNDS, Bounds, Cosines
 from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import Float32, Ragged
 from poolc.runtime.request import Item, Prepared, Row
-from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, route_spec, set_route
+from poolc.spec import SPARSE_VALUES, TOKEN_LOGITS, Precision, route_spec, set_route
 
 
 @dataclass(slots=True)
@@ -48,6 +48,7 @@ class Parity:
 class _Gate:
     """The bounds of the artifact's precision, and what was compared by cosine."""
 
+    precision: Precision
     bounds: Bounds
     cosines: Cosines = field(default_factory=Cosines)
 
@@ -59,7 +60,8 @@ def verify(engine: Engine, reference: Reference) -> Parity:
     model.
     """
     cases = reference.cases()
-    gate = _Gate(BOUNDS[engine.artifact.manifest.precision])
+    precision = engine.artifact.manifest.precision
+    gate = _Gate(precision, BOUNDS[precision])
     parity = Parity(reference.name, sum(len(case.items) for case in cases), 0, gate.bounds.error)
     for case in cases:
         _verify_case(engine, reference, case, parity, gate)
@@ -145,7 +147,9 @@ def _compare(
             error = _largest(values - target)
             relative = error / max(1.0, _largest(target))
             if not np.isfinite(relative):
-                raise ParityError(f"{name} of {_shown(item)} is not finite")
+                hint = f"; its activations exceed {gate.precision}: try bf16"
+                known = gate.precision is Precision.FP16
+                raise ParityError(f"{name} of {_shown(item)} is not finite{hint if known else ''}")
             parity.max_abs_error = max(parity.max_abs_error, error)
             parity.max_relative_error = max(parity.max_relative_error, relative)
             if relative > worst and gate.bounds.limits_error(values.shape[-1]):

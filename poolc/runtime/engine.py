@@ -9,7 +9,8 @@ requests.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from poolc.runtime import heads
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
+from poolc.runtime.chat import ChatTemplate, Message
 from poolc.runtime.cores import computing
 from poolc.runtime.memory import MemoryFit, MemoryGuard
 from poolc.runtime.pair_prompts import PromptMaker
@@ -63,7 +65,8 @@ class Engine(Calls):
     """A loaded artifact. Thread-safe; made by ``poolc.load``.
 
     ``matryoshka`` overrides what the artifact says about output sizes. ``memory_limit`` is in
-    bytes: see ``memory.py``. ``device`` is cpu, or cuda or cuda:1, as the target allows. Raises
+    bytes: see ``memory.py``. ``device`` is cpu, or cuda, cuda:1 or several, as the target
+    allows. Raises
     ArtifactIncompatible for an artifact of another target, MissingDependency where ONNX Runtime or
     CUDA is not installed, and InvalidOption for another kind of device or a limit below what the
     model alone takes.
@@ -89,6 +92,7 @@ class Engine(Calls):
             fit = MemoryFit.needed(artifact.report(), spec.max_length)
         self._memory = MemoryGuard(fit, memory_limit, spec.max_length)
         self.device = device
+        self.model_cpu_s = 0.0  # processor time of the threads that ran the model, so far
         self._backend = open_backend(artifact, device)
         self.streams = self._backend.streams
         if artifact.manifest.target is not Target.CPU:
@@ -97,7 +101,13 @@ class Engine(Calls):
         self._routes = load_routes(artifact)
         self._tokenizer = self._routes[""].tokenizer
         self.spelling = self._tokenizer.spelling
-        self._reader = Reader(self.spec, self._routes, _prompt_maker(artifact, self._tokenizer))
+        settings = _tokenizer_settings(artifact)
+        template = settings.get("chat_template")
+        self._chat = None
+        if isinstance(template, str):
+            self._chat = ChatTemplate(template, special_tokens(settings))
+        prompts = _prompt_maker(artifact, self._tokenizer, settings)
+        self._reader = Reader(self.spec, self._routes, prompts)
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -113,6 +123,18 @@ class Engine(Calls):
         """Return the token ids of a text, without prompt. Raises InvalidText or TextTooLong."""
         (sequence,) = self._tokenizer.encode([text], add_special_tokens=add_special_tokens)
         return [int(i) for i in sequence.ids]
+
+    def chat_prompt(self, messages: Sequence[Message], **options: Any) -> str:
+        """Return the text of a conversation, by the model's chat template; see ``chat.py``.
+
+        Raises InvalidOption for a model that has none, and for what goes wrong in it.
+        """
+        if self._chat is None:
+            raise InvalidOption(
+                "this model has no chat template: send the text of the messages as input",
+                param="messages",
+            )
+        return self._chat.render(messages, **options)
 
     def check(self, task: Task, items: Sequence[Item], params: Params) -> None:
         """Raise what ``prepare`` raises; only what may be too long is tokenised for it.
@@ -177,7 +199,9 @@ class Engine(Calls):
     ) -> list[Row]:
         feeds = self.feeds(sequences, set_route(output_set))
         with self._memory.holding(feeds[INPUT_IDS].size), computing() as others:
+            began_s = time.thread_time()
             fetched = self._backend.run(output_set, feeds, alone=alone and not others)
+            self.model_cpu_s += time.thread_time() - began_s
         names = tuple(fetched)
         rows: list[Row] = [
             dict(zip(names, values, strict=True)) for values in zip(*fetched.values(), strict=True)
@@ -284,7 +308,13 @@ def open_backend(artifact: Artifact, device: str | None = None) -> Backend:
     if target is Target.CUDA:
         from poolc.runtime.backends.cuda import CudaBackend
 
-        return CudaBackend(artifact, device)
+        chosen = (device or "cuda").split(",")
+        backends = [CudaBackend(artifact, name.strip()) for name in chosen]
+        if len(backends) == 1:
+            return backends[0]
+        from poolc.runtime.backends.replicas import Replicas
+
+        return Replicas(backends)
     if target is Target.CPU:
         if device not in (None, "cpu"):
             raise InvalidOption(
@@ -300,12 +330,18 @@ def open_backend(artifact: Artifact, device: str | None = None) -> Backend:
     )
 
 
-def _prompt_maker(artifact: Artifact, tokenizer: TextTokenizer) -> PromptMaker:
+def _tokenizer_settings(artifact: Artifact) -> dict[str, Any]:
+    if TOKENIZER_CONFIG_FILE not in artifact.manifest.files:
+        return {}
+    content = artifact.file(TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8")
+    settings: dict[str, Any] = json.loads(content)
+    return settings
+
+
+def _prompt_maker(
+    artifact: Artifact, tokenizer: TextTokenizer, settings: Mapping[str, Any]
+) -> PromptMaker:
     spec = artifact.manifest.spec
-    if TOKENIZER_CONFIG_FILE in artifact.manifest.files:
-        settings = json.loads(artifact.file(TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
-    else:
-        settings = {}
     source = None
     if spec.template is not None:
         source = artifact.file(spec.template).read_text(encoding="utf-8")

@@ -7,15 +7,12 @@ whitespace rules, ``raise_exception`` and ``tojson``; but an undefined variable 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from poolc.errors import InvalidOption, nearest
-
-if TYPE_CHECKING:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+from poolc.runtime.jinja import environment, rendered, to_json
 
 SPECIAL_TOKENS = (
     *("bos_token", "eos_token", "unk_token", "sep_token"),
@@ -25,9 +22,6 @@ _VARIABLES = (
     *("messages", "query", "document", "add_generation_prompt"),
     *("instruction", "instruct"),  # two names of one thing, as in vLLM's templates
 )
-# What a prompt may have beyond eight times what it is made of: a template that repeats itself
-# without end is stopped before it fills the memory.
-_EXTRA_CHARS = 1 << 20
 _QUERY, _DOCUMENT = "a query", "a document"
 
 
@@ -45,17 +39,17 @@ class ScoreTemplate:
 
         self.source = source
         self.param = param
-        environment = _environment()
+        sandbox = environment(strict=True)
         known = [*_VARIABLES, *special_tokens]
         try:
-            unknown = sorted(meta.find_undeclared_variables(environment.parse(source)) - {*known})
+            unknown = sorted(meta.find_undeclared_variables(sandbox.parse(source)) - {*known})
             if unknown:
                 raise InvalidOption(
                     f"{param} uses {', '.join(map(repr, unknown))}, which it is not given; "
                     f"{nearest(unknown[0], known)}",
                     param=param,
                 )
-            self._template = environment.from_string(source)
+            self._template = sandbox.from_string(source)
         except TemplateSyntaxError as error:
             raise InvalidOption(
                 f"{param} is not a Jinja template: line {error.lineno}: {error.message}",
@@ -69,23 +63,9 @@ class ScoreTemplate:
         With an ``instruction`` a message of role system comes first. Raises InvalidOption for what
         goes wrong inside the template.
         """
-        from jinja2 import TemplateError
-
         variables = self._variables(query, document, instruction)
-        most = _EXTRA_CHARS + 8 * (len(query) + len(document) + len(instruction or ""))
-        parts, size = [], 0
-        try:
-            for part in self._template.generate(**variables):
-                parts.append(part)
-                size += len(part)
-                if size > most:
-                    self._fail(f"makes more than {most} characters of this pair")
-        except InvalidOption:
-            raise
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            hint = ": pass an instruction" if "'instruction' is undefined" in str(error) else ""
-            self._fail(f"cannot be rendered: {error}{hint}")
-        return "".join(parts)
+        size = len(query) + len(document) + len(instruction or "")
+        return rendered(self._template, variables, size, self._fail)
 
     @cached_property
     def takes_instruction(self) -> bool:
@@ -127,6 +107,8 @@ class ScoreTemplate:
         return {**variables, "messages": messages}
 
     def _fail(self, problem: str) -> NoReturn:
+        if "'instruction' is undefined" in problem:
+            problem += ": pass an instruction"
         raise InvalidOption(f"{self.param} {problem}", param=self.param) from None
 
 
@@ -153,34 +135,7 @@ def with_values(source: str, values: Mapping[str, str | float | bool | None]) ->
     """Return a template that sets variables first; nothing else of what it renders changes."""
     lines = [
         # The plus keeps a line break that the template starts with.
-        f"{{% set {name} = {'none' if value is None else _to_json(value)} +%}}"
+        f"{{% set {name} = {'none' if value is None else to_json(value)} +%}}"
         for name, value in values.items()
     ]
     return "".join(lines) + source
-
-
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    # 20 ms that a start without templates does not pay.
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        extensions=["jinja2.ext.loopcontrols"],
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    return environment
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise(message: str) -> NoReturn:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)

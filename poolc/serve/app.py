@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from fastapi import FastAPI
@@ -13,16 +14,21 @@ from poolc.serve.errors import add_error_handlers
 from poolc.serve.metrics import Metrics
 from poolc.serve.middleware import RequestLog, RequireKey
 from poolc.serve.registry import Registry
-from poolc.serve.routers import cohere, health, ollama, openai, shared, tei, vllm, weaviate
+from poolc.serve.routers import admin, cohere, health, ollama, openai, shared, tei, vllm, weaviate
+from poolc.serve.routers.admin import Load
 from poolc.serve.settings import Settings
 from poolc.serve.token_ids import TokenIds
+from poolc.serve.tracing import Traced, open_tracer
 
 
-def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
+def create_app(
+    engines: Mapping[str, Engine], settings: Settings, load: Load | None = None
+) -> FastAPI:
     """Return the ASGI application over loaded engines, by the name each was given.
 
-    ``app.state`` holds ``registry``, ``metrics``, ``token_ids`` and ``settings``. Raises
-    InvalidOption for names that do not fit the engines, and for cl100k without its vocabulary.
+    ``app.state`` holds ``registry``, ``metrics``, ``token_ids`` and ``settings``; ``load`` is how
+    a model is loaded that is added later. Raises InvalidOption for names that do not fit the
+    engines, and for cl100k without its vocabulary.
     """
     app = FastAPI(title="poolc", version=__version__, root_path=settings.root_path)
     registry = Registry(engines, settings)
@@ -43,6 +49,11 @@ def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
             allow_headers=["*"],
         )
     app.add_middleware(RequestLog, metrics=metrics)
+    if settings.traces:
+        app.add_middleware(Traced, tracer=open_tracer())
+    if settings.admin and load is not None:
+        app.state.load, app.state.loading = load, asyncio.Lock()
+        app.include_router(admin.router)
     for dialect in (openai, vllm, shared, cohere, tei, ollama, weaviate, health):
         app.include_router(dialect.router)
     return app

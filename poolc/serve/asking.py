@@ -23,6 +23,7 @@ from poolc.serve.schemas.common import (
     PlainErrorReply,
     TeiErrorReply,
 )
+from poolc.serve.tracing import phases_of
 from poolc.spec import Task
 
 T = TypeVar("T")
@@ -68,12 +69,16 @@ async def ask(
     work = model.scheduler.ask(task, items, params, priority=priority)
     try:
         async with asyncio.timeout(limit_s):
-            return await unless_client_leaves(request, work)
+            answer = await unless_client_leaves(request, work)
     except TimeoutError as error:
         raise TimedOut(
             f"the request was not answered within {limit_s:g} s: send fewer texts, or try again "
             "when the server has less to do"
         ) from error
+    phases = phases_of(request.state)
+    if phases is not None:
+        phases.answered(model.names[0], answer)
+    return answer
 
 
 async def reply(
@@ -88,6 +93,9 @@ async def reply(
     response = await json_response(numbers, content, reply_headers(model, answer))
     seconds = time.perf_counter() - started_s
     request.app.state.metrics.serialized(model.names[0], seconds)
+    phases = phases_of(request.state)
+    if phases is not None:
+        phases.serialized(model.names[0], seconds)
     return response
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import reprlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -138,6 +139,10 @@ def _first_problem(error: ValidationError) -> BadBody:
     """Name the first wrong field, what was given and what is allowed."""
     first = error.errors(include_url=False, include_context=False)[0]
     param = ".".join(map(str, first["loc"]))
+    if not param:  # of the fields together: the message names them
+        message = first["msg"].removeprefix("Value error, ")
+        named = re.match(r"\w+(?=:| is )", message)
+        return BadBody(message, param=named.group() if named else None)
     if first["type"] == "missing":
         return BadBody(f"{param} is missing", param=param)
     message = first["msg"].removeprefix("Value error, ")

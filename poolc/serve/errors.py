@@ -35,6 +35,14 @@ class UnknownModel(InputError):
     """No model of this server answers to the name."""
 
 
+class NameTaken(InputError):
+    """The models of this server do not allow the change that was asked for."""
+
+
+class CannotLoad(InputError):
+    """A model that was to be added cannot be loaded, or does not answer."""
+
+
 class Draining(Overloaded):
     """The server is stopping and takes no new work."""
 
@@ -51,6 +59,7 @@ class NotReady(PoolcError):
 STATUSES: tuple[tuple[type[PoolcError], HTTPStatus, str], ...] = (
     (UnknownModel, HTTPStatus.NOT_FOUND, "NotFoundError"),
     (Unauthorized, HTTPStatus.UNAUTHORIZED, "AuthenticationError"),
+    (NameTaken, HTTPStatus.CONFLICT, "ConflictError"),
     (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLargeError"),
     (InputError, HTTPStatus.BAD_REQUEST, "BadRequestError"),
     (Draining, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),

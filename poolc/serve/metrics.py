@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
@@ -146,3 +146,9 @@ class _Gauges:
             for model, values in now.items():
                 family.add_metric([model], values[name])
             yield family
+        used = CounterMetricFamily(
+            "poolc_model_cpu_seconds", "Processor time inside the model", labels=["model"]
+        )
+        for model, values in now.items():
+            used.add_metric([model], values["model_cpu_seconds"])
+        yield used

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from poolc.errors import InvalidOption
 from poolc.runtime.engine import Engine
-from poolc.serve.errors import BadBody, UnknownModel
+from poolc.serve.errors import BadBody, NameTaken, UnknownModel
 from poolc.serve.scheduler import Scheduler
 from poolc.serve.settings import Settings
 from poolc.spec import Task
@@ -29,7 +29,10 @@ class Served:
 
 
 class Registry:
-    """The models of one server, in the order in which they were given."""
+    """The models of one server, in the order in which they came.
+
+    ``models`` is replaced as a whole, so that who iterates over it sees one state.
+    """
 
     def __init__(self, engines: Mapping[str, Engine], settings: Settings) -> None:
         """``engines`` maps what the operator called each model to its engine.
@@ -41,8 +44,47 @@ class Registry:
             Served(names[given], engine, Scheduler(engine, settings))
             for given, engine in engines.items()
         )
+        self._settings = settings
+        self._index()
+
+    def made(self, given: str, engine: Engine, names: Sequence[str]) -> Served:
+        """Return a model that is not served yet, under ``names`` or what it was called.
+
+        Raises NameTaken where a name is another model's.
+        """
+        source = engine.artifact.manifest.source.id
+        other = () if source == given or source in self._by_name else (source,)
+        chosen = tuple(names) or (given, *other)
+        self.check_free(chosen)
+        return Served(chosen, engine, Scheduler(engine, self._settings))
+
+    def check_free(self, names: Sequence[str]) -> None:
+        """Raise NameTaken for a name that a model answers to."""
+        for name in names:
+            if name in self._by_name:
+                raise NameTaken(f"a model answers to {name!r} already: choose another name")
+
+    def add(self, model: Served) -> None:
+        """Serve a model. Raises NameTaken."""
+        self.check_free(model.names)
+        self.models = (*self.models, model)
+        self._index()
+
+    def remove(self, name: str) -> Served:
+        """Serve a model no more, under all its names; what it was asked goes on.
+
+        Raises UnknownModel, and NameTaken for the last model: a server answers for one at least.
+        """
+        model = self.named(name)
+        if len(self.models) == 1:
+            raise NameTaken(f"{name!r} is the only model: add another one first, or stop")
+        self.models = tuple(one for one in self.models if one is not model)
+        self._index()
+        return model
+
+    def _index(self) -> None:
         self._by_name = {name: model for model in self.models for name in model.names}
-        self._any_name = len(self.models) == 1 and not settings.strict_model_name
+        self._any_name = len(self.models) == 1 and not self._settings.strict_model_name
 
     def find(self, name: str | None) -> Served:
         """Return the model that answers to ``name``. Raises UnknownModel, BadBody for no name."""
@@ -77,6 +119,7 @@ class Registry:
             model.names[0]: {
                 **model.scheduler.gauges(),
                 "model_bytes": float(sum(model.engine.artifact.sizes().values())),
+                "model_cpu_seconds": model.engine.model_cpu_s,
             }
             for model in self.models
         }

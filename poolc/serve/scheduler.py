@@ -35,12 +35,15 @@ from poolc.spec import Task
 
 log = logging.getLogger("poolc.serve")
 
-# Tokens a stream that are planned together. Wide windows sort the padding away (mixed lengths are
-# padded by 8 % with 1024 tokens, by 3 % with 4096), narrow ones let newcomers in sooner.
+# Tokens a stream that are planned together, or a micro-batch's worth where that is more (GPUs).
+# Wide windows sort the padding away (mixed lengths are padded by 8 % with 1024 tokens, by 3 % with
+# 4096), narrow ones let newcomers in sooner.
 _EXPRESS_WINDOW_TOKENS = 1024
 _BULK_WINDOW_TOKENS = 4096
-# What one request may take before the next one gets its turn.
+# What one request may take before the next one gets its turn: at least this, and at least this
+# share of a micro-batch.
 _TURN_TOKENS = 256
+_TURNS_A_BATCH = 8
 # Results of more sequences than this are finished on a thread.
 _LARGE_RESULT = 32
 _MAX_RETRY_AFTER_S = 60.0
@@ -106,6 +109,10 @@ class Scheduler:
         self._engine = engine
         self._max_queued_tokens = settings.max_queued_tokens
         self._max_items = settings.max_items
+        budget = engine.budget_tokens
+        self._express_tokens = max(_EXPRESS_WINDOW_TOKENS, budget)
+        self._bulk_tokens = max(_BULK_WINDOW_TOKENS, budget)
+        self._turn_tokens = max(_TURN_TOKENS, budget // _TURNS_A_BATCH)
         self._arrived: deque[_Job] = deque()  # jobs that had no turn yet
         self._begun: deque[_Job] = deque()  # jobs that wait for another turn
         self._express: deque[_Batch] = deque()  # planned first turns
@@ -275,9 +282,9 @@ class Scheduler:
         """Return the next micro-batch, of both lanes in turn; empty when nothing waits."""
         while True:
             while not self._express and self._arrived:
-                self._express += self._plan(self._take(self._arrived, _EXPRESS_WINDOW_TOKENS))
+                self._express += self._plan(self._take(self._arrived, self._express_tokens))
             while not self._bulk and self._begun:
-                self._bulk += self._plan(self._take(self._begun, _BULK_WINDOW_TOKENS))
+                self._bulk += self._plan(self._take(self._begun, self._bulk_tokens))
             express = self._express and (self._express_is_next or not self._bulk)
             lane = self._express if express else self._bulk
             if not lane:
@@ -299,7 +306,7 @@ class Scheduler:
             if job.prepared.output_set != output_set:
                 others.append(job)
                 continue
-            turn = _take_turn(job, min(room, _TURN_TOKENS))
+            turn = _take_turn(job, min(room, self._turn_tokens))
             room -= sum(place.num_tokens for place in turn)
             window += turn
             if job.taken < len(job.rows):

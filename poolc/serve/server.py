@@ -12,6 +12,7 @@ import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
 from poolc.serve.logs import log_config
 from poolc.serve.registry import Registry, check_names
+from poolc.serve.routers.admin import Load
 from poolc.serve.settings import Settings
 
 log = logging.getLogger("poolc.serve")
@@ -54,8 +56,9 @@ def serve(
     check_names(models, settings.served_model_names)
     with bind(settings) as listener:
         engines = {m: api.load(m, on_event=on_event, **options) for m in models}
+        load = partial(api.load, on_event=on_event, **options)
         try:
-            run(engines, settings, listener)
+            run(engines, settings, listener, load)
         finally:
             for engine in engines.values():
                 engine.close()
@@ -88,9 +91,17 @@ def _address(settings: Settings) -> tuple[int, int, int, Any]:
     return family, kind, protocol, address
 
 
-def run(engines: Mapping[str, Engine], settings: Settings, listener: socket.socket) -> None:
-    """Serve loaded engines on a bound socket until a signal; see ``serve`` for how it ends."""
-    app = create_app(engines, settings)
+def run(
+    engines: Mapping[str, Engine],
+    settings: Settings,
+    listener: socket.socket,
+    load: Load | None = None,
+) -> None:
+    """Serve loaded engines on a bound socket until a signal; see ``serve`` for how it ends.
+
+    ``load`` loads the models that are added later.
+    """
+    app = create_app(engines, settings, load)
     config = uvicorn.Config(
         app,
         log_config=log_config(settings),

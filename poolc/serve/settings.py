@@ -23,6 +23,7 @@ class Settings:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)  # none: anybody may ask
+    admin: bool = False  # whether models can be added and removed over HTTP
     allowed_origins: tuple[str, ...] = ()  # of web pages (CORS); *: all
     # Of one model: all its names, the first is shown in replies. Of several: one each, in order.
     served_model_names: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class Settings:
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     access_log: bool = True
+    traces: bool = False  # OpenTelemetry's, sent where its environment says
 
     def __post_init__(self) -> None:
         """Raise InvalidOption for a value that no server can run with."""
@@ -54,6 +56,12 @@ class Settings:
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             missing = "ssl_keyfile" if self.ssl_certfile else "ssl_certfile"
             raise InvalidOption(f"TLS needs a certificate and a key: give {missing}", param=missing)
+        if self.admin and not self.api_keys and self.uds is None:
+            raise InvalidOption(
+                "admin lets whoever asks load any model that this process can read: give an API "
+                "key, or serve on a Unix socket",
+                param="admin",
+            )
         if not all(key.strip() for key in self.api_keys):
             raise InvalidOption("an API key is empty", param="api_keys")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):

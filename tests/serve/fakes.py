@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from poolc.errors import UnsupportedTask
+from poolc.errors import InvalidOption, UnsupportedTask
 from poolc.runtime import batching, heads
 from poolc.runtime.engine import Engine
 from poolc.runtime.items import check_items
@@ -49,14 +49,19 @@ class FakeEngine:
         self.started: list[list[str]] = []  # the texts of each micro-batch, in order
         self.alone: list[bool] = []  # whether nothing ran or waited beside each
         self.restarts = 0
+        self.model_cpu_s = 0.0
         self.peak = 0  # micro-batches at the same time
         self.prepared = 0
         self.poison = "poison"
         self.failure: BaseException | None = None  # what a micro-batch with ``poison`` raises
-        self._budget = budget
+        self._budget = self.budget_tokens = budget
         self._running = 0
         self._held = False
         self._changed = threading.Condition()
+
+    def chat_prompt(self, messages: Sequence[object], **options: object) -> str:
+        """Nobody sends it messages."""
+        raise InvalidOption("this model has no chat template", param="messages")
 
     @property
     def engine(self) -> Engine:

@@ -98,12 +98,10 @@ class CudaBackend:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Drop the sessions and the threads."""
+        """Drop the sessions; the threads end with this object."""
         with self._lock:
             self._closed = True
             self._models.clear()
-        self.executor.shutdown(wait=False)
-        self._recorder.shutdown(wait=False)
 
     def _model(self, output_set: str) -> _Model:
         with self._lock:

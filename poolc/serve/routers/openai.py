@@ -35,7 +35,7 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
     """Answer ``/v1/embeddings``."""
     model = registry_of(request).find(asked.model)
     check_matryoshka(model, asked.model, asked.dimensions)
-    items = request.app.state.token_ids.items(asked.input)
+    items = request.app.state.token_ids.items(asked.items(model.engine.chat_prompt))
     answer = await ask(
         request,
         model,

@@ -41,7 +41,11 @@ _Schemas = Mapping[str, type[BaseModel]]
 
 # The field that tells whose a request is -> what it is; the first that is there decides.
 _RERANK: _Schemas = {"texts": tei_schemas.RerankRequest, "documents": RerankRequest}
-_TOKENIZE: _Schemas = {"inputs": tei_schemas.TokenizeRequest, "prompt": TokenizeRequest}
+_TOKENIZE: _Schemas = {
+    "inputs": tei_schemas.TokenizeRequest,
+    "prompt": TokenizeRequest,
+    "messages": TokenizeRequest,
+}
 _SCORES = ("text_1", "queries", "data_1")
 _INVOCATIONS: _Schemas = {
     **_RERANK,
@@ -50,6 +54,7 @@ _INVOCATIONS: _Schemas = {
     "prompt": TokenizeRequest,
     "task": PoolingRequest,
     "input": EmbeddingRequest,
+    "messages": EmbeddingRequest,
 }
 
 

@@ -85,7 +85,7 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
         request,
         model,
         task,
-        asked.input,
+        asked.items(model.engine.chat_prompt),
         _pooling_params(asked, task, spec),
         priority=asked.priority,
     )
@@ -108,7 +108,7 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
 
 
 def _pooling_params(asked: PoolingRequest, task: Task, spec: ModelSpec) -> Params:
-    params = Params(prompt="", add_special_tokens=asked.add_special_tokens)
+    params = Params(prompt="", add_special_tokens=asked.special_tokens)
     activated = asked.activated()
     if task in _DENSE:
         params = replace(params, dimensions=asked.dimensions, normalize=activated)
@@ -168,7 +168,8 @@ async def answer_classify(request: Request, asked: ClassifyRequest) -> Response:
     """Answer ``/classify``."""
     model = registry_of(request).find(asked.model)
     params = asked.params(model.engine.max_length)
-    answer = await ask(request, model, Task.CLASSIFY, asked.input, params, priority=asked.priority)
+    items = asked.items(model.engine.chat_prompt)
+    answer = await ask(request, model, Task.CLASSIFY, items, params, priority=asked.priority)
     if not isinstance(answer.result, Classification):
         raise TypeError("a classification was expected; this is a bug in poolc")
     found = answer.result
@@ -225,11 +226,12 @@ def score_params(asked: Any, model: Served) -> Params:
 
 
 async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
-    """Answer ``/tokenize`` with ``prompt``; no text is too long for it."""
+    """Answer ``/tokenize`` of vLLM; no text is too long for it."""
     model = registry_of(request).find(asked.model)
+    text = asked.text(model.engine.chat_prompt)
 
     def content() -> dict[str, Any]:
-        (pieces,) = model.engine.spelling.pieces([asked.prompt], special=asked.add_special_tokens)
+        (pieces,) = model.engine.spelling.pieces([text], special=asked.special_tokens)
         return {
             "count": len(pieces),
             "max_model_len": model.engine.max_length,
@@ -237,7 +239,7 @@ async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
             "token_strs": [piece.text for piece in pieces] if asked.return_token_strs else None,
         }
 
-    return await reply(request, model, None, len(asked.prompt), content)
+    return await reply(request, model, None, len(text), content)
 
 
 @router.post("/detokenize", response_model=DetokenizeReply, **documented(DetokenizeRequest))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -68,6 +69,18 @@ def _checked_text(value: Any) -> str:
     return text
 
 
+def _content(value: Any) -> Any:
+    """Join the text parts of a message's content by line breaks, as vLLM does."""
+    if not isinstance(value, list):
+        return value
+    for index, part in enumerate(value):
+        kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
+        text = part.get("text") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(text, str):
+            raise ValueError(f"part {index} is of type {kind!r}: this server reads text only")
+    return "\n".join(part["text"] for part in value)
+
+
 _TEXTUAL = str | list[str] | dict[str, Any] | list[dict[str, Any]]
 
 Items = Annotated[
@@ -107,15 +120,67 @@ class ModelRequest(Request):
     model: str | None = Field(None, description="what the server calls a model")
 
 
-class InputFields(Request):
-    """Requests over an ``input``, which vLLM takes as chat ``messages`` too."""
+class ChatMessage(BaseModel):
+    """One message of a conversation; other keys of it are the chat template's."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_messages(cls, plain: Any) -> Any:
-        if isinstance(plain, dict) and "messages" in plain and "input" not in plain:
-            raise ValueError("messages: no chat template is applied here; send their text as input")
-        return plain
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    role: str
+    content: Annotated[
+        str, BeforeValidator(_content, json_schema_input_type=str | list[dict[str, Any]])
+    ] = ""
+
+
+class InputFields(Request):
+    """Requests over an ``input``, or over chat ``messages``, which are one text (vLLM's)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["messages"]}]}
+    )
+
+    input: Items | None = None
+    messages: list[ChatMessage] | None = Field(
+        None, min_length=1, description="a conversation, written out by the model's chat template"
+    )
+    add_special_tokens: bool = Field(True, description="of messages only where it is sent")
+    add_generation_prompt: bool = Field(False, description="of messages")
+    continue_final_message: bool = Field(False, description="of messages")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="of messages")
+    chat_template: str | None = Field(None, description="vLLM's; the model's own is used")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.input is None) == (self.messages is None):
+            if self.input is None:
+                raise ValueError("input is missing: send it, or messages")
+            raise ValueError("input and messages are both there: send one of them")
+        if self.chat_template is not None:
+            raise ValueError("chat_template: templates of requests are not run; leave it out")
+        return self
+
+    def items(self, chat_prompt: Callable[..., str]) -> list[Item]:
+        """Return the texts; ``chat_prompt`` writes messages out, and raises InvalidOption."""
+        if self.messages is None:
+            return self.input or []
+        extra = self.chat_template_kwargs or {}
+        reserved = {"messages", "add_generation_prompt", "continue_final_message"} & extra.keys()
+        if reserved:
+            raise InvalidOption(
+                f"chat_template_kwargs has {', '.join(sorted(reserved))}: fields of their own",
+                param="chat_template_kwargs",
+            )
+        messages = [message.model_dump() for message in self.messages]
+        ending = {
+            "add_generation_prompt": self.add_generation_prompt,
+            "continue_final_message": self.continue_final_message,
+        }
+        return [chat_prompt(messages, **ending, **extra)]
+
+    @property
+    def special_tokens(self) -> bool:
+        """Whether the tokenizer adds its own: chat templates write what they want."""
+        asked = "add_special_tokens" in self.model_fields_set
+        return self.add_special_tokens if asked else self.messages is None
 
 
 class PriorityFields(Request):

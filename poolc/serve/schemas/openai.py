@@ -47,21 +47,23 @@ class EmbeddingRequest(
 ):
     """A request for vectors, one a text."""
 
-    input: Annotated[
-        list[Item],
-        PlainValidator(
-            _input,
-            json_schema_input_type=str
-            | list[str]
-            | list[int]
-            | list[list[int]]
-            | list[dict[str, str]],
-        ),
-    ]
+    input: (
+        Annotated[
+            list[Item],
+            PlainValidator(
+                _input,
+                json_schema_input_type=str
+                | list[str]
+                | list[int]
+                | list[list[int]]
+                | list[dict[str, str]],
+            ),
+        ]
+        | None
+    ) = None
     encoding_format: EncodingFormat | None = Field("float", description="float unless given")
     dimensions: int | None = Field(None, description="Matryoshka size of the vectors")
     user: str | None = None
-    add_special_tokens: bool = True
     side: str | None = Field(
         None, description="whose texts: query or document, with its prompt and its route"
     )
@@ -91,7 +93,7 @@ class EmbeddingRequest(
             normalize=self.activated() if self.normalized is None else self.normalized,
             prompt_name=prompt_name,
             prompt=self.prompt if asked else "",
-            add_special_tokens=self.add_special_tokens,
+            add_special_tokens=self.special_tokens,
             side=side,
             truncate=self.truncate,
             output_dtype=self.dtype,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, PlainValidator, model_validator
 
@@ -11,8 +12,8 @@ from poolc.runtime.request import Params
 from poolc.serve.encoding import EmbedDtype, EncodingFormat, Endianness
 from poolc.serve.schemas.common import (
     ActivationFields,
+    ChatMessage,
     InputFields,
-    Items,
     ModelRequest,
     PriorityFields,
     Texts,
@@ -32,9 +33,7 @@ _SIDES = (
 class InputRequest(ModelRequest, InputFields, TruncationFields, ActivationFields, PriorityFields):
     """What vLLM's requests over an ``input`` share."""
 
-    input: Items
     user: str | None = None
-    add_special_tokens: bool = True
 
 
 class ClassifyRequest(InputRequest):
@@ -42,7 +41,7 @@ class ClassifyRequest(InputRequest):
 
     def params(self, max_length: int) -> Params:
         """Return what the engine needs to know."""
-        params = Params(use_activation=self.activated(), add_special_tokens=self.add_special_tokens)
+        params = Params(use_activation=self.activated(), add_special_tokens=self.special_tokens)
         return self.cut(params, max_length)
 
 
@@ -103,11 +102,39 @@ class ScoreRequest(PairFields):
 
 
 class TokenizeRequest(ModelRequest):
-    """``/tokenize`` with ``prompt``."""
+    """``/tokenize`` with ``prompt`` or chat ``messages``."""
 
-    prompt: str
-    add_special_tokens: bool = True
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = Field(None, min_length=1)
+    add_special_tokens: bool = Field(True, description="of messages only where it is sent")
+    add_generation_prompt: bool = Field(True, description="of messages")
+    continue_final_message: bool = Field(False, description="of messages")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="of messages")
     return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("prompt or messages: send one of them, and not both")
+        return self
+
+    def text(self, chat_prompt: Callable[..., str]) -> str:
+        """Return the text; ``chat_prompt`` writes messages out, and raises InvalidOption."""
+        if self.messages is None:
+            return self.prompt or ""
+        continued = self.continue_final_message
+        return chat_prompt(
+            [message.model_dump() for message in self.messages],
+            add_generation_prompt=self.add_generation_prompt and not continued,
+            continue_final_message=continued,
+            **(self.chat_template_kwargs or {}),
+        )
+
+    @property
+    def special_tokens(self) -> bool:
+        """Whether the tokenizer adds its own: chat templates write what they want."""
+        asked = "add_special_tokens" in self.model_fields_set
+        return self.add_special_tokens if asked else self.messages is None
 
 
 def _ids(value: Any) -> list[int]:
