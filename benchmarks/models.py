@@ -35,7 +35,7 @@ class Model:
     pooling: str = "mean"
 
 
-_BERT = {
+BERT_TOKENIZER = {
     "tokenizer_class": "BertTokenizer",
     "do_lower_case": True,
     "pad_token": "[PAD]",
@@ -45,7 +45,7 @@ _BERT = {
     "mask_token": "[MASK]",
 }
 _MODERNBERT = {
-    **_BERT,
+    **BERT_TOKENIZER,
     "tokenizer_class": "PreTrainedTokenizerFast",
     "model_input_names": ["input_ids", "attention_mask"],
 }
@@ -69,7 +69,7 @@ _QWEN = {
 MODELS = (
     Model("minilm", "all-MiniLM-L6-v2", 256, large=False),
     Model(
-        "bert-base", "BERT-base", 512, tokenizer="gte-small", tokenizer_config=_BERT,
+        "bert-base", "BERT-base", 512, tokenizer="gte-small", tokenizer_config=BERT_TOKENIZER,
         config="BertConfig", sizes={"vocab_size": 30522},
     ),
     Model(
@@ -99,7 +99,7 @@ MODELS = (
     ),
     Model(
         "cross-encoder", "BERT-base cross-encoder", 512, task="score", tokenizer="gte-small",
-        tokenizer_config=_BERT, config="BertConfig",
+        tokenizer_config=BERT_TOKENIZER, config="BertConfig",
         sizes={"vocab_size": 30522, "num_labels": 1},
     ),
 )  # fmt: skip

@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workload
+from benchmarks.models import BERT_TOKENIZER
 
 SEED = 20261126
 LONG_TOKENS = 512
-_TOKENIZER_CONFIG = {
-    "tokenizer_class": "BertTokenizer",
-    "do_lower_case": True,
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-    "model_max_length": LONG_TOKENS,
-}
+_TOKENIZER_CONFIG = {**BERT_TOKENIZER, "model_max_length": LONG_TOKENS}
 _LONG_CHARS = 3500  # enough for 512 tokens of prose
 
 
