@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from poolc.errors import ArtifactCorrupt, ArtifactError, ArtifactExists
+from poolc.errors import ArtifactCorrupt, ArtifactError, ArtifactExists, ArtifactNotFound
 from poolc.model_cache.artifact import (
     RESERVED_FILES,
     Artifact,
@@ -137,6 +137,8 @@ def _settle(destination: Path, artifact_id: str) -> Artifact | None:
         return theirs
     if destination.name == artifact_id and destination.is_dir():
         return _clear_damaged(destination, artifact_id)
+    if not os.path.lexists(destination):  # somebody has just taken it away
+        return None
     what = damage or f"is not {'an empty' if destination.is_dir() else 'a'} folder"
     raise ArtifactExists(f"{destination} {what}: remove it or choose another place")
 
@@ -149,6 +151,8 @@ def _open_same(destination: Path, artifact_id: str) -> Artifact | None:
         theirs = open_artifact(destination, check_host=False)
     except ArtifactCorrupt:
         raise
+    except ArtifactNotFound:  # it was taken away meanwhile, whatever may be there by now
+        return None
     except ArtifactError as error:
         if not os.path.lexists(destination):
             return None
