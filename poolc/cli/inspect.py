@@ -116,6 +116,8 @@ def tuning_lines(tuning: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     yield f"micro-batch   {tuning.get('budget_tokens', 'not recorded')} tokens"
     if "lone_threads" in tuning:
         yield f"lone request  up to {tuning['lone_threads']} threads"
+    for output_set, layout in tuning.get("layout", {}).items():
+        yield f"tokens        {output_set}: {layout}"
     seconds = f", {found['seconds']} s" if "seconds" in found else ""
     yield f"chosen        {_HOW.get(found.get('mode', ''), 'not recorded')}{seconds}"
     if "not_timed" in found:
@@ -133,6 +135,7 @@ def tuning_lines(tuning: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
 _HOW = {
     "quick": "timed on the machine that compiled (quick)",
     "full": "timed on the machine that compiled (full)",
+    "fixed": "the target's own, which has one way to be lowered",
     "off": "shipped for its CPU, untimed",
     "recorded": "from a tuning record",
 }

@@ -141,3 +141,17 @@ def test_damaged_artifact(cli: Cli, tmp_path: Path) -> None:
     ran = cli("inspect", tmp_path)
     assert ran.code == 7
     assert "manifest.json.sha256 is missing" in ran.err
+
+
+def test_tuning_of_an_artifact_for_cuda() -> None:
+    tuning = {
+        "rewrites": [],
+        "budget_tokens": 16384,
+        "layout": {"main": "padded: heads share keys"},
+    }
+    assert list(tuning_lines(tuning, {"tuning": {"mode": "fixed"}})) == [
+        "rewrites      none",
+        "micro-batch   16384 tokens",
+        "tokens        main: padded: heads share keys",
+        "chosen        the target's own, which has one way to be lowered",
+    ]

@@ -77,7 +77,7 @@ class CudaCompiler:
         self, source: Lowerable, spec: ModelSpec, start: Tuning, mode: str, folder: Path
     ) -> Tuned:
         """See ``TargetCompiler.tune``: nothing is timed yet."""
-        return Tuned(start, {"mode": mode, "not_timed": "target cuda has one way to be lowered"})
+        return Tuned(start, {"mode": "fixed"})
 
     def lower(self, source: Lowerable, spec: ModelSpec, folder: Path, tuning: Tuning) -> Lowered:
         """See ``TargetCompiler.lower``."""
@@ -100,7 +100,8 @@ class CudaCompiler:
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
         used = tuple(name for name in tuning.rewrites if name in found)
         record: dict[str, Any] = {
-            **Tuning(used, tuning.budget_tokens, tuning.lone_threads).to_plain(),
+            "rewrites": list(used),
+            "budget_tokens": tuning.budget_tokens,
             "layout": layouts,
         }
         return Lowered(infos, _REQUIRES, None, record)
