@@ -34,7 +34,7 @@ import numpy.typing as npt
 import poolc
 from benchmarks.environments import ROOT
 from benchmarks.options import machine
-from benchmarks.resident import _free_port
+from benchmarks.resident import free_port
 from poolc.bench.asks import SEED, made_texts
 
 _START_TIMEOUT_S = 60.0
@@ -113,7 +113,7 @@ class _Chaos:
         self._sent = itertools.count()
         self._up = asyncio.Event()
         self._done = False
-        self._port = _free_port()
+        self._port = free_port()
         self.found = Found()
 
     async def run(self) -> Found:

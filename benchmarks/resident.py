@@ -86,11 +86,11 @@ def _process(target: Subject, name: str, texts: list[str], requests: int) -> dic
 
 def _server(target: Subject, name: str, texts: list[str], requests: int) -> dict[str, Any]:
     target.prepare(name)
-    system, port = BY_NAME[name], _free_port()
+    system, port = BY_NAME[name], free_port()
     python = python_of(system.environment)
     if python is None:
         raise NotRun(why_missing(system.environment))
-    artifact = str(_artifact(target.job(system)))
+    artifact = str(artifact_folder(target.job(system)))
     with subprocess.Popen(
         [python, "-m", "poolc", "serve", artifact, "--port", str(port)],
         env={**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT)},
@@ -109,11 +109,13 @@ def _server(target: Subject, name: str, texts: list[str], requests: int) -> dict
     return {"system": SERVED[name], **measured}
 
 
-def _artifact(job: Job) -> Path:
+def artifact_folder(job: Job) -> Path:
+    """Return where poolc's artifact of a job lies."""
     return Path(job.folder) / f"artifact-{job.variant}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

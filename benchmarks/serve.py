@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.environments import ROOT, python_of, why_missing
 from benchmarks.options import parser, write
 from benchmarks.process import OFFLINE, NotRun, proportional_bytes
-from benchmarks.resident import _artifact, _free_port
+from benchmarks.resident import artifact_folder, free_port
 from benchmarks.subject import Subject, subject
 from benchmarks.table import BY_NAME
 from benchmarks.workload import documents, queries
@@ -62,7 +62,7 @@ class Server:
             command = [python, "-m", module, "--model", folder, "--runner", "pooling"]
             command += ["--dtype", "float32", "--max-model-len", str(target.model.max_length)]
             return [*command, "--served-model-name", "model", *where]
-        artifact = str(_artifact(target.job(BY_NAME["poolc"])))
+        artifact = str(artifact_folder(target.job(BY_NAME["poolc"])))
         return [python, "-m", "poolc", "serve", artifact, "--no-access-log", *where]
 
 
@@ -148,7 +148,7 @@ def started(target: Subject, name: str) -> Iterator[Running]:
     python = python_of(server.environment)
     if python is None:
         raise NotRun(why_missing(server.environment))
-    port = _free_port()
+    port = free_port()
     environment = {**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT)}
     if name == "vllm":
         environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 # What templates may ask for and nobody gives: no tools are called, no documents looked up.
 _NOTHING = {"tools": None, "documents": None}
+# ``self`` and ``loop`` are Jinja's own.
+_RESERVED = frozenset(
+    {"messages", "add_generation_prompt", "continue_final_message", "self", "loop"}
+)
 
 
 class ChatTemplate:
@@ -34,14 +38,21 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
-        **variables: Any,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the text of a conversation.
 
         ``continue_final_message`` ends it with the last message's own end. ``variables`` are what
         a request adds (``chat_template_kwargs``). Raises InvalidOption for both ways to end at
-        once and for what goes wrong inside the template.
+        once, variables that are given otherwise, and for what goes wrong inside the template.
         """
+        variables = variables or {}
+        reserved = sorted(_RESERVED & variables.keys())
+        if reserved:
+            raise InvalidOption(
+                f"chat_template_kwargs has {', '.join(reserved)}: fields of their own",
+                param="chat_template_kwargs",
+            )
         if add_generation_prompt and continue_final_message:
             raise InvalidOption(
                 "add_generation_prompt and continue_final_message contradict each other: give one",

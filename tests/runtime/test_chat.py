@@ -46,14 +46,14 @@ def transformers_renders(source: str, **options: Any) -> str:
 
 @pytest.mark.parametrize("options", [{}, {"add_generation_prompt": True}])
 @pytest.mark.parametrize("name", SOURCES)
-def test_renders_as_transformers(name: str, options: dict[str, bool]) -> None:
+def test_renders_as_transformers(name: str, options: dict[str, Any]) -> None:
     found = ChatTemplate(SOURCES[name], TOKENS).render(MESSAGES, **options)
     assert found == transformers_renders(SOURCES[name], **options)
 
 
 def test_variables_of_a_request() -> None:
     source = SOURCES["variables"]
-    found = ChatTemplate(source, TOKENS).render(MESSAGES, thinking=True)
+    found = ChatTemplate(source, TOKENS).render(MESSAGES, variables={"thinking": True})
     assert found == transformers_renders(source, thinking=True) == "TAnswer briefly."
 
 

@@ -131,14 +131,9 @@ class ChatMessage(BaseModel):
     ] = ""
 
 
-class InputFields(Request):
-    """Requests over an ``input``, or over chat ``messages``, which are one text (vLLM's)."""
+class MessageFields(Request):
+    """Chat ``messages``, which are one text, and how that is written out (vLLM's)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["messages"]}]}
-    )
-
-    input: Items | None = None
     messages: list[ChatMessage] | None = Field(
         None, min_length=1, description="a conversation, written out by the model's chat template"
     )
@@ -149,38 +144,47 @@ class InputFields(Request):
     chat_template: str | None = Field(None, description="vLLM's; the model's own is used")
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
-        if (self.input is None) == (self.messages is None):
-            if self.input is None:
-                raise ValueError("input is missing: send it, or messages")
-            raise ValueError("input and messages are both there: send one of them")
+    def _own_template(self) -> Self:
         if self.chat_template is not None:
             raise ValueError("chat_template: templates of requests are not run; leave it out")
         return self
 
-    def items(self, chat_prompt: Callable[..., str]) -> list[Item]:
-        """Return the texts; ``chat_prompt`` writes messages out, and raises InvalidOption."""
-        if self.messages is None:
-            return self.input or []
-        extra = self.chat_template_kwargs or {}
-        reserved = {"messages", "add_generation_prompt", "continue_final_message"} & extra.keys()
-        if reserved:
-            raise InvalidOption(
-                f"chat_template_kwargs has {', '.join(sorted(reserved))}: fields of their own",
-                param="chat_template_kwargs",
-            )
-        messages = [message.model_dump() for message in self.messages]
-        ending = {
-            "add_generation_prompt": self.add_generation_prompt,
-            "continue_final_message": self.continue_final_message,
-        }
-        return [chat_prompt(messages, **ending, **extra)]
+    def written(self, chat_prompt: Callable[..., str]) -> str:
+        """Return the text of the messages; ``chat_prompt`` raises InvalidOption."""
+        return chat_prompt(
+            [message.model_dump() for message in self.messages or ()],
+            add_generation_prompt=self.add_generation_prompt,
+            continue_final_message=self.continue_final_message,
+            variables=self.chat_template_kwargs or {},
+        )
 
     @property
     def special_tokens(self) -> bool:
         """Whether the tokenizer adds its own: chat templates write what they want."""
         asked = "add_special_tokens" in self.model_fields_set
         return self.add_special_tokens if asked else self.messages is None
+
+
+class InputFields(MessageFields):
+    """Requests over an ``input``, or over chat ``messages``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["messages"]}]}
+    )
+
+    input: Items | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.input is None) == (self.messages is None):
+            if self.input is None:
+                raise ValueError("input is missing: send it, or messages")
+            raise ValueError("input and messages are both there: send one of them")
+        return self
+
+    def items(self, chat_prompt: Callable[..., str]) -> list[Item]:
+        """Return the texts; ``chat_prompt`` writes messages out, and raises InvalidOption."""
+        return [self.written(chat_prompt)] if self.messages is not None else self.input or []
 
 
 class PriorityFields(Request):

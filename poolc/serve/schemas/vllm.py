@@ -12,8 +12,8 @@ from poolc.runtime.request import Params
 from poolc.serve.encoding import EmbedDtype, EncodingFormat, Endianness
 from poolc.serve.schemas.common import (
     ActivationFields,
-    ChatMessage,
     InputFields,
+    MessageFields,
     ModelRequest,
     PriorityFields,
     Texts,
@@ -101,40 +101,24 @@ class ScoreRequest(PairFields):
         return plain
 
 
-class TokenizeRequest(ModelRequest):
+class TokenizeRequest(ModelRequest, MessageFields):
     """``/tokenize`` with ``prompt`` or chat ``messages``."""
 
     prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(None, min_length=1)
-    add_special_tokens: bool = Field(True, description="of messages only where it is sent")
     add_generation_prompt: bool = Field(True, description="of messages")
-    continue_final_message: bool = Field(False, description="of messages")
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="of messages")
     return_token_strs: bool = False
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("prompt or messages: send one of them, and not both")
+        if self.continue_final_message and "add_generation_prompt" not in self.model_fields_set:
+            self.add_generation_prompt = False
         return self
 
     def text(self, chat_prompt: Callable[..., str]) -> str:
         """Return the text; ``chat_prompt`` writes messages out, and raises InvalidOption."""
-        if self.messages is None:
-            return self.prompt or ""
-        continued = self.continue_final_message
-        return chat_prompt(
-            [message.model_dump() for message in self.messages],
-            add_generation_prompt=self.add_generation_prompt and not continued,
-            continue_final_message=continued,
-            **(self.chat_template_kwargs or {}),
-        )
-
-    @property
-    def special_tokens(self) -> bool:
-        """Whether the tokenizer adds its own: chat templates write what they want."""
-        asked = "add_special_tokens" in self.model_fields_set
-        return self.add_special_tokens if asked else self.messages is None
+        return self.written(chat_prompt) if self.messages is not None else self.prompt or ""
 
 
 def _ids(value: Any) -> list[int]:

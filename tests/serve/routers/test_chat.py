@@ -109,6 +109,10 @@ def test_tokens_of_messages(client: httpx.AsyncClient, folder: Path) -> None:
             "chat_template_kwargs has messages",
         ),
         (
+            {"messages": MESSAGES, "chat_template_kwargs": {"self": 1}},
+            "chat_template_kwargs has self",
+        ),
+        (
             {"messages": MESSAGES, "add_generation_prompt": True, "continue_final_message": True},
             "contradict each other",
         ),
@@ -118,3 +122,13 @@ def test_messages_that_are_refused(
     client: httpx.AsyncClient, fields: dict[str, Any], message: str
 ) -> None:
     assert message in refusal(client, "/v1/embeddings", **fields)["message"]
+
+
+def test_tokens_of_messages_that_are_refused(client: httpx.AsyncClient) -> None:
+    kwargs = {"add_generation_prompt": True}
+    found = refusal(client, "/tokenize", messages=MESSAGES, chat_template_kwargs=kwargs)
+    assert "chat_template_kwargs has add_generation_prompt" in found["message"]
+    assert (
+        "prompt or messages"
+        in refusal(client, "/tokenize", messages=MESSAGES, prompt="a")["message"]
+    )
