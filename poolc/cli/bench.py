@@ -1,12 +1,17 @@
-"""``poolc bench``: how a server does under load."""
+"""``poolc bench``: how fast a model is, and how a server does under load."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poolc.cli.groups import grouped
+from poolc.cli.options import CompileArguments, LoadArguments, Model
+from poolc.cli.reporting import Reporter
 from poolc.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -30,9 +35,47 @@ Rate = Annotated[
 ]
 
 
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
+]
+
+
 @app.callback()
 def _group() -> None:
-    """Measure a server."""
+    """Measure a model or a server."""
+
+
+def model(
+    name: Model,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Texts, one a line, or JSON lines with text; short ones if none."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long it is measured, about.")] = 10.0,
+    json_file: JsonFile = None,
+    *,
+    loading: LoadArguments,
+    compiling: CompileArguments,
+) -> None:
+    """Measure a model on this machine: rates, latency, and what share of the machine that is."""
+    from poolc import api
+    from poolc.bench.asks import made_texts, read_texts
+    from poolc.bench.model import measure, table
+
+    if seconds <= 0:
+        raise InvalidOption(f"--seconds is {seconds:g}; allowed: more than 0", param="seconds")
+    given = made_texts() if texts is None else read_texts(texts)
+    with Reporter() as on_event:
+        engine = api.load(name, on_event=on_event, **compiling.given(), **loading.given())
+    found = measure(engine, given, seconds)
+    typer.echo(table(found))
+    if json_file is not None:
+        _write(json_file, {"artifact": engine.artifact.artifact_id, **found.summary()})
+
+
+app.command("model")(grouped(model))
 
 
 @app.command("serve")
@@ -56,9 +99,7 @@ def serve(
         str | None, typer.Option(envvar="POOLC_API_KEY", help="Key that requests carry.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is given up.")] = 60.0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the latencies (.svg, .png); needs matplotlib."),
@@ -88,12 +129,13 @@ def serve(
             found[f"{one:g} requests/s"] = open_loop(target, sent, one, seconds)
     typer.echo(report.table(found))
     if json_file is not None:
-        import json
-
-        plain = {name: outcome.summary() for name, outcome in found.items()}
-        json_file.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        _write(json_file, {name: outcome.summary() for name, outcome in found.items()})
     if plot is not None:
         report.plot(found, plot)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _numbers(option: str, text: str) -> list[float]:

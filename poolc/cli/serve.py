@@ -65,6 +65,13 @@ class ServeArguments:
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File of such keys, one a line.")
     ] = None
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that serve the same models where one cannot keep up with requests; "
+            "they share cores and weights."
+        ),
+    ] = 1
     admin: Annotated[
         bool,
         typer.Option(
@@ -155,6 +162,7 @@ class ServeArguments:
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,
             api_keys=(*self.api_key, *_keys(self.api_key_file)),
+            workers=self.workers,
             admin=self.admin,
             allowed_origins=tuple(self.allowed_origin),
             served_model_names=tuple(self.served_model_name),

@@ -20,6 +20,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 _computing = 0  # threads that run micro-batches now, of all engines
+_processes = 1  # that share the cores equally, this one among them
 
 
 @cache
@@ -30,7 +31,18 @@ def allowed_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     quota = _cgroup_quota()
-    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+    allowed = min(cores, math.ceil(quota)) if quota else cores
+    return max(1, math.ceil(allowed / _processes))
+
+
+def share_cores(processes: int) -> None:
+    """Use an equal share of the cores from now on: this is one of so many processes.
+
+    To be called before anything is loaded.
+    """
+    global _processes
+    _processes = processes
+    allowed_cores.cache_clear()
 
 
 def _cgroup_quota() -> float | None:

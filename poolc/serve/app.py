@@ -32,7 +32,7 @@ def create_app(
     """
     app = FastAPI(title="poolc", version=__version__, root_path=settings.root_path)
     registry = Registry(engines, settings)
-    metrics = Metrics(registry.gauges)
+    metrics = Metrics(registry.gauges, shared=settings.workers > 1)
     for model in registry.models:
         model.scheduler.watch = metrics.watch(model.names[0])
     app.state.registry, app.state.metrics, app.state.settings = registry, metrics, settings

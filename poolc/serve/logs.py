@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.config
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,6 +57,11 @@ def log_config(settings: Settings) -> dict[str, Any]:
         }
         | ({} if settings.access_log else {ACCESS: quiet}),
     }
+
+
+def configure_logging(settings: Settings) -> None:
+    """Let this process log as a server does."""
+    logging.config.dictConfig(log_config(settings))
 
 
 def log_reply(fields: dict[str, Any]) -> None:

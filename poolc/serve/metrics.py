@@ -5,13 +5,13 @@ One registry an application: nothing is global, so that several live in one proc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
+
+from poolc.serve.gauges import Gauges, Read, Told, of_all_processes
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -23,7 +23,6 @@ _PHASES = {
     "execute": "Seconds that a micro-batch runs",
     "serialize": "Seconds that a reply takes to be written as JSON",
 }
-Gauges = Callable[[], Mapping[str, Mapping[str, float]]]
 
 
 class Watch(Protocol):
@@ -53,12 +52,20 @@ class NoWatch:
 
 
 class Metrics:
-    """Everything that one application counts. ``gauges`` reads what a model's queue is now."""
+    """Everything that one application counts. ``gauges`` reads what a model's queue is now.
 
-    def __init__(self, gauges: Gauges) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._registry.register(_Gauges(gauges))
+    ``shared``: this is one of several processes that count together (``gauges.shared_metrics``).
+    """
+
+    def __init__(self, gauges: Gauges, *, shared: bool = False) -> None:
+        self._registry = self._shown = CollectorRegistry()
+        self._told = None
+        if shared:
+            self._told = Told(gauges, self._registry)
+            self._shown = of_all_processes()
+        else:
+            ProcessCollector(registry=self._registry)
+            self._registry.register(Read(gauges))
         self._requests = self._counter("requests", "Replies", "path", "status")
         self._rejections = self._counter("rejections", "Requests that were refused", "reason")
         self._tokens = self._counter("tokens", "Tokens that were computed", "model")
@@ -94,9 +101,15 @@ class Metrics:
         """Count the writing of a reply."""
         self._phases["serialize"].labels(model).observe(seconds)
 
+    def tell(self) -> None:
+        """Tell other processes what is true of this one now, where there are any."""
+        if self._told is not None:
+            self._told.tell()
+
     def exposition(self) -> bytes:
         """Return all of it as Prometheus' text format."""
-        return generate_latest(self._registry)
+        self.tell()
+        return generate_latest(self._shown)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"poolc_{name}", text, labels, registry=self._registry)
@@ -124,31 +137,3 @@ class _ModelWatch:
         self._fill.observe(tokens)
         self._tokens.inc(tokens)
         self._padding.inc(padded - tokens)
-
-
-class _Gauges:
-    """What is true now, read when somebody asks for it."""
-
-    _TEXTS: Mapping[str, str] = {
-        "queue_tokens": "Tokens that were admitted and are not yet computed",
-        "queue_requests": "Requests that were let in and are not yet answered",
-        "queue_oldest_seconds": "Age of the oldest request that waits",
-        "model_bytes": "Size of the model's files",
-    }
-
-    def __init__(self, read: Gauges) -> None:
-        self._read = read
-
-    def collect(self) -> Any:
-        now = self._read()
-        for name, text in self._TEXTS.items():
-            family = GaugeMetricFamily(f"poolc_{name}", text, labels=["model"])
-            for model, values in now.items():
-                family.add_metric([model], values[name])
-            yield family
-        used = CounterMetricFamily(
-            "poolc_model_cpu_seconds", "Processor time inside the model", labels=["model"]
-        )
-        for model, values in now.items():
-            used.add_metric([model], values["model_cpu_seconds"])
-        yield used

@@ -1,4 +1,4 @@
-"""The server's process: bind, load, run, and stop well. Knows signals and sockets, no requests.
+"""The server's processes: bind, load, run, and stop well. Knows signals, no requests.
 
 The first SIGTERM or SIGINT stops admission (503, ``/ready`` too) while the port stays open,
 finishes what was let in, then closes. A second one ends the process at once.
@@ -11,21 +11,27 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
+from fastapi import FastAPI
 
 from poolc import api
-from poolc.errors import InvalidOption
+from poolc.runtime.cores import share_cores
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
-from poolc.serve.logs import log_config
+from poolc.serve.gauges import forget_process, shared_metrics
+from poolc.serve.listening import bind, cannot_listen, url_of
+from poolc.serve.logs import configure_logging, log_config
+from poolc.serve.metrics import Metrics
 from poolc.serve.registry import Registry, check_names
 from poolc.serve.routers.admin import Load
 from poolc.serve.settings import Settings
+from poolc.serve.workers import Place, supervise
 
 log = logging.getLogger("poolc.serve")
 
@@ -34,6 +40,7 @@ log = logging.getLogger("poolc.serve")
 _KEEP_ALIVE_S = 75
 # What replies that are ready get to leave, however little of the drain's time is left.
 _LAST_REPLIES_S = 1
+_TICKS_A_SECOND = 10  # uvicorn's
 
 
 def serve(
@@ -47,48 +54,77 @@ def serve(
 
     ``options`` and ``on_event`` are those of ``poolc.load``. The port is taken before anything is
     loaded. Returns after a clean stop; a stop that had to cut requests off ends the process with
-    status 1, a second signal with 128 and its number.
+    status 1, a second signal with 128 and its number. With several workers this process serves
+    nothing: it watches over those that do.
 
     Raises InvalidOption for names that do not fit the models or an address that cannot be listened
     on, and as ``poolc.load`` does.
     """
     models = list(dict.fromkeys(models))
     check_names(models, settings.served_model_names)
+
+    def load(model: str) -> Engine:
+        return api.load(model, on_event=on_event, **options)
+
     with bind(settings) as listener:
-        engines = {m: api.load(m, on_event=on_event, **options) for m in models}
-        load = partial(api.load, on_event=on_event, **options)
-        try:
-            run(engines, settings, listener, load)
-        finally:
-            for engine in engines.values():
-                engine.close()
+        engines = {m: load(m) for m in models}
+        with closing_all(engines):
+            if settings.workers == 1:
+                run(engines, settings, listener, load)
+                return
+        # They were compiled where they had to be, and are known to load.
+        status = _serve_by_workers(models, settings, listener, {**options, "refresh": False})
+    if status:
+        _exit_now(status)
 
 
-def bind(settings: Settings) -> socket.socket:
-    """Return a socket bound to ``settings``' address, not yet listening. Raises InvalidOption."""
-    listener = None
+def _serve_by_workers(
+    models: Sequence[str], settings: Settings, listener: socket.socket, options: Mapping[str, Any]
+) -> int:
+    """Watch over workers until a signal; return the exit status."""
+    given: socket.socket | None = listener
+    kept = listener
+    if settings.uds is None:
+        # Until now the port was not shared: no other server can have been there.
+        settings = replace(settings, port=listener.getsockname()[1])
+        listener.close()
+        given, kept = None, bind(settings, shared=True)
+    configure_logging(settings)
+    log.info("%d workers, watched over by process %d", settings.workers, os.getpid())
+    with kept, shared_metrics():
+        arguments = (models, settings, given, options)
+        return supervise(settings.workers, _work, *arguments, on_end=forget_process)
+
+
+def _work(
+    place: Place,
+    models: Sequence[str],
+    settings: Settings,
+    listener: socket.socket | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Be one of several processes that serve the same models; files of weights are shared."""
+    share_cores(settings.workers)
+    most = math.ceil(settings.max_queued_tokens / settings.workers)
+    own = dict(options)
+    devices = str(own.get("device") or "").split(",")
+    if len(devices) > 1:  # dealt, where there are several
+        own["device"] = devices[place.index % len(devices)]
+    with listener or bind(settings, shared=True) as listening:
+        engines = {m: api.load(m, **own) for m in models}
+        with closing_all(engines):
+            run(engines, replace(settings, max_queued_tokens=most), listening,
+                on_listening=place.ready)  # fmt: skip
+
+
+@contextmanager
+def closing_all(engines: Mapping[str, Engine]) -> Iterator[None]:
+    """Close engines at the end."""
     try:
-        family, kind, protocol, address = _address(settings)
-        listener = socket.socket(family, kind, protocol)
-        if family != socket.AF_UNIX:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise _cannot_listen(settings, error) from error
-    return listener
-
-
-def _address(settings: Settings) -> tuple[int, int, int, Any]:
-    if settings.uds is not None:
-        return socket.AF_UNIX, socket.SOCK_STREAM, 0, settings.uds
-    found = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    # A name that has both families is asked for as 127.0.0.1 more often than as ::1.
-    family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
-    return family, kind, protocol, address
+        yield
+    finally:
+        for engine in engines.values():
+            engine.close()
 
 
 def run(
@@ -96,10 +132,12 @@ def run(
     settings: Settings,
     listener: socket.socket,
     load: Load | None = None,
+    on_listening: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve loaded engines on a bound socket until a signal; see ``serve`` for how it ends.
 
-    ``load`` loads the models that are added later.
+    ``load`` loads the models that are added later; ``on_listening`` is called once requests can
+    come.
     """
     app = create_app(engines, settings, load)
     config = uvicorn.Config(
@@ -114,16 +152,24 @@ def run(
         lifespan="off",
         ws="none",
     )
-    _Server(config, app.state.registry, settings).run(sockets=[listener])
+    _Server(config, app, settings, on_listening).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """uvicorn, but a signal drains the queues before the port closes, and is not raised again."""
 
-    def __init__(self, config: uvicorn.Config, registry: Registry, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        settings: Settings,
+        on_listening: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._registry = registry
+        self._registry: Registry = app.state.registry
+        self._metrics: Metrics = app.state.metrics
         self._settings = settings
+        self._on_listening = on_listening
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None  # kept, or it could be collected
@@ -137,10 +183,16 @@ class _Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # another process began to listen after this one had bound
-            raise _cannot_listen(self._settings, error) from error
+            raise cannot_listen(self._settings, error) from error
         for listener in sockets or ():
             names = ", ".join(name for model in self._registry.models for name in model.names)
-            log.info("running on %s, serving %s", _url(listener, self._settings), names)
+            log.info("running on %s, serving %s", url_of(listener, self._settings), names)
+        self._on_listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            self._metrics.tell()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._stopping or self._loop is None:
@@ -176,23 +228,3 @@ class _Server(uvicorn.Server):
 
 def _exit_now(code: int) -> NoReturn:
     os._exit(code)
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> InvalidOption:
-    reason = error.strerror or error
-    if settings.uds is not None:
-        message = f"cannot listen on {settings.uds}: {reason}; remove it, or choose another --uds"
-        return InvalidOption(message, param="uds")
-    return InvalidOption(
-        f"cannot listen on {settings.host}, port {settings.port}: {reason}; "
-        "choose another --host or --port",
-        param="port",
-    )
-
-
-def _url(listener: socket.socket, settings: Settings) -> str:
-    if settings.uds is not None:
-        return f"unix:{settings.uds}"
-    scheme = "https" if settings.ssl_certfile else "http"
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

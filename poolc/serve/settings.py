@@ -23,6 +23,7 @@ class Settings:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)  # none: anybody may ask
+    workers: int = 1  # processes that serve the same models, sharing cores and weights
     admin: bool = False  # whether models can be added and removed over HTTP
     allowed_origins: tuple[str, ...] = ()  # of web pages (CORS); *: all
     # Of one model: all its names, the first is shown in replies. Of several: one each, in order.
@@ -50,7 +51,7 @@ class Settings:
         )
         limit_s = self.request_timeout_s
         _require(limit_s is None or limit_s > 0, "request_timeout_s", limit_s or 0, "more than 0")
-        for name in ("max_queued_tokens", "max_items", "max_body_bytes"):
+        for name in ("max_queued_tokens", "max_items", "max_body_bytes", "workers"):
             value = getattr(self, name)
             _require(value >= 1, name, value, "1 or more")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
@@ -61,6 +62,12 @@ class Settings:
                 "admin lets whoever asks load any model that this process can read: give an API "
                 "key, or serve on a Unix socket",
                 param="admin",
+            )
+        if self.admin and self.workers > 1:
+            raise InvalidOption(
+                f"admin changes the models of one process, and workers is {self.workers}: leave "
+                "one of them out",
+                param="workers",
             )
         if not all(key.strip() for key in self.api_keys):
             raise InvalidOption("an API key is empty", param="api_keys")

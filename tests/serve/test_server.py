@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from poolc.errors import InvalidOption
-from poolc.serve.server import bind
+from poolc.serve.listening import bind
 from poolc.serve.settings import Settings
 from tests.serve.processes import GATED, ROOT, ServerProcess, server_process
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,14 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from poolc.errors import InvalidDimensions
+from poolc.runtime.late_chunking import check_late_chunking, chunk_vectors, joined, kept
+from poolc.runtime.outputs import Ragged
+from poolc.runtime.prompts import resolve_prompt
+from poolc.runtime.request import Item, Params
 from poolc.serve.asking import ask, body_of, documented, registry_of, reply
 from poolc.serve.bodies import base64_vector, check_finite, number_list, usage
 from poolc.serve.registry import Served
+from poolc.serve.scheduler import Answer
 from poolc.serve.schemas.common import ErrorReply
 from poolc.serve.schemas.openai import EmbeddingReply, EmbeddingRequest, ModelCard, ModelList
 from poolc.spec import Task
@@ -36,21 +42,18 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
     model = registry_of(request).find(asked.model)
     check_matryoshka(model, asked.model, asked.dimensions)
     items = request.app.state.token_ids.items(asked.items(model.engine.chat_prompt))
-    answer = await ask(
-        request,
-        model,
-        Task.EMBED,
-        items,
-        asked.params(model.engine.spec),
-        priority=asked.priority,
-    )
-    vectors = np.asarray(answer.result)  # [texts, dim]
+    params = asked.params(model.engine.spec)
+    if asked.late_chunking:
+        answer, vectors = await _late_chunked(request, model, items, params, asked.priority)
+    else:
+        answer = await ask(request, model, Task.EMBED, items, params, priority=asked.priority)
+        vectors = np.asarray(answer.result)  # [texts, dim]
     encode = base64_vector if asked.as_base64 else number_list
 
     def content() -> dict[str, Any]:
         check_finite(vectors)
         return {
-            "id": f"embd-{uuid.uuid4().hex}",
+            "id": asked.reply_id("embd", request.state.request_id),
             "object": "list",
             "created": int(time.time()),
             "model": model.shown_name(asked.model),
@@ -59,6 +62,32 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
         }
 
     return await reply(request, model, answer, vectors.size, content)
+
+
+async def _late_chunked(
+    request: Request, model: Served, texts: Sequence[Item], params: Params, priority: int
+) -> tuple[Answer, npt.NDArray[Any]]:
+    """Run texts as one; return how that went, and a vector for each, [texts, dim]."""
+    engine = model.engine
+    check_late_chunking(engine.spec)
+    whole = joined(texts, resolve_prompt(engine.spec, params))
+    special = bool(params.add_special_tokens)
+    pieces = partial(engine.spelling.pieces, [whole.text], special=special)
+    (found,) = await asyncio.to_thread(pieces)
+    alone = Params(
+        prompt="",
+        truncate=params.truncate,
+        truncation_side=params.truncation_side,
+        max_length=params.max_length,
+        add_special_tokens=special,
+    )
+    answer = await ask(request, model, Task.ENCODE, [whole.text], alone, priority=priority)
+    if not isinstance(answer.result, Ragged):
+        raise TypeError("a row a token was expected; this is a bug in poolc")
+    states = answer.result[0]
+    side = params.truncation_side or engine.spec.truncation_side
+    vectors = chunk_vectors(engine.spec, params, whole, kept(found, len(states), side), states)
+    return answer, vectors
 
 
 @router.get("/v1/models")

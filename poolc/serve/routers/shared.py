@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -169,7 +168,7 @@ async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
         check_finite(scores)
         order = np.argsort(-scores, kind="stable").tolist()[: asked.top_n or None]
         return {
-            "id": f"score-{uuid.uuid4().hex}",
+            "id": asked.reply_id("score", request.state.request_id),
             "model": model.shown_name(asked.model),
             "usage": {"prompt_tokens": answer.num_tokens, "total_tokens": answer.num_tokens},
             "results": _results(asked, scores.tolist(), order),

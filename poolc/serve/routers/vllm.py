@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -90,8 +89,9 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
         priority=asked.priority,
     )
     rows = [np.atleast_1d(np.asarray(value)) for value in values(answer.result)]
+    reply_id = asked.reply_id("pooling", request.state.request_id)
     if asked.encoding_format in ("bytes", "bytes_only"):
-        return await _octets(model, asked, answer, rows)
+        return await _octets(model, asked, answer, rows, reply_id)
     encode: Callable[[npt.NDArray[Any]], Any] = number_list
     if asked.encoding_format == "base64":
         encode = _base64(asked)
@@ -102,7 +102,7 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
         data = [
             {"index": i, "object": "pooling", "data": encode(row)} for i, row in enumerate(rows)
         ]
-        return _body("pooling", model, asked.model, data, answer)
+        return _body(reply_id, model, asked.model, data, answer)
 
     return await reply(request, model, answer, sum(row.size for row in rows), content)
 
@@ -126,7 +126,11 @@ def _base64(asked: PoolingRequest) -> Callable[[npt.NDArray[Any]], str]:
 
 
 async def _octets(
-    model: Served, asked: PoolingRequest, answer: Answer, rows: list[npt.NDArray[Any]]
+    model: Served,
+    asked: PoolingRequest,
+    answer: Answer,
+    rows: list[npt.NDArray[Any]],
+    reply_id: str,
 ) -> Response:
     """Reply with the arrays one after the other, and where each begins in a header."""
 
@@ -146,7 +150,7 @@ async def _octets(
                 }
             )
             start += len(parts[-1])
-        metadata = _body("pooling", model, asked.model, data, answer)
+        metadata = _body(reply_id, model, asked.model, data, answer)
         del metadata["object"]
         return b"".join(parts), orjson.dumps(metadata)
 
@@ -173,6 +177,7 @@ async def answer_classify(request: Request, asked: ClassifyRequest) -> Response:
     if not isinstance(answer.result, Classification):
         raise TypeError("a classification was expected; this is a bug in poolc")
     found = answer.result
+    reply_id = asked.reply_id("classify", request.state.request_id)
 
     def content() -> dict[str, Any]:
         check_finite(found.probs)
@@ -180,7 +185,7 @@ async def answer_classify(request: Request, asked: ClassifyRequest) -> Response:
             {"index": i, "label": label, "probs": number_list(row), "num_classes": len(row)}
             for i, (label, row) in enumerate(zip(found.labels, found.probs, strict=True))
         ]
-        return _body("classify", model, asked.model, data, answer)
+        return _body(reply_id, model, asked.model, data, answer)
 
     return await reply(request, model, answer, found.probs.size, content)
 
@@ -205,6 +210,7 @@ async def answer_score(request: Request, asked: ScoreRequest) -> Response:
         priority=asked.priority,
     )
     scores = np.asarray(answer.result)
+    reply_id = asked.reply_id("score", request.state.request_id)
 
     def content() -> dict[str, Any]:
         check_finite(scores)
@@ -212,7 +218,7 @@ async def answer_score(request: Request, asked: ScoreRequest) -> Response:
             {"index": i, "object": "score", "score": value}
             for i, value in enumerate(scores.tolist())
         ]
-        return _body("score", model, asked.model, data, answer)
+        return _body(reply_id, model, asked.model, data, answer)
 
     return await reply(request, model, answer, scores.size, content)
 
@@ -267,10 +273,10 @@ async def load(request: Request) -> Load:
 
 
 def _body(
-    kind: str, model: Served, asked: str | None, data: list[dict[str, Any]], answer: Answer
+    reply_id: str, model: Served, asked: str | None, data: list[dict[str, Any]], answer: Answer
 ) -> dict[str, Any]:
     return {
-        "id": f"{kind}-{uuid.uuid4().hex}",
+        "id": reply_id,
         "object": "list",
         "created": int(time.time()),
         "model": model.shown_name(asked),

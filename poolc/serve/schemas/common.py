@@ -193,6 +193,30 @@ class PriorityFields(Request):
     priority: int = Field(0, description="requests with a lower one come first")
 
 
+class RequestFields(PriorityFields):
+    """What every request of vLLM's may say about itself."""
+
+    request_id: str | None = Field(None, description="what the reply's id ends with")
+    cache_salt: str | None = Field(
+        None, min_length=1, max_length=1024, description="vLLM's; nothing is cached here"
+    )
+    padding: Literal["do_not_pad", "max_length"] | None = Field(
+        None, description="vLLM's; max_length is refused: padding never counts here"
+    )
+
+    @model_validator(mode="after")
+    def _never_padded(self) -> Self:
+        if self.padding == "max_length":
+            raise ValueError(
+                "padding: max_length would have padding counted as text; allowed: do_not_pad"
+            )
+        return self
+
+    def reply_id(self, prefix: str, own: str) -> str:
+        """Return the id of the reply; ``own`` is what the server calls the request."""
+        return f"{prefix}-{self.request_id or own}"
+
+
 class TruncationFields(Request):
     """vLLM's way to ask for truncation."""
 

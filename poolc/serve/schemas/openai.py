@@ -6,13 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainValidator
 
-from poolc.errors import InvalidOption
 from poolc.runtime.request import Item, Params
 from poolc.serve.schemas.common import (
     ActivationFields,
     InputFields,
     ModelRequest,
-    PriorityFields,
+    RequestFields,
     TruncationFields,
     Usage,
     checked_items,
@@ -43,7 +42,7 @@ def _jina_text(item: Any) -> str:
 
 
 class EmbeddingRequest(
-    ModelRequest, InputFields, TruncationFields, ActivationFields, PriorityFields
+    ModelRequest, InputFields, TruncationFields, ActivationFields, RequestFields
 ):
     """A request for vectors, one a text."""
 
@@ -73,19 +72,16 @@ class EmbeddingRequest(
     embedding_type: JinaType | None = Field(None, description="Jina's encoding_format")
     normalized: bool | None = Field(None, description="Jina's normalize")
     truncate: bool = Field(False, description="Jina's: cut texts to what the model accepts")
-    late_chunking: bool = Field(False, description="Jina's; refused where true")
+    late_chunking: bool = Field(
+        False, description="Jina's: read the texts as one, and answer a vector for each"
+    )
 
     def params(self, spec: ModelSpec) -> Params:
         """Return what the engine needs to know; no prompt is applied unless asked.
 
-        Raises InvalidOption for a truncation that the model does not take, spellings that differ
-        and what is not supported.
+        Raises InvalidOption for a truncation that the model does not take and spellings that
+        differ.
         """
-        if self.late_chunking:
-            raise InvalidOption(
-                "late_chunking is not supported: send the chunks as texts of their own",
-                param="late_chunking",
-            )
         prompt_name, side = self._named(spec)
         asked = any(value is not None for value in (self.prompt, prompt_name, side))
         params = Params(

@@ -15,7 +15,7 @@ from poolc.serve.schemas.common import (
     InputFields,
     MessageFields,
     ModelRequest,
-    PriorityFields,
+    RequestFields,
     Texts,
     TruncationFields,
     Usage,
@@ -30,7 +30,7 @@ _SIDES = (
 )
 
 
-class InputRequest(ModelRequest, InputFields, TruncationFields, ActivationFields, PriorityFields):
+class InputRequest(ModelRequest, InputFields, TruncationFields, ActivationFields, RequestFields):
     """What vLLM's requests over an ``input`` share."""
 
     user: str | None = None
@@ -55,7 +55,7 @@ class PoolingRequest(InputRequest):
     endianness: Endianness = Field("native", description="of base64 and bytes")
 
 
-class PairFields(ModelRequest, TruncationFields, ActivationFields, PriorityFields):
+class PairFields(ModelRequest, TruncationFields, ActivationFields, RequestFields):
     """What requests for scores of pairs share."""
 
     user: str | None = None

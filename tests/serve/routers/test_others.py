@@ -51,8 +51,6 @@ def test_jina_task_is_the_prompt(embedder: Engine, make_client: MakeClient) -> N
 def test_jina_refuses(client: httpx.AsyncClient) -> None:
     image = [{"image": "data:"}]
     assert "text only" in refusal(client, "/v1/embeddings", input=image)["message"]
-    body = refusal(client, "/v1/embeddings", input="a", late_chunking=True)
-    assert body["param"] == "late_chunking"
 
 
 def test_ollama(client: httpx.AsyncClient, embedder: Engine) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
+from typing import Any
 
 import httpx
 import numpy as np
@@ -215,3 +217,30 @@ def test_invocations_takes_any_request(
         assert found[key] == wanted[key]
     assert answer(client, path, inputs=TEXTS) == answer(client, "/embed", inputs=TEXTS)
     assert "none of" in refusal(client, path, nothing=1)["message"]
+
+
+# What a request says about itself.
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "body"),
+    [
+        ("/v1/embeddings", "embd", {"input": "a"}),
+        ("/pooling", "pooling", {"input": "a"}),
+        ("/score", "score", {"text_1": "a", "text_2": "b"}),
+        ("/rerank", "score", {"query": "a", "documents": ["b"]}),
+    ],
+)
+def test_replies_are_called_what_the_request_is(
+    client: httpx.AsyncClient, path: str, prefix: str, body: dict[str, Any]
+) -> None:
+    own = answer(client, path, **body, request_id="mine", cache_salt="s", padding="do_not_pad")
+    assert own["id"] == f"{prefix}-mine"
+    headers = {"X-Request-Id": "7f"}
+    response = asyncio.run(client.post(path, json=body, headers=headers))
+    assert response.json()["id"] == f"{prefix}-7f"
+
+
+@pytest.mark.parametrize("field", [{"padding": "max_length"}, {"cache_salt": ""}])
+def test_what_cannot_be_honoured_is_named(client: httpx.AsyncClient, field: dict[str, Any]) -> None:
+    assert refusal(client, "/pooling", input="a", **field)["param"] == next(iter(field))
