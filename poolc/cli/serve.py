@@ -115,6 +115,10 @@ class ServeArguments:
     max_queued_tokens: Annotated[
         int, typer.Option(help="Tokens that may wait, a model; beyond it requests get 429.")
     ] = 1 << 20
+    max_queue: Annotated[
+        float,
+        typer.Option(help="Seconds until a request would begin, about; beyond it it gets 429."),
+    ] = 10.0
     max_items: Annotated[int, typer.Option(help="Most texts in a request.")] = 16_384
     max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 16 << 20
     request_timeout: Annotated[
@@ -172,6 +176,7 @@ class ServeArguments:
             cl100k_file=self.cl100k_file,
             request_timeout_s=self.request_timeout,
             max_queued_tokens=self.max_queued_tokens,
+            max_queue_s=self.max_queue,
             max_items=self.max_items,
             max_body_bytes=self.max_body_bytes,
             log_level=cast("LogLevel", self.log_level),

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+_OWN_THREADS = Path("/proc/self/task")
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 _computing = 0  # threads that run micro-batches now, of all engines
@@ -89,6 +90,24 @@ def _quota(folder: Path) -> float | None:
         return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
     except (OSError, ValueError):
         return None
+
+
+def native_threads() -> frozenset[int]:
+    """Return the system's ids of this process' threads that Python did not start; Linux only."""
+    try:
+        found = set(map(int, os.listdir(_OWN_THREADS)))
+    except OSError:
+        return frozenset()
+    return frozenset(found - {thread.native_id for thread in threading.enumerate()})
+
+
+def thread_cpu_s(thread: int) -> float:
+    """Return the processor time of one of this process' threads so far; 0 once it has ended."""
+    try:
+        fields = (_OWN_THREADS / str(thread) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def shared_executor() -> ThreadPoolExecutor:

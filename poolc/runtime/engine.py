@@ -92,7 +92,7 @@ class Engine(Calls):
             fit = MemoryFit.needed(artifact.report(), spec.max_length)
         self._memory = MemoryGuard(fit, memory_limit, spec.max_length)
         self.device = device
-        self.model_cpu_s = 0.0  # processor time of the threads that ran the model, so far
+        self._callers_cpu_s = 0.0
         self._backend = open_backend(artifact, device)
         self.streams = self._backend.streams
         if artifact.manifest.target is not Target.CPU:
@@ -113,6 +113,11 @@ class Engine(Calls):
     def executor(self) -> ThreadPoolExecutor:
         """The threads that micro-batches run on: on a CPU those of all engines of the process."""
         return self._backend.executor
+
+    @property
+    def model_cpu_s(self) -> float:
+        """Processor time inside the model so far, of callers' threads and the library's."""
+        return self._callers_cpu_s + self._backend.pool_cpu_s
 
     @property
     def backend_name(self) -> str:
@@ -201,7 +206,7 @@ class Engine(Calls):
         with self._memory.holding(feeds[INPUT_IDS].size), computing() as others:
             began_s = time.thread_time()
             fetched = self._backend.run(output_set, feeds, alone=alone and not others)
-            self.model_cpu_s += time.thread_time() - began_s
+            self._callers_cpu_s += time.thread_time() - began_s
         names = tuple(fetched)
         rows: list[Row] = [
             dict(zip(names, values, strict=True)) for values in zip(*fetched.values(), strict=True)

@@ -12,7 +12,7 @@ from poolc import __version__
 from poolc.runtime.engine import Engine
 from poolc.serve.errors import add_error_handlers
 from poolc.serve.metrics import Metrics
-from poolc.serve.middleware import RequestLog, RequireKey
+from poolc.serve.middleware import RequestLog, RequireKey, Shed
 from poolc.serve.registry import Registry
 from poolc.serve.routers import admin, cohere, health, ollama, openai, shared, tei, vllm, weaviate
 from poolc.serve.routers.admin import Load
@@ -39,6 +39,7 @@ def create_app(
     app.state.token_ids = TokenIds(settings)
     add_error_handlers(app)
     # The last one that is added sees a request first.
+    app.add_middleware(Shed, registry=registry)
     if settings.api_keys:
         app.add_middleware(RequireKey, keys=settings.api_keys)
     if settings.allowed_origins:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ from poolc.serve.dialects import dialect_of, path_of
 from poolc.serve.errors import Unauthorized, error_response
 from poolc.serve.logs import log_reply
 from poolc.serve.metrics import Metrics
+from poolc.serve.registry import Registry
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -75,6 +76,23 @@ class RequestLog:
         )
 
 
+class Shed:
+    """Refuses requests unread while the server is full: they would be refused, and cost more."""
+
+    def __init__(self, app: App, registry: Registry) -> None:
+        self._app, self._registry = app, registry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            error = self._registry.overloaded()
+            if error is not None and path_of(request := Request(scope)) not in OPEN_PATHS:
+                response = error_response(error, dialect_of(request))
+                request.app.state.metrics.rejected(type(error).__name__)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 class RequireKey:
     """Refuses requests without one of the keys, but for probes and CORS' preflight."""
 
@@ -104,7 +122,7 @@ class RequireKey:
 def _request_id(request: Request) -> str:
     given = request.headers.get(REQUEST_ID, "")
     fit = 0 < len(given) <= _MOST_ID_CHARS and given.isascii() and given.isprintable()
-    return given if fit else uuid.uuid4().hex
+    return given if fit else os.urandom(16).hex()
 
 
 def _digest(key: str) -> bytes:

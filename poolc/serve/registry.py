@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from poolc.errors import InvalidOption
+from poolc.errors import InvalidOption, Overloaded
 from poolc.runtime.engine import Engine
 from poolc.serve.errors import BadBody, NameTaken, UnknownModel
 from poolc.serve.scheduler import Scheduler
@@ -123,6 +123,11 @@ class Registry:
             }
             for model in self.models
         }
+
+    def overloaded(self) -> Overloaded | None:
+        """Return why any request would be refused now; None where some model may take one."""
+        errors = [model.scheduler.admission.overloaded() for model in self.models]
+        return None if None in errors else errors[0]
 
     async def drain(self, timeout_s: float) -> bool:
         """Stop admission and finish what was let in; see ``Scheduler.drain``."""

@@ -15,19 +15,21 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import BackendError, InvalidText, Overloaded
+from poolc.errors import BackendError, InvalidText
 from poolc.runtime.chunking import chunks
+from poolc.runtime.cores import allowed_cores
 from poolc.runtime.engine import Engine
 from poolc.runtime.heads import Result
 from poolc.runtime.request import Item, Params, Prepared, Row
+from poolc.serve.admission import Admission
 from poolc.serve.errors import Draining
 from poolc.serve.metrics import NoWatch, Watch
 from poolc.serve.settings import Settings
@@ -44,9 +46,10 @@ _BULK_WINDOW_TOKENS = 4096
 # share of a micro-batch.
 _TURN_TOKENS = 256
 _TURNS_A_BATCH = 8
+# A request of fewer is tokenised at once: going to a thread and back would take longer.
+_FEW_TOKENS = 64
 # Results of more sequences than this are finished on a thread.
 _LARGE_RESULT = 32
-_MAX_RETRY_AFTER_S = 60.0
 _RESTART_AFTER = 3  # micro-batches that fail in a row
 # What a probe asks for, cheapest first.
 _PROBED = (Task.EMBED, Task.CLASSIFY, Task.SCORE, Task.REWARD, Task.ENCODE)
@@ -75,15 +78,17 @@ class _Job:
     queued_tokens: int  # of rows that are missing
     arrived_s: float
     priority: int
+    first_tokens: int  # of its first turn, about
     started_s: float = 0.0  # when its first micro-batch began; 0 before
     taken: int = 0  # sequences that have been planned
 
     @classmethod
-    def of(cls, prepared: Prepared, priority: int) -> _Job:
-        count = len(prepared.sequences)
+    def of(cls, prepared: Prepared, priority: int, turn_tokens: int) -> _Job:
+        count, num_tokens = len(prepared.sequences), prepared.num_tokens
         done = asyncio.get_running_loop().create_future()
+        first = min(num_tokens, turn_tokens)
         now_s = time.perf_counter()
-        return cls(prepared, done, [{}] * count, count, prepared.num_tokens, now_s, priority)
+        return cls(prepared, done, [{}] * count, count, num_tokens, now_s, priority, first)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -107,7 +112,9 @@ class Scheduler:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.watch: Watch = NoWatch()
         self._engine = engine
-        self._max_queued_tokens = settings.max_queued_tokens
+        # As many threads as cores: more would only take caches from each other.
+        self._tokenizing = ThreadPoolExecutor(allowed_cores(), thread_name_prefix="poolc-tokenize")
+        self.admission = Admission(settings, engine.streams)
         self._max_items = settings.max_items
         budget = engine.budget_tokens
         self._express_tokens = max(_EXPRESS_WINDOW_TOKENS, budget)
@@ -119,8 +126,6 @@ class Scheduler:
         self._bulk: deque[_Batch] = deque()  # planned later turns
         self._express_is_next = True  # the lanes alternate: neither starves the other
         self._running = 0  # micro-batches on the executor
-        self._queued_tokens = 0  # admitted and not yet computed
-        self._tokens_per_s = 0.0  # of one stream; 0 until the first micro-batch has run
         self._jobs: set[_Job] = set()  # admitted and not yet ended
         self._failures = 0  # micro-batches that failed inside since the last one that did not
         self._restarting: asyncio.Future[None] | None = None  # the one restart that there is
@@ -149,13 +154,18 @@ class Scheduler:
         # Chunked, a text is as many sequences as it needs.
         most = None if chunks(self._engine.spec, task, params) else self._engine.max_length
         expected_tokens = sum(_estimate(item, most) for item in items)
-        self._refuse_if_full(expected_tokens)
+        self.admission.refuse_if_full(expected_tokens, priority)
         self.open += 1
         self._idle.clear()
         try:
             began_s = time.perf_counter()
-            with self._reserved(expected_tokens):
-                prepared = await asyncio.to_thread(self._engine.prepare, task, items, params)
+            with self.admission.reserved(expected_tokens):
+                prepare = partial(self._engine.prepare, task, items, params)
+                if expected_tokens <= _FEW_TOKENS:
+                    prepared = prepare()
+                else:
+                    loop = asyncio.get_running_loop()
+                    prepared = await loop.run_in_executor(self._tokenizing, prepare)
             tokenize_s = time.perf_counter() - began_s
             self.watch.tokenized(tokenize_s)
             job = await self._run(prepared, priority)
@@ -211,31 +221,12 @@ class Scheduler:
             return False
         return True
 
-    # Admission.
-
-    def _refuse_if_full(self, num_tokens: int) -> None:
-        """Refuse a request for which there is no room.
-
-        One that is larger than the whole queue still gets in when nobody is before it.
-        """
-        if self._queued_tokens and num_tokens > self._max_queued_tokens - self._queued_tokens:
-            raise self._overloaded()
-
-    @contextmanager
-    def _reserved(self, num_tokens: int) -> Iterator[None]:
-        """Count tokens as queued that are not yet."""
-        self._queued_tokens += num_tokens
-        try:
-            yield
-        finally:
-            self._queued_tokens -= num_tokens
-
     def gauges(self) -> dict[str, float]:
         """Return how much waits, and for how long, in tokens, requests and seconds."""
         oldest_s = min((job.arrived_s for job in self._jobs), default=None)
         age_s = 0.0 if oldest_s is None else time.perf_counter() - oldest_s
         return {
-            "queue_tokens": float(self._queued_tokens),
+            "queue_tokens": float(self.admission.queued_tokens),
             "queue_requests": float(self.open),
             "queue_oldest_seconds": age_s,
         }
@@ -244,10 +235,11 @@ class Scheduler:
         """Queue a request and wait for the rows of all its sequences."""
         if self._closed:
             raise _stopping()
-        self._refuse_if_full(prepared.num_tokens)
-        job = _Job.of(prepared, priority)
+        self.admission.refuse_if_full(prepared.num_tokens, priority)
+        job = _Job.of(prepared, priority, self._turn_tokens)
         self._jobs.add(job)
-        self._queued_tokens += job.queued_tokens
+        self.admission.queued_tokens += job.queued_tokens
+        self.admission.waits(job.first_tokens, priority)
         _enqueue(self._arrived, job)
         try:
             self._dispatch()
@@ -255,15 +247,6 @@ class Scheduler:
             return job
         finally:
             self._end(job)
-
-    def _overloaded(self) -> Overloaded:
-        rate = self._tokens_per_s * self._engine.streams
-        wait_s = self._queued_tokens / rate if rate else 1.0
-        return Overloaded(
-            f"the queue is full: {self._queued_tokens} tokens wait, the limit is "
-            f"{self._max_queued_tokens}; try again later",
-            retry_after_s=min(max(wait_s, 1.0), _MAX_RETRY_AFTER_S),
-        )
 
     # Planning.
 
@@ -306,6 +289,8 @@ class Scheduler:
             if job.prepared.output_set != output_set:
                 others.append(job)
                 continue
+            if not job.taken:
+                self.admission.waits_no_more(job.first_tokens, job.priority)
             turn = _take_turn(job, min(room, self._turn_tokens))
             room -= sum(place.num_tokens for place in turn)
             window += turn
@@ -363,7 +348,7 @@ class Scheduler:
             job.rows[place.index] = row
             job.missing_rows -= 1
             job.queued_tokens -= place.num_tokens
-            self._queued_tokens -= place.num_tokens
+            self.admission.queued_tokens -= place.num_tokens
             if not job.missing_rows:
                 job.done.set_result(job.rows)
 
@@ -393,10 +378,12 @@ class Scheduler:
     def _end(self, job: _Job, error: BaseException | None = None) -> None:
         """Take a job out of the queue; with an error, fail it. Ending twice changes nothing."""
         self._jobs.discard(job)
-        self._queued_tokens -= job.queued_tokens
+        self.admission.queued_tokens -= job.queued_tokens
         job.queued_tokens = 0
         if job.taken < len(job.rows):
             (self._begun if job.taken else self._arrived).remove(job)
+            if not job.taken:
+                self.admission.waits_no_more(job.first_tokens, job.priority)
             job.taken = len(job.rows)
         if error is not None and not job.done.done():
             job.done.set_exception(error)
@@ -404,8 +391,7 @@ class Scheduler:
     def _measure(self, batch: _Batch, seconds: float) -> None:
         lengths = [place.num_tokens for place in batch]
         self.watch.executed(sum(lengths), max(lengths) * len(lengths), seconds)
-        rate = sum(lengths) / max(seconds, 1e-6)
-        self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * rate if self._tokens_per_s else rate
+        self.admission.measured(sum(lengths), seconds)
 
 
 def _log_restart(restarting: asyncio.Future[None]) -> None:

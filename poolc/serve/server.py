@@ -7,6 +7,7 @@ finishes what was let in, then closes. A second one ends the process at once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from poolc.serve.gauges import forget_process, shared_metrics
 from poolc.serve.listening import bind, cannot_listen, url_of
 from poolc.serve.logs import configure_logging, log_config
 from poolc.serve.metrics import Metrics
+from poolc.serve.protocol import BoundedProtocol
 from poolc.serve.registry import Registry, check_names
 from poolc.serve.routers.admin import Load
 from poolc.serve.settings import Settings
@@ -142,6 +144,7 @@ def run(
     app = create_app(engines, settings, load)
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         log_config=log_config(settings),
         log_level=settings.log_level,
         access_log=False,  # our own has ids
@@ -187,6 +190,9 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             names = ", ".join(name for model in self._registry.models for name in model.names)
             log.info("running on %s, serving %s", url_of(listener, self._settings), names)
+        # What was made until now stays: collections need not look at it again.
+        gc.collect()
+        gc.freeze()
         self._on_listening()
 
     async def on_tick(self, counter: int) -> bool:

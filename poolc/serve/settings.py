@@ -34,6 +34,7 @@ class Settings:
     cl100k_file: str | None = None
     request_timeout_s: float | None = None  # a request that takes longer gets 504
     max_queued_tokens: int = 1 << 20  # admitted and not yet computed, a model; beyond it: 429
+    max_queue_s: float = 10.0  # until a request would begin, about; beyond it: 429
     # Of one request. OpenAI takes 2,048 texts; the vectors of so many, of 1,024 numbers each, are
     # 64 MiB. A body of texts that are 1 KiB on average is just large enough for them.
     max_items: int = 16_384
@@ -49,6 +50,7 @@ class Settings:
         _require(
             self.drain_timeout_s >= 0, "drain_timeout_s", self.drain_timeout_s, "0 or more seconds"
         )
+        _require(self.max_queue_s > 0, "max_queue_s", self.max_queue_s, "more than 0 seconds")
         limit_s = self.request_timeout_s
         _require(limit_s is None or limit_s > 0, "request_timeout_s", limit_s or 0, "more than 0")
         for name in ("max_queued_tokens", "max_items", "max_body_bytes", "workers"):

@@ -19,6 +19,7 @@ NAMES = {
     "served_model_name": "served_model_names",
     "drain_timeout": "drain_timeout_s",
     "request_timeout": "request_timeout_s",
+    "max_queue": "max_queue_s",
     "api_key": "api_keys",
     "api_key_file": "api_keys",
     "allowed_origin": "allowed_origins",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ class EchoBackend:
 
     name = "echo"
     streams = spread = 1
+    pool_cpu_s = 0.0
     executor = shared_executor()
 
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
@@ -248,3 +250,11 @@ def test_matryoshka_given_at_load(embedder: Engine) -> None:
     engine = Engine(embedder.artifact, matryoshka=MatryoshkaSpec(True, (4,)))
     assert engine.embed("a text", dimensions=4).shape == (1, 4)
     assert embedder.spec.matryoshka.dimensions == (8, 16)
+
+
+def test_model_cpu_is_part_of_the_process(embedder: Engine) -> None:
+    model_s, process_s = embedder.model_cpu_s, time.process_time()
+    for _ in range(30):
+        embedder.embed("a river runs through the old town " * 5)
+    model_s, process_s = embedder.model_cpu_s - model_s, time.process_time() - process_s
+    assert 0 < model_s <= process_s + 0.03  # the library's threads are counted by ticks of 0.01 s

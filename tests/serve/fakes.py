@@ -44,6 +44,7 @@ class FakeEngine:
         self.artifact = SimpleNamespace(
             artifact_id="a" * 64,
             space_id="5" * 64,
+            sizes=dict,
             manifest=SimpleNamespace(source=SimpleNamespace(id="org/fake")),
         )
         self.started: list[list[str]] = []  # the texts of each micro-batch, in order

@@ -158,6 +158,23 @@ def test_flood_of_header_fields(connect: Callable[[], socket.socket]) -> None:
         assert status(connection) in (0, 400, 431)
 
 
+def test_fields_without_an_end_behind_a_body(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    chunked = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    fields = b"".join(b"X-%d: %s\r\n" % (i, b"v" * 200) for i in range(20_000))
+    with suppress(OSError):  # closed in the middle of it
+        connection.sendall(chunked + b'd\r\n{"input":"a"}\r\n0\r\n' + fields)
+        assert status(connection) in (0, 200, 400, 431)
+
+
+@pytest.mark.parametrize("sent", [b"X-Field: " + b"v" * (1 << 20), b"\r\n" * (1 << 20)])
+def test_a_head_that_does_not_end(connect: Callable[[], socket.socket], sent: bytes) -> None:
+    connection = connect()
+    with suppress(OSError):
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\n" + sent)
+        assert status(connection) in (0, 400, 431)
+
+
 @pytest.mark.parametrize(
     "sent",
     [

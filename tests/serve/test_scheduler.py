@@ -39,7 +39,7 @@ async def started(fake: FakeEngine, count: int) -> None:
 async def queued(scheduler: Scheduler, tokens: int) -> None:
     """Let the loop run until so many tokens are queued."""
     async with asyncio.timeout(20):
-        while scheduler._queued_tokens != tokens:
+        while scheduler.admission.queued_tokens != tokens:
             await asyncio.sleep(0)
 
 
@@ -75,7 +75,7 @@ def test_ask_any_requests(make_fake: MakeFake, asked: list[list[str]], streams: 
         scheduler = scheduler_of(make_fake(streams=streams))
         answers = await asyncio.gather(*(embed(scheduler, *texts) for texts in asked))
         assert all(map(is_answer_to, answers, asked))
-        assert scheduler._queued_tokens == 0
+        assert scheduler.admission.queued_tokens == 0
 
     asyncio.run(main())
 
@@ -257,7 +257,7 @@ def test_ask_poisoned_request_fails_alone(make_fake: MakeFake, failure: Exceptio
         assert poisoned is failure
         assert isinstance(good, Answer) and is_answer_to(good, ["good"])
         assert isinstance(well, Answer) and is_answer_to(well, ["well"])
-        assert scheduler._queued_tokens == 0
+        assert scheduler.admission.queued_tokens == 0
 
     asyncio.run(main())
 
@@ -327,14 +327,14 @@ def test_ask_is_admitted_before_it_is_tokenised(make_fake: MakeFake) -> None:
             return prepare(task, items, params)
 
         fake.prepare = prepare_slowly  # type: ignore[method-assign]
-        first = asyncio.ensure_future(embed(scheduler, "x" * 100, "x" * 100))
+        first = asyncio.ensure_future(embed(scheduler, "x" * 200, "x" * 100))
         await asyncio.sleep(0)
-        assert scheduler._queued_tokens == 2 * (25 + 2)
-        with pytest.raises(Overloaded, match="54 tokens wait, the limit is 100"):
+        assert scheduler.admission.queued_tokens == 50 + 2 + 25 + 2
+        with pytest.raises(Overloaded, match="79 tokens wait, the limit is 100"):
             await embed(scheduler, "東" * 50)
         may_go_on.set()
-        assert is_answer_to(await first, ["x" * 100] * 2)
-        assert scheduler._queued_tokens == 0
+        assert is_answer_to(await first, ["x" * 200, "x" * 100])
+        assert scheduler.admission.queued_tokens == 0
 
     asyncio.run(main())
 
@@ -344,7 +344,7 @@ def test_ask_refused_items_leave_the_queue(make_fake: MakeFake) -> None:
         scheduler = scheduler_of(make_fake())
         with pytest.raises(InvalidText):
             await embed(scheduler, "good", "")
-        assert scheduler._queued_tokens == 0
+        assert scheduler.admission.queued_tokens == 0
 
     asyncio.run(main())
 
@@ -383,7 +383,7 @@ def test_ask_fails_where_planning_does(make_fake: MakeFake, broken: str) -> None
             first, *others = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(first, Answer) and is_answer_to(first, ["first"])
         assert [type(other) for other in others] == [ZeroDivisionError] * 2
-        assert scheduler._queued_tokens == 0
+        assert scheduler.admission.queued_tokens == 0
         setattr(owner, broken, works)
         assert is_answer_to(await embed(scheduler, "next"), ["next"])
 
@@ -433,7 +433,7 @@ def test_ask_cancelled_while_it_runs(make_fake: MakeFake) -> None:
             await gone
         fake.release()
         assert is_answer_to(await embed(scheduler, "next"), ["next"])
-        assert scheduler._queued_tokens == 0
+        assert scheduler.admission.queued_tokens == 0
 
     asyncio.run(main())
 

@@ -25,6 +25,11 @@ class Backend(Protocol):
     spread: int
 
     @property
+    def pool_cpu_s(self) -> float:
+        """Processor time of the library's own threads so far; callers' threads not included."""
+        ...
+
+    @property
     def executor(self) -> ThreadPoolExecutor:
         """The threads that micro-batches run on."""
         ...

@@ -66,6 +66,7 @@ class CudaBackend:
     name = "onnxruntime-cuda"
     streams = _STREAMS
     spread = 1  # a small backlog is one micro-batch: a GPU runs it whole
+    pool_cpu_s = 0.0  # the library computes on the device
 
     def __init__(
         self, artifact: Artifact, device: str | None = None, *, graphs: bool = True

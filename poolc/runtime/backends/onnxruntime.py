@@ -23,7 +23,7 @@ from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.host import host_class, runtimes_on_path
 from poolc.model_cache.manifest import PackedFor
 from poolc.runtime.backends.base import Feeds, Fetches
-from poolc.runtime.cores import allowed_cores, shared_executor
+from poolc.runtime.cores import allowed_cores, native_threads, shared_executor, thread_cpu_s
 from poolc.spec import MAIN_SET
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -91,7 +91,13 @@ class OnnxRuntimeBackend:
         # Sets other than the main one are loaded when first asked for.
         self._sessions.get(MAIN_SET)
         self._lone_sessions = _Sessions(self._open, self._lone_threads())
+        self._pool_threads: set[int] = set()  # by the system's ids
         self._lone_before: set[str] = set()  # output sets that a lone request asked for
+
+    @property
+    def pool_cpu_s(self) -> float:
+        """See ``Backend``: the threads that help with lone micro-batches."""
+        return sum(map(thread_cpu_s, self._pool_threads))
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -143,6 +149,7 @@ class OnnxRuntimeBackend:
         options = session_options(self._ort, threads)
         graph = self._artifact.manifest.graphs[output_set]
         path = self._artifact.file((graph.packed if self._packed else None) or graph.file)
+        before = native_threads() if threads > 1 else frozenset()
         try:
             session = self._ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         except Exception as error:  # as above
@@ -151,6 +158,8 @@ class OnnxRuntimeBackend:
             ) from error
         if session.get_providers()[0] != _PROVIDER:
             raise BackendError(f"ONNX Runtime chose {session.get_providers()[0]}, not {_PROVIDER}")
+        if threads > 1:
+            self._pool_threads |= native_threads() - before
         return session
 
 

@@ -31,6 +31,11 @@ class Replicas:
             with self._lock:
                 self._busy[place] -= 1
 
+    @property
+    def pool_cpu_s(self) -> float:
+        """See ``Backend``."""
+        return sum(backend.pool_cpu_s for backend in self._backends)
+
     def close(self) -> None:
         """Close all of them."""
         for backend in self._backends:
