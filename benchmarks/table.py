@@ -87,7 +87,7 @@ ENVIRONMENTS = (
             TORCH,
             (
                 *TORCH,
-                "infinity-emb[torch]==0.0.78",
+                "infinity-emb[server,torch]==0.0.78",
                 "sentence-transformers==3.4.1",
                 "transformers==4.57.6",
             ),

@@ -37,7 +37,12 @@ class Vllm:
             "tokenization_kwargs": {"truncate_prompt_tokens": -1},
         }
         self._model = LLM(
-            model=job.model, runner="pooling", dtype="float32", max_model_len=job.max_length
+            model=job.model,
+            runner="pooling",
+            dtype="float32",
+            max_model_len=job.max_length,
+            # Settings are tried on texts that are measured later: none is to be remembered.
+            enable_prefix_caching=False,
         )
 
     def run(self, items: Items, setting: Setting) -> Any:

@@ -175,9 +175,14 @@ class Engine(Calls):
         self._memory.check(prepared, first_index)
         return prepared
 
-    def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
-        """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
-        return plan(lengths, self.budget_tokens, self._backend.spread)
+    def plan(self, lengths: Sequence[int], streams: int | None = None) -> list[MicroBatch]:
+        """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``.
+
+        ``streams`` are those that a small backlog is spread over: all that the backend spreads over
+        unless given.
+        """
+        spread = self._backend.spread if streams is None else min(streams, self._backend.spread)
+        return plan(lengths, self.budget_tokens, spread)
 
     def execute(
         self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False

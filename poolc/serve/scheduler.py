@@ -126,6 +126,7 @@ class Scheduler:
         self._bulk: deque[_Batch] = deque()  # planned later turns
         self._express_is_next = True  # the lanes alternate: neither starves the other
         self._running = 0  # micro-batches on the executor
+        self._dispatching = False  # whether the event loop will come to it
         self._jobs: set[_Job] = set()  # admitted and not yet ended
         self._failures = 0  # micro-batches that failed inside since the last one that did not
         self._restarting: asyncio.Future[None] | None = None  # the one restart that there is
@@ -242,7 +243,7 @@ class Scheduler:
         self.admission.waits(job.first_tokens, priority)
         _enqueue(self._arrived, job)
         try:
-            self._dispatch()
+            self._dispatch_soon()
             await job.done
             return job
         finally:
@@ -250,8 +251,18 @@ class Scheduler:
 
     # Planning.
 
+    def _dispatch_soon(self) -> None:
+        """Dispatch once whoever has come by now is queued: they run together, and wait for nothing.
+
+        Requests that were received at once are all read before the event loop comes to this.
+        """
+        if not self._dispatching:
+            self._dispatching = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
     def _dispatch(self) -> None:
         """Start micro-batches until every stream is busy or nothing waits."""
+        self._dispatching = False
         while self._running < self._engine.streams:
             batch = self._next_batch()
             if not batch:
@@ -301,7 +312,9 @@ class Scheduler:
 
     def _plan(self, window: _Batch) -> list[_Batch]:
         try:
-            plan = self._engine.plan([place.num_tokens for place in window])
+            # A stream that is busy has work: nothing is cut smaller for it.
+            idle = max(1, self._engine.streams - self._running)
+            plan = self._engine.plan([place.num_tokens for place in window], idle)
         except Exception as error:  # whatever it is, nobody must wait for ever
             for job in {place.job for place in window}:
                 self._end(job, error)

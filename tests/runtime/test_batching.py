@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -48,10 +48,33 @@ def test_plan_gives_every_stream_work(lengths: list[int], budget: int, streams: 
     assert not enough or len(plan(lengths, budget, streams)) >= streams
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=3))
-def test_plan_does_not_split_a_little(lengths: list[int]) -> None:
-    (batch,) = plan(lengths, 256, 8)
-    assert len(batch.indices) == len(lengths)
+@given(st.integers(1, 8), st.integers(1, 8))
+def test_plan_does_not_split_a_little(length: int, count: int) -> None:
+    (batch,) = plan([length] * count, 256, 8)
+    assert batch.num_tokens == length * count
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(60, 120))
+def test_plan_costs_as_little_as_any(lengths: list[int], budget: int) -> None:
+    falling = sorted(lengths, reverse=True)
+
+    def cost(rows: Sequence[int]) -> int:
+        starts = [sum(rows[:i]) for i in range(len(rows))]
+        return sum(16 + n * falling[start] for n, start in zip(rows, starts, strict=True))
+
+    def ways(left: int) -> Iterator[list[int]]:
+        if not left:
+            yield []
+        for n in range(1, left + 1):
+            if n == 1 or n * falling[len(falling) - left] <= budget:
+                yield from ([n, *rest] for rest in ways(left - n))
+
+    found = [len(batch.indices) for batch in plan(lengths, budget)]
+    assert cost(found) == min(map(cost, ways(len(falling))))
+
+
+def test_plan_of_gpus_fills_batches() -> None:
+    assert [len(batch.indices) for batch in plan([2000, 10, 10, 10], 16384)] == [4]
 
 
 def test_plan_of_nothing() -> None:

@@ -106,7 +106,7 @@ class FakeEngine:
         sequences = [TokenSequence(np.array([ord(c) for c in text]), None) for text in texts]
         return Prepared(task, params, sequences, TOKENS_SET if task is Task.ENCODE else MAIN_SET)
 
-    def plan(self, lengths: Sequence[int]) -> list[batching.MicroBatch]:
+    def plan(self, lengths: Sequence[int], streams: int | None = None) -> list[batching.MicroBatch]:
         return batching.plan(lengths, self._budget, 1)
 
     def execute(
