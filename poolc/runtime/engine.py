@@ -170,9 +170,12 @@ class Engine(Calls):
         self._memory.check(prepared, first_index)
         return prepared
 
-    def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
-        """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``."""
-        return plan(lengths, self.budget_tokens, self._backend.spread)
+    def plan(self, lengths: Sequence[int], *, fixed: bool = False) -> list[MicroBatch]:
+        """Group sequences of these lengths into micro-batches; pure, see ``batching.plan``.
+
+        ``fixed``: whatever the machine has, where a small backlog is cut to fill its streams.
+        """
+        return plan(lengths, self.budget_tokens, 1 if fixed else self._backend.spread)
 
     def execute(
         self, sequences: Sequence[TokenSequence], output_set: str, *, alone: bool = False
