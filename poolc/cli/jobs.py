@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poolc.cli.exit_codes import SOME_ROWS_FAILED
+from poolc.cli.file_arguments import (
+    FileArguments,
+    Inputs,
+    Output,
+    PairInputs,
+    RunArguments,
+    TextColumn,
+)
 from poolc.cli.groups import grouped
 from poolc.cli.job_arguments import (
     ClassifiedPairColumns,
     CutArguments,
     EmbedArguments,
-    FileArguments,
     HeadArguments,
-    Inputs,
     LengthArguments,
-    Output,
     PairArguments,
     PairColumns,
-    PairInputs,
-    RunArguments,
-    TextColumn,
     UseActivation,
 )
 from poolc.cli.options import CompileArguments, LoadArguments, Model

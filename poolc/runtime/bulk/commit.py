@@ -26,20 +26,16 @@ from poolc.runtime.bulk.destination import WHOLE, Destination
 from poolc.runtime.bulk.formats import TABLES, Format
 from poolc.runtime.bulk.job import BulkJob
 from poolc.runtime.bulk.ledger import Done
-from poolc.runtime.bulk.outputs import (
-    Array,
+from poolc.runtime.bulk.outputs import Array, JsonLines, Layout, Output, error_lines
+from poolc.runtime.bulk.shelf import Stored
+from poolc.runtime.bulk.table_outputs import (
     ArrowFile,
     ArrowPart,
-    JsonLines,
-    Layout,
-    Output,
     ParquetFile,
     ParquetPart,
-    error_lines,
     meta_in,
     schema_of,
 )
-from poolc.runtime.bulk.shelf import Stored
 from poolc.runtime.engine import Engine
 
 
@@ -179,9 +175,8 @@ class Commit:
             if self._place.of_parts:
                 self._refuse_full_folder()
             return None
-        old = check_append(
-            meta_there(self._place, self._job), self._engine, self._job, self._place.name
-        )
+        there = meta_there(self._place, self._job)
+        old = check_append(there, self._engine, self._job, self._place.name)
         rows = int(old.get("rows", 0)) + int(old.get("rows_failed", 0))
         parts = len(identity) if self._place.of_parts else 0
         return {"identity": identity, "meta": dict(old), "rows": rows, "parts": parts}

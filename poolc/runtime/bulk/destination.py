@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +19,13 @@ from poolc.errors import InputError
 from poolc.runtime.bulk import storage
 from poolc.runtime.bulk.inputs import Source
 from poolc.runtime.bulk.publish import meta_bytes, meta_place, publish, write_beside
-from poolc.runtime.bulk.shelf import LocalShelf, RemoteShelf, Shelf, Stored, disk_errors, has_ledger
+from poolc.runtime.bulk.shelf import LocalShelf, Shelf, Stored, disk_errors, has_ledger
 
 STDOUT = "-"
 JOB_SUFFIX = ".poolc"
 ERRORS_SUFFIX = ".errors.jsonl"
 # In a folder of parts; readers of data sets skip names that begin with an underscore.
-_FOLDER_JOB, _FOLDER_META, _FOLDER_ERRORS = "_poolc", "_poolc.json", "_errors.jsonl"
+FOLDER_JOB, FOLDER_META, FOLDER_ERRORS = "_poolc", "_poolc.json", "_errors.jsonl"
 _COPY_BYTES = 1 << 22
 WHOLE = "whole"
 
@@ -191,10 +189,10 @@ class LocalFolder(Destination):
     def shelf(self) -> Shelf:
         with disk_errors(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-        return LocalShelf(self._path / _FOLDER_JOB, self._path)
+        return LocalShelf(self._path / FOLDER_JOB, self._path)
 
     def unfinished(self) -> bool:
-        return has_ledger(self._path / _FOLDER_JOB)
+        return has_ledger(self._path / FOLDER_JOB)
 
     def identity(self) -> list[Any] | None:
         if not self._path.is_dir():
@@ -208,10 +206,10 @@ class LocalFolder(Destination):
             return first.open("rb")
 
     def meta(self) -> dict[str, Any] | None:
-        return _read_meta(self._path / _FOLDER_META)
+        return _read_meta(self._path / FOLDER_META)
 
     def errors_name(self) -> str:
-        return str(self._path / _FOLDER_ERRORS)
+        return str(self._path / FOLDER_ERRORS)
 
     def put_errors(self, data: bytes | None) -> None:
         with disk_errors(self._path):
@@ -225,105 +223,14 @@ class LocalFolder(Destination):
 
     def finish(self, shelf: Shelf, whole: Stored | None, meta: Mapping[str, Any] | None) -> None:
         with disk_errors(self._path):
-            write_beside(self._path / _FOLDER_META, None if meta is None else meta_bytes(meta))
-
-
-class RemotePlace(Destination):
-    """An object, or with a name that ends with / the objects below it."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.of_parts = name.partition("?")[0].endswith("/")
-        self._place = storage.connect(name, f"writing {name}")
-        self._fs = self._place.fs
-        self._path = self._place.path.rstrip("/")
-        self._draft: IO[bytes] | None = None  # the assembled output until it is uploaded
-
-    def check(self, sources: Sequence[Source]) -> None:
-        for source in sources:
-            read = None if source.remote is None else source.remote.path
-            if read == self._path or (self.of_parts and f"{read}".startswith(f"{self._path}/")):
-                raise InputError(
-                    f"the output {self.name} is or holds the input {source.name}: name another",
-                    param="output",
-                )
-
-    def shelf(self) -> Shelf:
-        if self.of_parts:
-            return RemoteShelf(self._place, f"{self._path}/{_FOLDER_JOB}", self._path)
-        return RemoteShelf(self._place, self._path + JOB_SUFFIX)
-
-    def unfinished(self) -> bool:
-        return bool(self.shelf().entries())
-
-    def identity(self) -> list[Any] | None:
-        from pyarrow.fs import FileSelector, FileType
-
-        with storage.store_errors(self.name, "read", "output"):
-            if self.of_parts:
-                infos = self._fs.get_file_info(FileSelector(self._path, allow_not_found=True))
-                names = [i.base_name for i in infos if i.type == FileType.File]
-                return sorted(n for n in names if not n.startswith((".", "_"))) or None
-            info = self._fs.get_file_info(self._path)
-            return [info.size, info.mtime_ns] if info.type == FileType.File else None
-
-    def open_base(self) -> Any:
-        path = self._path
-        if self.of_parts:
-            path = f"{path}/{(self.identity() or [''])[0]}"
-        with storage.store_errors(self.name, "read", "output"):
-            return self._fs.open_input_file(path)
-
-    def meta(self) -> dict[str, Any] | None:
-        with storage.store_errors(self.name, "read", "output"):
-            if self._fs.get_file_info(self._meta_path).size is None:
-                return None
-            with self._fs.open_input_stream(self._meta_path) as file:
-                return _object(file.read())
-
-    def errors_name(self) -> str:
-        return self.name + (_FOLDER_ERRORS if self.of_parts else ERRORS_SUFFIX)
-
-    def put_errors(self, data: bytes | None) -> None:
-        own = f"/{_FOLDER_ERRORS}" if self.of_parts else ERRORS_SUFFIX
-        self._put(self._path + own, data)
-
-    def draft(self, shelf: Shelf, assemble: Assemble) -> Stored:
-        """Assemble on the local disk: an upload that breaks off must not look complete."""
-        self._draft = tempfile.TemporaryFile(prefix="poolc-")  # noqa: SIM115 (closed in finish)
-        with disk_errors(Path(tempfile.gettempdir())):
-            assemble(self._draft)
-            return Stored(WHOLE, self._draft.seek(0, os.SEEK_END), "")
-
-    def holds(self, whole: Stored) -> bool:
-        with storage.store_errors(self.name, "read", "output"):
-            return bool(self._fs.get_file_info(self._path).size == whole.num_bytes)
-
-    def finish(self, shelf: Shelf, whole: Stored | None, meta: Mapping[str, Any] | None) -> None:
-        if self._draft is not None:
-            with self._draft as draft, storage.store_errors(self.name, "write", "output"):
-                draft.seek(0)
-                with self._fs.open_output_stream(self._path) as target:
-                    shutil.copyfileobj(draft, target, _COPY_BYTES)
-            self._draft = None
-        self._put(self._meta_path, None if meta is None else meta_bytes(meta))
-
-    @property
-    def _meta_path(self) -> str:
-        return self._path + (f"/{_FOLDER_META}" if self.of_parts else ".meta.json")
-
-    def _put(self, path: str, data: bytes | None) -> None:
-        with storage.store_errors(self.name, "write", "output"):
-            if data is not None:
-                with self._fs.open_output_stream(path) as file:
-                    file.write(data)
-            elif self._fs.get_file_info(path).size is not None:
-                self._fs.delete_file(path)
+            write_beside(self._path / FOLDER_META, None if meta is None else meta_bytes(meta))
 
 
 def destination(name: str) -> Destination:
     """Return where an output goes, by its name. Raises MissingDependency, InvalidOption."""
     if storage.is_address(name) and not name.startswith("file://"):
+        from poolc.runtime.bulk.remote import RemotePlace  # it needs pyarrow
+
         return RemotePlace(name)
     name = name.removeprefix("file://")
     return LocalFolder(name) if is_folder(name) else LocalFile(name)
@@ -336,12 +243,13 @@ def is_folder(name: str) -> bool:
 
 def _read_meta(path: Path) -> dict[str, Any] | None:
     try:
-        return _object(path.read_bytes())
+        return meta_object(path.read_bytes())
     except OSError:
         return None
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def meta_object(data: bytes) -> dict[str, Any] | None:
+    """Read a description; None for what is none."""
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -37,7 +37,10 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file. ``num_bytes`` and ``mtime_ns`` are None where nobody knows them beforehand."""
+    """One file. ``num_bytes`` and ``mtime_ns`` are None where nobody knows them beforehand.
+
+    ``guessed``: neither its name nor the caller says that it is text.
+    """
 
     name: str
     format: Format
@@ -45,6 +48,7 @@ class Source:
     num_bytes: int | None = None
     mtime_ns: int | None = None
     remote: storage.Remote | None = field(default=None, compare=False)
+    guessed: bool = False
 
     def identity(self) -> list[Any]:
         """Return what a ledger says of the file."""
@@ -118,7 +122,7 @@ def _expand_one(name: str, chosen: Format | None) -> list[Source]:
             raise InvalidOption(
                 f"{chosen} cannot be read from standard input: name the file", param="inputs"
             )
-        return [Source(STDIN, chosen or Format.TEXT)]
+        return [Source(STDIN, chosen or Format.TEXT, guessed=chosen is None)]
     if storage.is_address(name):
         if name.startswith("file://"):
             return _local(name.removeprefix("file://"), chosen)

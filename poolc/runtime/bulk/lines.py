@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from poolc.errors import InputError, InvalidText
+from poolc.errors import InputError, InvalidOption, InvalidText
 from poolc.runtime.bulk.columns import RowReader, kind_of
 from poolc.runtime.bulk.formats import Format
 from poolc.runtime.bulk.inputs import Opened, Source, open_source
@@ -52,6 +52,8 @@ def _read_lines(
     as_json = source.format is Format.JSONL
     before = 0
     for number, raw in enumerate(opened.file, start=1):
+        if number == 1 and source.guessed:
+            _check_guess(raw)
         if number <= skip:
             continue
         if as_json and not raw.strip():
@@ -76,7 +78,7 @@ def _read_csv(
 ) -> Iterator[Record]:
     separator = "\t" if source.format is Format.TSV else ","
     csv.field_size_limit(_MOST_FIELD_CHARS)  # texts are longer than the module's 128 Ki
-    # Bytes that are no UTF-8 become lone surrogates, which the engine refuses row by row.
+    # Bytes that are no UTF-8 become lone surrogates, so that they are refused row by row.
     text = io.TextIOWrapper(opened.file, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.DictReader(text, delimiter=separator, strict=True)
     before = 0
@@ -94,6 +96,19 @@ def _read_csv(
         except InvalidText as error:
             yield _failed(error, where, position, num_bytes)
     text.detach()
+
+
+def _check_guess(first: bytes) -> None:
+    try:
+        is_object = isinstance(orjson.loads(first), dict)
+    except json.JSONDecodeError:
+        return
+    if is_object:
+        raise InvalidOption(
+            "standard input looks like JSON lines: say --input-format jsonl, or text to embed the "
+            "lines as they are",
+            param="input_format",
+        )
 
 
 def _failed(error: InvalidText, where: Place, position: Position, num_bytes: int) -> Record:
@@ -121,10 +136,20 @@ def _parse(line: str) -> dict[str, Any]:
     return row
 
 
+def _check_utf8(name: str, value: str) -> None:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidText(f"column {name!r} is not valid UTF-8") from None
+
+
 def _whole(row: Mapping[Any, Any]) -> Mapping[str, Any]:
     if None in row:
         raise InvalidText(f"has {len(row[None])} more fields than the header")
     missing = [name for name, value in row.items() if value is None]
     if missing:
         raise InvalidText(f"has no field {missing[0]!r}: it is shorter than the header")
+    for name, value in row.items():
+        if not value.isascii():
+            _check_utf8(name, value)
     return row

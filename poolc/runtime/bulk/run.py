@@ -95,6 +95,9 @@ def _to_output(engine: Engine, reading: _Reading, on_progress: OnProgress | None
     digests = (part.digest() for part in reading.parts(Begun()))
     before = finished_already(place, job, told, digests)
     if before is not None:
+        shelf = place.shelf()  # what a process left that was killed while it cleaned up
+        shelf.clear()
+        shelf.close()
         return _result(job, before, before["rows"] + before["rows_failed"], Meter(None, None))
     commit = Commit(engine, job, place, told)
     try:

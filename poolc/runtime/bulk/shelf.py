@@ -1,8 +1,8 @@
 """Where a job keeps its finished parts and its ledger: beside the output, local or remote.
 
-A part is there whole or not at all, and counts from the moment that its line is in the ledger.
-On a disk the ledger is one file of JSON lines, flushed line by line; in an object store, where
-nothing can be appended, it is one object a line. Knows nothing about what parts hold.
+A part is there whole or not at all, and counts from the moment that its line is in the ledger: on a
+disk one file of JSON lines, flushed line by line. ``remote.py`` has the same for object stores.
+Knows nothing about what parts hold.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ import orjson
 
 from poolc.errors import InputError
 from poolc.model_cache import durable
-from poolc.runtime.bulk.storage import Remote, store_errors
 
 _LEDGER = "ledger.jsonl"
-_LINES = "ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ class LocalShelf(Shelf):
                 return []
         found: list[dict[str, Any]] = []
         for line in content.splitlines(keepends=True):
-            entry = _parsed(line)
+            entry = parsed_line(line)
             if entry is None:  # the line that was being written
                 break
             found.append(entry)
@@ -141,14 +139,14 @@ class LocalShelf(Shelf):
         with disk_errors(self.folder / _LEDGER):
             end = os.lseek(self._ledger, 0, os.SEEK_END)
             try:
-                _write_all(self._ledger, _line(entry))
+                _write_all(self._ledger, ledger_line(entry))
             except OSError:
                 os.ftruncate(self._ledger, end)
                 raise
             os.fsync(self._ledger)
 
     def truncate(self, num_entries: int) -> None:
-        kept = b"".join(map(_line, self.entries()[:num_entries]))
+        kept = b"".join(map(ledger_line, self.entries()[:num_entries]))
         with disk_errors(self.folder / _LEDGER):
             os.ftruncate(self._ledger, len(kept))
             os.fsync(self._ledger)
@@ -165,79 +163,6 @@ class LocalShelf(Shelf):
 
     def close(self) -> None:
         os.close(self._ledger)
-
-
-class RemoteShelf(Shelf):
-    """Objects below a prefix; with ``parts`` the finished parts are below that, to stay there."""
-
-    def __init__(self, place: Remote, prefix: str, parts: str | None = None) -> None:
-        self._place = place
-        self._fs = place.fs
-        self._prefix = prefix.rstrip("/")
-        self._parts = self._prefix if parts is None else parts.rstrip("/")
-        self._num_entries: int | None = None
-
-    def put(self, name: str, data: Any) -> Stored:
-        with self._errors("write"), self._fs.open_output_stream(f"{self._parts}/{name}") as file:
-            file.write(data)  # an object appears when its upload ends
-        return stored(name, data)
-
-    def open(self, name: str) -> Any:
-        with self._errors("read"):
-            return self._fs.open_input_file(f"{self._parts}/{name}")
-
-    def holds(self, part: Stored) -> bool:
-        with self._errors("read"):
-            info = self._fs.get_file_info(f"{self._parts}/{part.name}")
-        return bool(info.size == part.num_bytes)
-
-    def entries(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        with self._errors("read"):
-            for name in self._lines():
-                with self._fs.open_input_stream(name) as file:
-                    entry = _parsed(file.read())
-                if entry is None:
-                    break
-                found.append(entry)
-        self._num_entries = len(found)
-        return found
-
-    def append(self, entry: Mapping[str, Any]) -> None:
-        if self._num_entries is None:
-            self.entries()
-        with self._errors("write"):
-            name = f"{self._prefix}/{_LINES}/{self._num_entries or 0:08d}.json"
-            with self._fs.open_output_stream(name) as file:
-                file.write(_line(entry))
-        self._num_entries = (self._num_entries or 0) + 1
-
-    def truncate(self, num_entries: int) -> None:
-        with self._errors("write"):
-            for name in reversed(self._lines()[num_entries:]):
-                self._fs.delete_file(name)
-        self._num_entries = num_entries
-
-    def remove(self, name: str) -> None:
-        with self._errors("write"), contextlib.suppress(FileNotFoundError):
-            self._fs.delete_file(f"{self._parts}/{name}")
-
-    def clear(self) -> None:
-        self.truncate(0)
-        with self._errors("write"), contextlib.suppress(FileNotFoundError):
-            self._fs.delete_dir(self._prefix)
-
-    def _lines(self) -> list[str]:
-        from pyarrow.fs import FileSelector
-
-        folder = f"{self._prefix}/{_LINES}"
-        infos = self._fs.get_file_info(FileSelector(folder, allow_not_found=True))
-        return sorted(info.path for info in infos if info.path.endswith(".json"))
-
-    @contextmanager
-    def _errors(self, verb: str) -> Iterator[None]:
-        with store_errors(self._place.url, verb, "output"):
-            yield
 
 
 def has_ledger(folder: Path) -> bool:
@@ -260,11 +185,13 @@ def disk_errors(path: Path | None, verb: str = "write") -> Iterator[None]:
         raise InputError(f"cannot {verb} {path}: {reason}", param="output") from error
 
 
-def _line(entry: Mapping[str, Any]) -> bytes:
+def ledger_line(entry: Mapping[str, Any]) -> bytes:
+    """Return a line of a ledger."""
     return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed_line(line: bytes) -> dict[str, Any] | None:
+    """Read a line of a ledger; None where it was not written whole."""
     if not line.endswith(b"\n"):
         return None
     try:

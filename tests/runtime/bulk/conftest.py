@@ -18,20 +18,7 @@ from poolc.runtime.request import Params
 from poolc.spec import Task
 
 ROOT = Path(__file__).resolve().parents[3]
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "a",
-    "river",
-    "runs",
-    "bread",
-    "needs",
-    "flour",
-    "water",
-    "town",
-]
+WORDS = ("the", "quick", "brown", "fox", "a", "river", "runs", "bread", "needs", "flour", "water")
 
 Embed = Callable[..., BulkResult]
 

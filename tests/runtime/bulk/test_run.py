@@ -364,9 +364,7 @@ def test_wrong_task(classifier: Engine, text_file: Path) -> None:
 
 
 def test_task_without_jobs(embedder: Engine, text_file: Path) -> None:
-    with pytest.raises(
-        InvalidOption, match="no jobs of embed_hybrid; allowed: embed, embed_sparse"
-    ):
+    with pytest.raises(InvalidOption, match="no jobs of embed_hybrid; allowed: embed,"):
         run(embedder, BulkJob(Task.EMBED_HYBRID, (text_file,), "-"))
 
 
