@@ -78,9 +78,7 @@ class RunArguments:
             "OUTPUT.errors.jsonl.",
         ),
     ] = False
-    dedupe: Annotated[
-        bool, typer.Option("--dedupe", help="Compute equal texts of a part once.")
-    ] = False
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Compute equal texts once.")] = False
     append: Annotated[
         bool, typer.Option("--append", help="Add rows to the output that is there.")
     ] = False

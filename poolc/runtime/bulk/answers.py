@@ -59,6 +59,16 @@ def columns_of(
     return [Column(_NAMES[task], joined)]
 
 
+def array_columns(
+    spec: ModelSpec, task: Task, params: Params, values: npt.NDArray[Any]
+) -> list[Column]:
+    """Return the answers that ``columns_of`` makes, given the numbers of rows alone: [n, ...]."""
+    if task is not Task.CLASSIFY:
+        return columns_of(spec, task, params, [values])
+    labels: list[str | None] = [spec.labels[best] for best in values.argmax(axis=1)]
+    return columns_of(spec, task, params, [Classification(labels, values, spec.labels)])
+
+
 def class_values(spec: ModelSpec, params: Params) -> str:
     """Return what the numbers of labels are: probs or logits."""
     asked = params.use_activation

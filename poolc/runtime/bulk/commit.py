@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from poolc.errors import InputError, InvalidText
 from poolc.runtime.bulk import ledger
-from poolc.runtime.bulk.answers import Column, shape_and_dtype
+from poolc.runtime.bulk.answers import Column, array_columns, array_of, shape_and_dtype
 from poolc.runtime.bulk.compute import Answered
+from poolc.runtime.bulk.dedupe import Earlier, by_part, read_digests, read_rows
 from poolc.runtime.bulk.describe import (
     appended,
     check_append,
@@ -76,6 +80,7 @@ class Commit:
 
     def add(self, answered: Answered) -> Done:
         """Store a part and enter it into the ledger; on return it survives anything."""
+        answered = self._completed(answered)
         number = answered.part.number
         name = f"part-{number + self._num_before:05d}"
         data = self._output.encode(answered)
@@ -92,7 +97,8 @@ class Commit:
             answered.part.end,
             answered.part.digest(),
             None if data is None else self._shelf.put(name + self._output.suffix, data),
-            None if told is None else self._shelf.put(f"{self._errors_prefix}{name}.errors", told),
+            None if told is None else self._shelf.put(f"{self._own_prefix}{name}.errors", told),
+            self._put_distinct(name, answered),
             None if shape is None else tuple(shape),
             dtype,
         )
@@ -123,6 +129,50 @@ class Commit:
         """Leave the job as it is; one without any part leaves nothing."""
         self._leave()
 
+    def earlier(self) -> Earlier | None:
+        """Return the texts of the parts that are committed, where later ones may borrow of them."""
+        if not self._job.lends:
+            return None
+        known = Earlier()
+        for done in self._done:
+            if done.distinct is not None:
+                with self._shelf.open(done.distinct.name) as file:
+                    known.add(done.number, read_digests(file))
+        return known
+
+    def _put_distinct(self, name: str, answered: Answered) -> Stored | None:
+        if answered.distinct is None:
+            return None
+        data = answered.distinct.to_bytes()
+        return self._shelf.put(f"{self._own_prefix}{name}.distinct", data)
+
+    def _completed(self, answered: Answered) -> Answered:
+        """Return answers with those that rows borrow of earlier parts, in order of rows."""
+        if not answered.borrowed:
+            return answered
+        rows, values, cut = list(answered.rows), [], []
+        if rows:
+            values.append(array_of(answered.columns))
+            cut.append(answered.truncated)
+        for number, borrowers in by_part(answered.borrowed).items():
+            lent = self._done[number].distinct
+            if lent is None:
+                raise AssertionError("a part without texts lends none; this is a bug in poolc")
+            with self._shelf.open(lent.name) as file:
+                found = read_rows(file, [answered.borrowed[row].place for row in borrowers])
+            rows += borrowers
+            values.append(found[0])
+            cut.append(found[1])
+        order = np.argsort(rows, kind="stable").tolist()
+        job, spec = self._job, self._engine.spec
+        return replace(
+            answered,
+            rows=[rows[i] for i in order],
+            columns=array_columns(spec, job.task, job.params, np.concatenate(values)[order]),
+            truncated=np.concatenate(cut)[order],
+            borrowed={},
+        )
+
     @property
     def _describes_itself(self) -> bool:
         return self._output.has_meta and not self._place.of_parts
@@ -133,7 +183,7 @@ class Commit:
         return int((self.begun.base or {}).get("parts", 0))
 
     @property
-    def _errors_prefix(self) -> str:
+    def _own_prefix(self) -> str:
         return "_" if self._place.of_parts else ""
 
     def _leave(self) -> None:
@@ -144,19 +194,16 @@ class Commit:
 
     def _forget(self) -> None:
         for done in self._done:
-            if done.errors is not None and self._place.of_parts:
-                self._shelf.remove(done.errors.name)
+            for own in (done.errors, done.distinct) if self._place.of_parts else ():
+                if own is not None:
+                    self._shelf.remove(own.name)
         self._shelf.clear()
 
     def _discard(self) -> None:
         """Remove the parts of an unfinished job, and one that it stored without entering it."""
         entries = self._shelf.entries()
-        names = [
-            entry[kind]["name"]
-            for entry in entries
-            for kind in ("file", "errors")
-            if entry.get(kind)
-        ]
+        kinds = ("file", "errors", "distinct")
+        names = [entry[kind]["name"] for entry in entries for kind in kinds if entry.get(kind)]
         numbers = [entry["number"] for entry in entries if entry.get("kind") == "part"]
         before = int(((entries[0].get(ledger.BASE) if entries else None) or {}).get("parts", 0))
         following = f"part-{before + len(numbers):05d}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from poolc.errors import InputError
 from poolc.runtime.batching import MicroBatch
-from poolc.runtime.bulk.answers import Column, columns_of
+from poolc.runtime.bulk.answers import Column, array_of, columns_of
+from poolc.runtime.bulk.dedupe import Distinct, Earlier, Found, digest_of
 from poolc.runtime.bulk.parts import Part
 from poolc.runtime.calls import windows
 from poolc.runtime.engine import Engine
@@ -34,7 +35,7 @@ class Asked:
 
     task: Task
     params: Params
-    dedupe: bool = False
+    dedupe: bool = False  # compute equal texts of a part once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +43,8 @@ class Tokenised:
     """A part as the model sees it.
 
     ``pieces`` hold distinct texts in order; row ``rows[i]`` of the part has the text
-    ``texts[i]`` of those, and ``failures`` says by row why there is none.
+    ``texts[i]`` of those, and ``failures`` says by row why there is none. Rows in ``borrowed`` have
+    texts of earlier parts; ``digests`` name the distinct ones of this part for later parts.
     """
 
     part: Part
@@ -50,13 +52,16 @@ class Tokenised:
     rows: list[int]
     texts: list[int]
     failures: dict[int, InputError]
+    borrowed: dict[int, Found] = field(default_factory=dict)
+    digests: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
     """The answers of a part: a value of each column for each of ``rows``, and why others failed.
 
-    ``num_computed`` counts tokens with padding, ``num_tokens`` without.
+    ``num_computed`` counts tokens with padding, ``num_tokens`` without. What rows in ``borrowed``
+    say was computed in earlier parts, and ``distinct`` is for later ones.
     """
 
     part: Part
@@ -66,6 +71,8 @@ class Answered:
     failures: dict[int, InputError]
     num_tokens: int
     num_computed: int
+    borrowed: dict[int, Found] = field(default_factory=dict)
+    distinct: Distinct | None = None
 
     @property
     def num_truncated(self) -> int:
@@ -73,19 +80,25 @@ class Answered:
         return int(self.truncated.sum())
 
 
-def tokenise(engine: Engine, asked: Asked, part: Part) -> Tokenised:
+def tokenise(engine: Engine, asked: Asked, part: Part, earlier: Earlier | None = None) -> Tokenised:
     """Validate and tokenise the texts of a part; what cannot be is among the failures.
 
-    Raises InputError for what is wrong with the job and not with a row.
+    Texts that ``earlier`` knows are not tokenised again, and it learns those that are. Raises
+    InputError for what is wrong with the job and not with a row.
     """
     failures = {
         row: record.error for row, record in enumerate(part.records) if record.error is not None
     }
+    before = {} if earlier is None else earlier.find({r.item for r in part.records})
+    borrowed: dict[int, Found] = {}
     places: dict[Item, int] = {}
     first_rows: list[int] = []  # of each distinct text
     text_of: dict[int, int] = {}
     for row, record in enumerate(part.records):
         if row in failures:
+            continue
+        if record.item in before:
+            borrowed[row] = before[record.item]
             continue
         place = places.setdefault(record.item, len(first_rows)) if asked.dedupe else None
         if place is None or place == len(first_rows):
@@ -98,7 +111,13 @@ def tokenise(engine: Engine, asked: Asked, part: Part) -> Tokenised:
         if place in refused:
             failures[row] = _at_row(refused[place], part, row)
     texts = [moved[text_of[row]] for row in kept]
-    return Tokenised(part, pieces, kept, texts, dict(sorted(failures.items())))
+    digests: list[bytes] = []
+    if earlier is not None:
+        accepted = [row for place, row in enumerate(first_rows) if place in moved]
+        digests = [digest_of(part.records[row].item) for row in accepted]
+        earlier.add(part.number, digests)
+    failures = dict(sorted(failures.items()))
+    return Tokenised(part, pieces, kept, texts, failures, borrowed, digests)
 
 
 def _prepared(
@@ -212,10 +231,21 @@ class Running:
             asked = self._asked
             columns = columns_of(self._engine.spec, asked.task, asked.params, results)
             truncated = np.concatenate(cut)
+        distinct = None
+        if found.digests:
+            distinct = Distinct(array_of(columns), truncated, found.digests)
         if found.texts != list(range(len(truncated))):  # texts that occur again
             columns = [column.taken(found.texts) for column in columns]
             truncated = truncated[found.texts]
         num_tokens = sum(self._lengths)
         return Answered(
-            found.part, found.rows, columns, truncated, found.failures, num_tokens, num_computed
+            found.part,
+            found.rows,
+            columns,
+            truncated,
+            found.failures,
+            num_tokens,
+            num_computed,
+            found.borrowed,
+            distinct,
         )

@@ -34,8 +34,9 @@ class Settings:
     """How a job runs. ``memory_limit`` is in bytes; formats are values of ``Format``.
 
     ``part_rows``: rows that are sorted, computed and committed together. ``dedupe``: compute equal
-    texts of a part once. ``strict``: the first row that cannot be processed stops the job.
-    ``append``: add to the output that is there. ``restart``: forget an unfinished job.
+    texts once (where rows differ in length, once a part). ``strict``: the first row that cannot be
+    processed stops the job. ``append``: add to the output that is there. ``restart``: forget an
+    unfinished job.
     """
 
     input_format: str | None = None
@@ -69,6 +70,11 @@ class BulkJob:
     def of_pairs(self) -> bool:
         """Whether items are pairs: always of scores, of labels where columns name two texts."""
         return self.task is Task.SCORE or self.columns.left is not None
+
+    @property
+    def lends(self) -> bool:
+        """Whether parts take the answers of texts that earlier ones have: those of one shape."""
+        return self.settings.dedupe and self.task in _OF_ONE_SHAPE and self.output != STDOUT
 
     @property
     def format(self) -> Format:
@@ -113,6 +119,7 @@ TASKS = (
     Task.REWARD,
     Task.ENCODE,
 )
+_OF_ONE_SHAPE = (Task.EMBED, Task.CLASSIFY, Task.SCORE)
 _RAGGED = (Task.EMBED_SPARSE, Task.EMBED_TOKENS, Task.CLASSIFY_TOKENS, Task.ENCODE)
 _EMBED_RAGGED = (Task.EMBED_SPARSE, Task.EMBED_TOKENS)
 _AGGREGATION = "simple"

@@ -15,6 +15,7 @@ from poolc.runtime.bulk.records import START, Position
 from poolc.runtime.bulk.shelf import Shelf, Stored
 
 FORMAT = 1
+_FILES = ("file", "errors", "distinct")
 # What may differ where the caller says so, and what is compared by content if it differs.
 HOST, INPUTS = "host", "inputs"
 # What an appending job found when it began: what is there now may be its own output already.
@@ -36,8 +37,14 @@ class Done:
     digest: str
     file: Stored | None
     errors: Stored | None
+    distinct: Stored | None
     shape: tuple[int | None, ...] | None
     dtype: str | None
+
+    @property
+    def files(self) -> tuple[Stored | None, ...]:
+        """What is on the shelf of it: rows, errors, and texts for later parts to borrow."""
+        return tuple(getattr(self, name) for name in _FILES)
 
     def entry(self) -> dict[str, Any]:
         """Return the line of the ledger."""
@@ -47,7 +54,7 @@ class Done:
     def from_entry(cls, entry: Mapping[str, Any]) -> Done:
         """Read a line of the ledger."""
         plain = {name: value for name, value in entry.items() if name != "kind"}
-        for name in ("file", "errors"):
+        for name in _FILES:
             plain[name] = None if plain[name] is None else Stored(**plain[name])
         plain["end"] = Position(*plain["end"])
         plain["shape"] = None if plain["shape"] is None else tuple(plain["shape"])
@@ -92,7 +99,7 @@ def begin(shelf: Shelf, header: Mapping[str, Any], *, any_host: bool, restart: b
             whole = Stored(**entry["file"])
             break
         part = Done.from_entry(entry)
-        if any(file and not shelf.holds(file) for file in (part.file, part.errors)):
+        if any(file and not shelf.holds(file) for file in part.files):
             break  # it and what follows is computed again
         parts.append(part)
     kept = 1 + len(parts) + (whole is not None)

@@ -18,6 +18,7 @@ from poolc.runtime.bulk import ledger
 from poolc.runtime.bulk.answers import shape_and_dtype
 from poolc.runtime.bulk.commit import Commit, finished_already
 from poolc.runtime.bulk.compute import Answered, Asked, Running, tokenise
+from poolc.runtime.bulk.dedupe import Earlier
 from poolc.runtime.bulk.describe import describe, header
 from poolc.runtime.bulk.destination import STDOUT, destination
 from poolc.runtime.bulk.inputs import Source
@@ -105,7 +106,12 @@ def _to_output(engine: Engine, reading: _Reading, on_progress: OnProgress | None
         resumed = begun.num_rows, sum(part.num_bytes for part in begun.parts)
         meter = Meter(on_progress, reading.total_bytes, resumed=resumed)
 
-        _compute(engine, job, reading.parts(begun), meter, commit.add)
+        earlier = commit.earlier()
+        try:
+            _compute(engine, job, reading.parts(begun), meter, commit.add, earlier=earlier)
+        finally:
+            if earlier is not None:
+                earlier.close()
         meta = commit.finish()
     finally:
         commit.close()
@@ -159,6 +165,7 @@ def _compute(
     take: Callable[[Answered], object],
     *,
     strict: bool = False,
+    earlier: Earlier | None = None,
 ) -> None:
     """Compute parts and hand their answers to ``take``, in order, on a thread of its own.
 
@@ -181,7 +188,7 @@ def _compute(
             failure: InputError | None = None
             try:
                 for part in coming:
-                    found = tokenise(engine, asked, part)
+                    found = tokenise(engine, asked, part, earlier)
                     if strict and found.failures:
                         failure = next(iter(found.failures.values()))
                         break

@@ -19,7 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from poolc.errors import InputError, InvalidOption, InvalidText, MissingDependency
-from poolc.runtime.bulk import BulkJob, Columns, Settings, formats, run
+from poolc.runtime.bulk import BulkJob, Columns, Settings, run
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
 from poolc.spec import Task
@@ -146,7 +146,8 @@ def test_vectors_in_tables(
     assert table.schema.names == ["index", "id", "embedding", "truncated"]
     assert table.schema.field("embedding").type == pyarrow.list_(kind, size)
     found = np.stack(table.column("embedding").to_numpy())
-    expected: Any = embedder.embed(TEXTS, output_dtype=dtype)  # type: ignore[misc]
+    options: Any = {"output_dtype": dtype}
+    expected = embedder.embed(TEXTS, **options)
     np.testing.assert_allclose(found, expected, atol=1 if dtype[-1] == "8" else 1e-3)
     assert table.column("id").to_pylist() == list(range(12))
     meta = json.loads(table.schema.metadata[b"poolc"])
@@ -334,7 +335,7 @@ def test_tables_without_pyarrow(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(formats.importlib, "import_module", missing)
+    monkeypatch.setattr("importlib.import_module", missing)
     embed(lines, tmp_path / "out.jsonl")
     for path, output in ((table, "out.jsonl"), (lines, "out.parquet"), ("s3://b/in", "out.npy")):
         with pytest.raises(MissingDependency, match=r'pip install "poolc\[bulk\]"'):

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poolc.runtime.bulk import BulkJob, Settings, run
 from poolc.runtime.bulk.columns import Columns
-from poolc.runtime.bulk.compute import Asked, Running, tokenise
+from poolc.runtime.bulk.commit import Commit
+from poolc.runtime.bulk.compute import Answered, Asked, Running, tokenise
 from poolc.runtime.bulk.inputs import expand
 from poolc.runtime.bulk.parts import PART_ROWS, Cut, Part, cut, cut_for
 from poolc.runtime.bulk.records import Place, Position, Record, read_records
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
 from poolc.spec import Task
-from tests.runtime.bulk.conftest import Embed, texts
+from tests.runtime.bulk.conftest import Embed, content, texts
 
 
 def records(items: list[str]) -> list[Record]:
@@ -102,14 +108,65 @@ def test_every_bad_row_is_named(embedder: Engine) -> None:
     assert str(found.failures[5]).startswith("f, line 6: item 105 is empty")
 
 
-def test_dedupe_in_a_job(embed: Embed, tmp_path: Path) -> None:
-    path = tmp_path / "in.txt"
-    path.write_text("bread\nriver\n" * 10)
-    plain = embed(path, tmp_path / "plain.npy")
-    once = embed(path, tmp_path / "once.npy", dedupe=True)
-    assert once.num_tokens < plain.num_tokens
-    found = np.load(tmp_path / "once.npy")
-    np.testing.assert_allclose(found, np.load(tmp_path / "plain.npy"), atol=1e-6)
+@pytest.mark.parametrize("name", ["out.npy", "out.parquet", "out.jsonl", "out/"])
+def test_equal_texts_of_all_parts_are_computed_once(
+    embed: Embed, embedder: Engine, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["bread", "river", "bread", "", "a town", "bread " * 99]
+    lines += ["river", "town", "bread", "town", "fox", "a town", "", "fox", "bread", *["river"] * 5]
+    path, output = tmp_path / "in.txt", f"{tmp_path}/{name}"
+    path.write_text("\n".join(lines))
+    distinct = ["bread", "river", "a town", "bread " * 99, "town", "fox"]
+    params = Params(truncate=True)
+    result = embed(path, output, dedupe=True, params=params)
+    short = [len(embedder.tokenize(text)) for text in distinct if len(text) < 99]
+    assert result.num_tokens == sum(short) + embedder.max_length
+    assert (result.num_failed, result.num_truncated) == (2, 1)
+    whole = content(tmp_path)
+    good = [i for i, line in enumerate(lines) if line]
+    found = vectors(output)
+    expected = embedder.embed([lines[i] for i in good], truncate=True)
+    np.testing.assert_allclose(found[good] if name == "out.npy" else found, expected, atol=1e-6)
+    for other in tmp_path.iterdir():
+        if other != path:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    add = Commit.add
+
+    def stop(self: Commit, answered: Answered) -> object:
+        if answered.part.number == 2:
+            raise KeyboardInterrupt
+        return add(self, answered)
+
+    monkeypatch.setattr(Commit, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        embed(path, output, dedupe=True, params=params)
+    monkeypatch.undo()
+    embed(path, output, dedupe=True, params=params)
+    assert content(tmp_path) == whole
+
+
+def vectors(output: str) -> Any:
+    path = Path(output)
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return np.array([row["embedding"] for row in rows], np.float32)
+    table = pyarrow.parquet.read_table(path)
+    return np.stack(table.column("embedding").to_numpy())
+
+
+def test_equal_texts_of_parts_are_classified_once(classifier: Engine, tmp_path: Path) -> None:
+    lines = ["bread", "river", "bread", "town", "bread", "river"]
+    path, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    path.write_text("\n".join(lines))
+    settings = Settings(part_rows=2, dedupe=True)
+    run(classifier, BulkJob(Task.CLASSIFY, (path,), str(output), settings=settings))
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    expected = classifier.classify(lines)
+    assert [row["label"] for row in rows] == expected.labels
+    found = [[*row["probs"].values()] for row in rows]
+    np.testing.assert_allclose(found, expected.probs, atol=1e-6)
 
 
 def test_reading_goes_on_at_any_row(rows_file: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from poolc.errors import InputError, InvalidText
-from poolc.runtime.bulk import Columns, commit, describe, ledger
+from poolc.runtime.bulk import Columns, describe, ledger
 from poolc.runtime.bulk.commit import Commit
 from poolc.runtime.request import Params
 from tests.runtime.bulk.conftest import ROOT, Embed, content, texts
@@ -214,7 +214,7 @@ def test_input_that_vanishes(
         more.rename(folder / "in.aside")
         return begin(*arguments, **options)
 
-    monkeypatch.setattr(commit.ledger, "begin", begin_and_lose)
+    monkeypatch.setattr(ledger, "begin", begin_and_lose)
     with pytest.raises(InputError, match=r"cannot read .*in.more.txt: No such file"):
         embed(both, output)
     assert not output.exists()
