@@ -76,7 +76,7 @@ install: python
 	@$(BOOTSTRAP) cpu,compile,serve
 
 install-dev: python
-	@$(BOOTSTRAP) cpu,compile,serve,dev
+	@$(BOOTSTRAP) cpu,compile,serve,bulk,dev
 
 python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from poolc import bulk
     from poolc.api import CompileResult, compile, load
     from poolc.errors import PoolcError
     from poolc.llm import LLM, PoolerConfig, PoolingParams
@@ -39,6 +40,7 @@ __all__ = [
     "Span",
     "SparseVectors",
     "__version__",
+    "bulk",
     "compile",
     "load",
 ]
@@ -62,6 +64,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bulk":
+        return importlib.import_module("poolc.bulk")
     if name not in _HOMES:
         raise AttributeError(f"module 'poolc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

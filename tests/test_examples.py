@@ -44,3 +44,10 @@ def test_score(request: pytest.FixtureRequest, model: str) -> None:
 def test_embed_matryoshka(tiny_embedder: Path) -> None:
     printed = run("embed_matryoshka.py", tiny_embedder, "16")
     assert printed.count("(size=16)") == 2
+
+
+def test_bulk(minilm: Path) -> None:
+    printed = run("bulk.py", minilm)
+    assert printed.count(": 384 numbers") == 2
+    assert "1 row failed" in printed
+    assert "column 'body' must be a string, not null" in printed

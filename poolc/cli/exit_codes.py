@@ -8,6 +8,7 @@ from poolc import errors
 
 SUCCESS = 0
 USAGE = 2
+SOME_ROWS_FAILED = 11
 BUG = 70
 TERMINATED = 143
 
@@ -36,6 +37,7 @@ EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(9, "the model failed while running", errors.BackendError),
     ExitCode(1, "any other error", errors.PoolcError),
     ExitCode(10, "the operating system refused a file", OSError),
+    ExitCode(SOME_ROWS_FAILED, "done, but for rows that could not be processed"),
     ExitCode(BUG, "a bug in poolc", Exception),
     ExitCode(130, "interrupted", KeyboardInterrupt),
     ExitCode(TERMINATED, "terminated"),

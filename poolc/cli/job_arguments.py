@@ -1,9 +1,8 @@
-"""Options of the commands that run jobs, and what they mean to the library."""
+"""Options of the commands that run jobs: what is asked of the model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,18 +10,6 @@ import typer
 if TYPE_CHECKING:
     from poolc.spec import Task
 
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(metavar="INPUT", help="Text files, one text a line, or JSON lines (.jsonl)."),
-]
-PairInputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT", help="JSON lines (.jsonl) with two columns.")
-]
-Output = Annotated[
-    str,
-    typer.Option("--output", "-o", help="Where rows go: .jsonl, .npy, or - for standard output."),
-]
-TextColumn = Annotated[str, typer.Option(help="Column of JSON lines that holds the text.")]
 UseActivation = Annotated[
     bool | None,
     typer.Option(

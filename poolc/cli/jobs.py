@@ -1,32 +1,39 @@
-"""``poolc embed``, ``poolc classify`` and ``poolc score``: files in, files out."""
+"""``poolc embed``, ``classify``, ``score``, ``reward`` and ``encode``: files in, files out."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poolc.cli.exit_codes import SOME_ROWS_FAILED
+from poolc.cli.file_arguments import (
+    FileArguments,
+    Inputs,
+    Output,
+    PairInputs,
+    RunArguments,
+    TextColumn,
+)
 from poolc.cli.groups import grouped
 from poolc.cli.job_arguments import (
     ClassifiedPairColumns,
     CutArguments,
     EmbedArguments,
     HeadArguments,
-    Inputs,
     LengthArguments,
-    Output,
     PairArguments,
     PairColumns,
-    PairInputs,
-    TextColumn,
     UseActivation,
 )
 from poolc.cli.options import CompileArguments, LoadArguments, Model
-from poolc.cli.reporting import Reporter, progress_of_rows
+from poolc.cli.reporting import JsonEvents, Reporter, done_line, progress_of_rows, result_fields
 
 if TYPE_CHECKING:
     from poolc.runtime.bulk import BulkJob
+    from poolc.runtime.request import Params
+    from poolc.spec import Task
 
 
 @grouped
@@ -39,11 +46,12 @@ def embed(
     lengths: LengthArguments,
     vectors: EmbedArguments,
     heads: HeadArguments,
+    files: FileArguments,
+    running: RunArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Embed every text of the inputs, to whatever the model embeds to."""
-    from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
 
     params = Params(
@@ -57,8 +65,8 @@ def embed(
         side=heads.side,
         top_k=heads.top_k,
     )
-    job = BulkJob(heads.task(), tuple(inputs), output, Columns(text_column), params)
-    _run(model, compiling, job, loading)
+    job = _job(heads.task(), inputs, output, _Said({"text": text_column}, params, files, running))
+    _run(model, job, loading, compiling, running)
 
 
 @grouped
@@ -79,12 +87,13 @@ def classify(
             "spans, none the probabilities of every token.",
         ),
     ] = None,
+    files: FileArguments,
+    running: RunArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Classify every text (or pair of texts) of the inputs, or the tokens of each, as the model
     does."""
-    from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
@@ -94,9 +103,9 @@ def classify(
         use_activation=use_activation,
         aggregation=aggregation,
     )
-    where = Columns(text_column, columns.left_column, columns.right_column)
-    job = BulkJob(Task.CLASSIFY, tuple(inputs), output, where, params)
-    _run(model, compiling, job, loading)
+    where = {"text": text_column, "left": columns.left_column, "right": columns.right_column}
+    job = _job(Task.CLASSIFY, inputs, output, _Said(where, params, files, running))
+    _run(model, job, loading, compiling, running)
 
 
 @grouped
@@ -112,11 +121,12 @@ def score(
     ] = None,
     lengths: LengthArguments,
     use_activation: UseActivation = None,
+    files: FileArguments,
+    running: RunArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
     """Score every pair of texts of the inputs."""
-    from poolc.runtime.bulk import BulkJob, Columns
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
@@ -127,28 +137,119 @@ def score(
         chunk=lengths.chunk,
         use_activation=use_activation,
     )
-    where = Columns(left=columns.left_column, right=columns.right_column)
-    _run(model, compiling, BulkJob(Task.SCORE, tuple(inputs), output, where, params), loading)
+    where = {"left": columns.left_column, "right": columns.right_column}
+    job = _job(Task.SCORE, inputs, output, _Said(where, params, files, running))
+    _run(model, job, loading, compiling, running)
 
 
-def _run(model: str, compiling: CompileArguments, job: BulkJob, loading: LoadArguments) -> None:
-    from poolc import api
-    from poolc.runtime import bulk
+@grouped
+def reward(
+    model: Model,
+    inputs: Inputs,
+    output: Output,
+    *,
+    text_column: TextColumn = "text",
+    columns: ClassifiedPairColumns,
+    lengths: CutArguments,
+    use_activation: UseActivation = None,
+    step_tag_id: Annotated[
+        int | None, typer.Option(help="Token whose positions are rewarded, of process rewards.")
+    ] = None,
+    files: FileArguments,
+    running: RunArguments,
+    loading: LoadArguments,
+    compiling: CompileArguments,
+) -> None:
+    """Reward every text (or pair of texts) of the inputs, its tokens or its steps, as the model
+    does."""
+    from poolc.runtime.request import Params
+    from poolc.spec import Task
 
-    bulk.check(job)  # a wrong file name should not wait for a compile
-    options = {**compiling.given(), **loading.given()}
-    with Reporter() as on_event:
-        engine = api.load(model, on_event=on_event, **options)
-    job = bulk.job_for_model(engine, job)
-    start = time.perf_counter()
-    with progress_of_rows() as on_progress:
-        result = bulk.run(engine, job, on_progress)
-    took = time.perf_counter() - start
-    where = "standard output" if result.output == "-" else result.output
-    cut = result.meta.get("rows_truncated", 0)
-    shortened = f", {cut} of them truncated," if cut else ""
-    typer.echo(
-        f"{result.num_rows} rows{shortened} to {where} in {took:.2f} s (artifact "
-        f"{engine.artifact.artifact_id[:12]}, space {engine.artifact.space_id[:12]})",
-        err=True,
+    params = Params(**lengths.params(), use_activation=use_activation, step_tag_id=step_tag_id)
+    where = {"text": text_column, "left": columns.left_column, "right": columns.right_column}
+    job = _job(Task.REWARD, inputs, output, _Said(where, params, files, running))
+    _run(model, job, loading, compiling, running)
+
+
+@grouped
+def encode(
+    model: Model,
+    inputs: Inputs,
+    output: Output,
+    *,
+    text_column: TextColumn = "text",
+    lengths: CutArguments,
+    dimensions: Annotated[int | None, typer.Option(help="Size that vectors are cut to.")] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale every token's vector to unit length.")
+    ] = False,
+    side: Annotated[
+        str | None, typer.Option(help="Route of models that have one a side: query or document.")
+    ] = None,
+    files: FileArguments,
+    running: RunArguments,
+    loading: LoadArguments,
+    compiling: CompileArguments,
+) -> None:
+    """Write the last hidden states of every text of the inputs, one row a token."""
+    from poolc.runtime.request import Params
+    from poolc.spec import Task
+
+    params = Params(
+        **lengths.params(), dimensions=dimensions, normalize=normalize or None, side=side
     )
+    job = _job(Task.ENCODE, inputs, output, _Said({"text": text_column}, params, files, running))
+    _run(model, job, loading, compiling, running)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the options of a job said."""
+
+    where: dict[str, Any]  # fields of Columns
+    params: Params
+    files: FileArguments
+    running: RunArguments
+
+
+def _job(task: Task, inputs: list[str], output: str, said: _Said) -> BulkJob:
+    from poolc.runtime.bulk import BulkJob, Columns, Settings
+
+    files, running = said.files, said.running
+    settings = Settings(
+        input_format=files.input_format,
+        output_format=files.output_format,
+        dedupe=running.dedupe,
+        strict=running.strict,
+        append=running.append,
+        allow_precision_mix=running.allow_precision_mix,
+        restart=running.restart,
+        allow_different_host=running.allow_different_host,
+    )
+    if running.part_rows is not None:
+        settings = replace(settings, part_rows=running.part_rows)
+    columns = Columns(**said.where, id=files.id_column, keep=files.kept)
+    return BulkJob(task, tuple(inputs), output, columns, said.params, settings)
+
+
+def _run(
+    model: str,
+    job: BulkJob,
+    loading: LoadArguments,
+    compiling: CompileArguments,
+    running: RunArguments,
+) -> None:
+    from poolc import bulk
+    from poolc.runtime.bulk import check
+
+    check(job)  # a wrong file name should not wait for a compile
+    options = {**compiling.given(), **loading.given()}
+    reporter = JsonEvents() if running.as_json else Reporter()
+    with reporter as on_event, progress_of_rows(as_json=running.as_json) as on_progress:
+        result = bulk.run(model, job, on_event=on_event, on_progress=on_progress, **options)
+    if running.as_json:
+        reporter({"event": "done", **result_fields(result)})
+    else:
+        typer.echo(done_line(result), err=True)
+    if result.num_failed:
+        raise typer.Exit(SOME_ROWS_FAILED)

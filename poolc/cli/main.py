@@ -20,7 +20,7 @@ from poolc.cli.compile import compile_model
 from poolc.cli.doctor import doctor
 from poolc.cli.dotted import with_objects
 from poolc.cli.inspect import inspect
-from poolc.cli.jobs import classify, embed, score
+from poolc.cli.jobs import classify, embed, encode, reward, score
 from poolc.cli.serve import serve
 from poolc.errors import PoolcError
 
@@ -40,6 +40,8 @@ app.command("compile")(compile_model)
 app.command("embed")(embed)
 app.command("classify")(classify)
 app.command("score")(score)
+app.command("reward")(reward)
+app.command("encode")(encode)
 app.command("serve")(serve)
 app.command("inspect")(inspect)
 app.command("doctor")(doctor)

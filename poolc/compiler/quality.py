@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poolc.errors import InputError, InvalidOption
-from poolc.runtime.bulk.records import PAIR_COLUMNS
+from poolc.runtime.bulk.columns import PAIR_COLUMNS
 from poolc.runtime.engine import Engine
 from poolc.spec import Task
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from poolc.cli.reporting import Reporter, progress_of_rows
+from poolc.cli.reporting import Reporter, progress_line, progress_of_rows
 from poolc.runtime.bulk import BulkProgress
 
 
@@ -59,16 +61,45 @@ def test_unknown_event_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(capsys, {"event": "news"}) == ""
 
 
-def test_no_bar_without_a_terminal() -> None:
+HALF = BulkProgress(1234, 50, 100, 2, 900, 1000, elapsed_s=20.0)
+
+
+def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_of_rows() as on_progress:
-        assert on_progress is None
+        on_progress(replace(HALF, elapsed_s=1.0))
+        assert capsys.readouterr().err == ""  # a short job says nothing
+        on_progress(HALF)
+        on_progress(replace(HALF, elapsed_s=20.5))
+    said = "1,234 rows (50 %), 45 tokens/s, padding 10.0 %, 2 failed, 20 s left\n"
+    assert capsys.readouterr().err == said
 
 
 def test_bar_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
     with progress_of_rows() as on_progress:
-        assert on_progress is not None
-        on_progress(BulkProgress(1234, 50, 100))
-    assert "1,234 rows" in capsys.readouterr().err
+        on_progress(HALF)
+    assert "1,234 rows (50 %), 45 tokens/s" in capsys.readouterr().err
+
+
+def test_events(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_of_rows(as_json=True) as on_progress:
+        on_progress(HALF)
+    event = json.loads(capsys.readouterr().err)
+    assert event["event"] == "progress"
+    assert (event["rows"], event["failed"], event["eta_s"]) == (1234, 2, 20.0)
+    assert (event["tokens_per_s"], event["padding"]) == (45.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("left_bytes", "said"), [(100, "20 s left"), (1000, "6:20 min left"), (100_000, "11:06 h left")]
+)
+def test_time_that_is_left(left_bytes: int, said: str) -> None:
+    assert progress_line(replace(HALF, total_bytes=left_bytes)).endswith(said)
+
+
+def test_time_that_nobody_knows() -> None:
+    assert "left" not in progress_line(replace(HALF, total_bytes=None))
+    assert "left" not in progress_line(replace(HALF, resumed_bytes=50))

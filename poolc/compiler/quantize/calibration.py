@@ -22,7 +22,8 @@ from poolc.compiler.quantize.schemes import Activations
 from poolc.errors import InvalidOption
 from poolc.runtime.backends.base import Feeds
 from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
-from poolc.runtime.bulk.records import Columns, read_records
+from poolc.runtime.bulk.columns import Columns
+from poolc.runtime.bulk.records import read_files
 from poolc.runtime.request import Item
 from poolc.spec import ATTENTION_MASK
 
@@ -42,7 +43,7 @@ def read_texts(path: Path) -> list[Item]:
     Raises InputError with file and line, InvalidOption for a file without any.
     """
     pairs = _holds_pairs(path)
-    records = read_records([path], Columns(), pairs=pairs)
+    records = read_files([path], Columns(), pairs=pairs)
     items = [record.item for record, _ in zip(records, range(_MOST_ITEMS), strict=False)]
     if not items:
         raise InvalidOption(f"{path} holds no text to calibrate with", param="calibrate")

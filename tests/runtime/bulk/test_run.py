@@ -1,15 +1,8 @@
-"""File-to-file jobs: what comes out equals the engine's answers, bad input names its line, and a
-killed job leaves nothing that looks complete."""
+"""File-to-file jobs: what comes out equals the engine's answers, and bad input names its line."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +17,15 @@ from poolc.errors import (
     TextTooLong,
     UnsupportedTask,
 )
-from poolc.runtime.bulk import BulkJob, BulkProgress, BulkResult, Columns, check, run
+from poolc.runtime.bulk import (
+    BulkJob,
+    BulkProgress,
+    BulkResult,
+    Columns,
+    Settings,
+    check,
+    run,
+)
 from poolc.runtime.calls import WINDOW
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
@@ -52,6 +53,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def embed(engine: Engine, path: Path, output: Path | str, **params: Any) -> BulkResult:
     return run(engine, BulkJob(Task.EMBED, (path,), str(output), params=Params(**params)))
+
+
+def embed_strictly(engine: Engine, path: Path, output: Path) -> BulkResult:
+    job = BulkJob(Task.EMBED, (path,), str(output), settings=Settings(strict=True))
+    return run(engine, job)
 
 
 def test_embed_text_to_npy(embedder: Engine, text_file: Path) -> None:
@@ -196,7 +202,11 @@ def test_progress_reaches_the_end(embedder: Engine, text_file: Path) -> None:
     job = BulkJob(Task.EMBED, (text_file,), str(text_file.with_name("out.npy")))
     run(embedder, job, seen.append)
     size = text_file.stat().st_size
-    assert seen[-1] == BulkProgress(3, size, size)
+    last = seen[-1]
+    assert (last.num_rows, last.done_bytes, last.total_bytes) == (3, size, size)
+    assert (last.num_tokens, last.eta_s) == (sum(len(embedder.tokenize(t)) for t in TEXTS), 0.0)
+    assert last.num_computed >= last.num_tokens
+    assert last.padding == 1 - last.num_tokens / last.num_computed
 
 
 # Bad input: the file, the line, what is wrong; no output.
@@ -228,7 +238,7 @@ def test_bad_records(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InvalidText, match=message) as caught:
-        embed(embedder, path, tmp_path / "out.npy")
+        embed_strictly(embedder, path, tmp_path / "out.npy")
     assert str(path) in str(caught.value)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -238,7 +248,7 @@ def test_too_long_names_the_line(embedder: Engine, tmp_path: Path, line: int) ->
     path = tmp_path / "in.txt"
     path.write_text("bread\n" * (line - 1) + "bread " * 200 + "\nbread\n")
     with pytest.raises(TextTooLong, match=f"in.txt, line {line}: item {line - 1} has") as caught:
-        embed(embedder, path, tmp_path / "out.npy")
+        embed_strictly(embedder, path, tmp_path / "out.npy")
     assert caught.value.index == line - 1
     assert list(tmp_path.iterdir()) == [path]
 
@@ -263,8 +273,11 @@ def test_bad_pairs(
     embedder: Engine, tmp_path: Path, row: dict[str, Any], columns: Columns, message: str
 ) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [row])
+    job = BulkJob(
+        Task.SCORE, (path,), str(tmp_path / "out.npy"), columns, settings=Settings(strict=True)
+    )
     with pytest.raises(InvalidText, match=message):
-        run(embedder, BulkJob(Task.SCORE, (path,), str(tmp_path / "out.npy"), columns))
+        run(embedder, job)
 
 
 def test_one_named_column_of_a_pair(embedder: Engine, tmp_path: Path) -> None:
@@ -274,7 +287,7 @@ def test_one_named_column_of_a_pair(embedder: Engine, tmp_path: Path) -> None:
 
 
 def test_pairs_are_not_read_from_text(embedder: Engine, text_file: Path) -> None:
-    with pytest.raises(InvalidOption, match="two columns of JSON lines"):
+    with pytest.raises(InvalidOption, match="pairs are read from two columns"):
         run(embedder, BulkJob(Task.SCORE, (text_file,), str(text_file.with_name("out.npy"))))
 
 
@@ -283,8 +296,10 @@ def test_pairs_are_not_read_from_text(embedder: Engine, text_file: Path) -> None
     [
         ((), InvalidOption, "no input was given"),
         (("missing.txt",), InputError, "cannot read .*missing.txt: No such file"),
-        ((".",), InputError, "cannot read .*: Is a directory"),
-        (("in.csv",), InvalidOption, "not .csv"),
+        (("empty",), InputError, "the folder .*empty has no file of a known format"),
+        (("*.csv",), InputError, "the pattern .* has no file of a known format"),
+        (("in.docx",), InvalidOption, r"inputs are text \(.txt, .text\).*; not .docx"),
+        (("in.parquet.gz",), InvalidOption, "compressed inside"),
     ],
 )
 def test_bad_inputs(
@@ -294,6 +309,7 @@ def test_bad_inputs(
     error: type[InputError],
     message: str,
 ) -> None:
+    (text_file.parent / "empty").mkdir()
     paths = tuple(text_file.parent / name for name in inputs)
     with pytest.raises(error, match=message):
         run(embedder, BulkJob(Task.EMBED, paths, str(text_file.with_name("out.npy"))))
@@ -302,7 +318,7 @@ def test_bad_inputs(
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
-        ("out.csv", InvalidOption, "allowed: .jsonl, .ndjson .*, .npy"),
+        ("out.csv", InvalidOption, r"allowed: jsonl \(.jsonl, .ndjson\), parquet .*npy"),
         ("out", InvalidOption, "no known format"),
         ("missing/out.npy", InputError, "missing does not exist"),
         ("folder.npy", InputError, "is a folder"),
@@ -325,7 +341,6 @@ def test_bad_outputs(
         ("in.jsonl", "folder/../in.jsonl"),
         ("in.jsonl", "symbolic.jsonl"),
         ("in.jsonl", "hard.jsonl"),
-        ("out.npy.meta.json", "out.npy"),
     ],
 )
 def test_output_that_is_an_input(tmp_path: Path, name: str, output: str) -> None:
@@ -349,8 +364,8 @@ def test_wrong_task(classifier: Engine, text_file: Path) -> None:
 
 
 def test_task_without_jobs(embedder: Engine, text_file: Path) -> None:
-    with pytest.raises(InvalidOption, match="no jobs of encode; allowed: embed, embed_sparse"):
-        run(embedder, BulkJob(Task.ENCODE, (text_file,), "-"))
+    with pytest.raises(InvalidOption, match="no jobs of embed_hybrid; allowed: embed,"):
+        run(embedder, BulkJob(Task.EMBED_HYBRID, (text_file,), "-"))
 
 
 def test_bad_params_leave_nothing(embedder: Engine, text_file: Path) -> None:
@@ -364,157 +379,5 @@ def test_an_error_keeps_the_older_output(embedder: Engine, tmp_path: Path) -> No
     output.write_bytes(b"older")
     path.write_text("a\n\n")
     with pytest.raises(InvalidText):
-        embed(embedder, path, output)
+        embed_strictly(embedder, path, output)
     assert output.read_bytes() == b"older"
-
-
-# Killed jobs.
-
-_KILLED_AT_CALL = """
-import os, signal, sys
-import numpy as np
-from poolc.runtime.bulk import sinks
-
-output, kill_at = sys.argv[1], int(sys.argv[2])
-calls = 0
-
-def mortal(function):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        if calls == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return call
-
-os.fsync, os.replace, os.link = mortal(os.fsync), mortal(os.replace), mortal(os.link)
-with sinks.open_sink(output) as sink:
-    for row in np.arange(6, dtype=np.float32).reshape(3, 2):
-        sink.write(row, {"embedding": row})
-    sink.publish({"rows": 3})
-"""
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
-def test_killed_while_publishing(tmp_path: Path, suffix: str) -> None:
-    output = tmp_path / f"out{suffix}"
-    meta = output.with_name(f"{output.name}.meta.json")
-    for kill_at in range(1, 20):
-        output.write_text("older")
-        meta.write_text("older")
-        command = [sys.executable, "-c", _KILLED_AT_CALL, str(output), str(kill_at)]
-        code = subprocess.run(command, check=False).returncode
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        is_older = output.read_bytes() == b"older"
-        if not is_older:
-            check_rows(output)
-        if meta.exists():  # then it describes these rows
-            assert (meta.read_text() == "older") == is_older
-    # Two files flushed, the old ones put aside, the new ones in place, the folder flushed.
-    assert kill_at == 8
-    check_rows(output)
-    assert json.loads(meta.read_text()) == {"rows": 3}
-
-
-def check_rows(output: Path) -> None:
-    rows = np.load(output) if output.suffix == ".npy" else read_jsonl(output)
-    assert len(rows) == 3
-
-
-def refuse_calls(monkeypatch: pytest.MonkeyPatch, name: str, refuse: Callable[..., bool]) -> None:
-    function = getattr(os, name)
-
-    def call(source: Any, target: Any, **options: Any) -> None:
-        if refuse(Path(source), Path(target)):
-            raise OSError(errno.EIO, "Input/output error")
-        function(source, target, **options)
-
-    monkeypatch.setattr(os, name, call)
-
-
-@pytest.mark.parametrize("target", ["out.npy", "out.npy.meta.json"])
-@pytest.mark.parametrize("has_links", [True, False])
-@pytest.mark.parametrize("older", [{}, {"out.npy": "rows", "out.npy.meta.json": "description"}])
-def test_rename_that_fails_restores_what_was_there(
-    embedder: Engine,
-    text_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    target: str,
-    has_links: bool,
-    older: dict[str, str],
-) -> None:
-    folder = text_file.parent
-    for name, content in older.items():
-        (folder / name).write_text(content)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    failed: list[Path] = []
-
-    def refuse(source: Path, to: Path) -> bool:
-        if to.name != target or failed:  # the second is the way back
-            return False
-        failed.append(to)
-        return True
-
-    refuse_calls(monkeypatch, "replace", refuse)
-    if not has_links:
-        refuse_calls(monkeypatch, "link", lambda source, to: source.exists())
-    with pytest.raises(InputError, match=r"cannot write .*out.npy: Input/output error"):
-        embed(embedder, text_file, folder / "out.npy")
-    assert failed
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_publishing_over_an_older_output_leaves_nothing_else(
-    embedder: Engine, text_file: Path
-) -> None:
-    output = text_file.with_name("out.npy")
-    embed(embedder, text_file, output)
-    embed(embedder, text_file, output, dimensions=8)
-    assert np.load(output).shape == (3, 8)
-    assert sorted(path.name for path in text_file.parent.iterdir()) == [
-        "in.txt",
-        "out.npy",
-        "out.npy.meta.json",
-    ]
-
-
-_STOPPED_AT_ROW = """
-import sys
-import poolc
-from pathlib import Path
-from poolc.runtime.bulk import BulkJob, run
-from poolc.spec import Task
-
-artifact, path, output = sys.argv[1:]
-
-def stop(progress):
-    if progress.num_rows == 2:
-        print("two rows", flush=True)
-        sys.stdin.read()
-
-run(poolc.load(artifact), BulkJob(Task.EMBED, (Path(path),), output), stop)
-"""
-
-
-def test_killed_between_rows(tiny_embedder: Path, text_file: Path) -> None:
-    output = text_file.with_name("out.jsonl")
-    command = [
-        sys.executable,
-        "-c",
-        _STOPPED_AT_ROW,
-        str(tiny_embedder),
-        str(text_file),
-        str(output),
-    ]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"two rows\n"
-        process.kill()
-    assert not output.exists()
-    assert all(
-        path.name.startswith(".") for path in text_file.parent.iterdir() if path != text_file
-    )

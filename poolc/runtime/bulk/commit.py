@@ -1,0 +1,359 @@
+"""One output under way: parts are committed to a shelf one by one, then the output is finished.
+
+Every step can be the last one of a process: what a ledger says is done is on the disk, and doing
+the rest again gives the same bytes. Knows nothing about how parts are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from poolc.errors import InputError, InvalidText
+from poolc.runtime.bulk import ledger
+from poolc.runtime.bulk.answers import Column, array_columns, array_of, shape_and_dtype
+from poolc.runtime.bulk.compute import Answered
+from poolc.runtime.bulk.dedupe import Earlier, by_part, read_digests, read_rows
+from poolc.runtime.bulk.describe import (
+    appended,
+    check_append,
+    check_same_rows,
+    describe,
+    job_key,
+    rows_digest,
+)
+from poolc.runtime.bulk.destination import WHOLE, Destination
+from poolc.runtime.bulk.formats import TABLES, Format
+from poolc.runtime.bulk.job import BulkJob
+from poolc.runtime.bulk.ledger import Done
+from poolc.runtime.bulk.outputs import Array, JsonLines, Layout, Output, error_lines
+from poolc.runtime.bulk.shelf import Stored
+from poolc.runtime.bulk.table_outputs import (
+    ArrowFile,
+    ArrowPart,
+    ParquetFile,
+    ParquetPart,
+    meta_in,
+    schema_of,
+)
+from poolc.runtime.engine import Engine
+
+
+class Commit:
+    """The output of one job, from its first part to its name. Opens the shelf.
+
+    Raises InputError where an unfinished job or an output that is there does not allow it.
+    """
+
+    def __init__(
+        self, engine: Engine, job: BulkJob, place: Destination, told: dict[str, Any]
+    ) -> None:
+        self._engine, self._job, self._place = engine, job, place
+        self._key = job_key(told)
+        self._shelf = place.shelf()
+        try:
+            settings = job.settings
+            if settings.restart:
+                self._discard()
+            if settings.restart or not self._shelf.entries():
+                told |= {ledger.BASE: self._base()}
+            self.begun = ledger.begin(
+                self._shelf,
+                told,
+                any_host=settings.allow_different_host,
+                restart=settings.restart,
+            )
+            self._done = list(self.begun.parts)
+            self._output = self._open_output()
+        except BaseException:
+            self._leave()
+            raise
+
+    @property
+    def first_index(self) -> int:
+        """The index of the job's first row: how many inputs rows the output had before."""
+        return int((self.begun.base or {}).get("rows", 0))
+
+    def add(self, answered: Answered) -> Done:
+        """Store a part and enter it into the ledger; on return it survives anything."""
+        answered = self._completed(answered)
+        number = answered.part.number
+        name = f"part-{number + self._num_before:05d}"
+        data = self._output.encode(answered)
+        told = error_lines(answered, self.first_index)
+        shape, dtype = (None, None) if data is None else shape_and_dtype(answered.columns)
+        done = Done(
+            number,
+            len(answered.part.records),
+            len(answered.rows),
+            answered.num_truncated,
+            answered.num_tokens,
+            answered.num_computed,
+            answered.part.num_bytes,
+            answered.part.end,
+            answered.part.digest(),
+            None if data is None else self._shelf.put(name + self._output.suffix, data),
+            None if told is None else self._shelf.put(f"{self._own_prefix}{name}.errors", told),
+            self._put_distinct(name, answered),
+            None if shape is None else tuple(shape),
+            dtype,
+        )
+        ledger.commit(self._shelf, done)
+        self._done.append(done)
+        return done
+
+    def finish(self) -> Mapping[str, Any]:
+        """Put the output in place and forget the job; return what the output says of itself.
+
+        Raises InvalidText where no row could be processed, InputError where the disk refuses.
+        """
+        meta = self._meta()
+        errors = b"".join(self._read(d.errors) for d in self._done if d.errors is not None) or None
+        self._place.put_errors(errors)
+        if not any(done.file for done in self._done):
+            self._forget()
+            raise InvalidText(
+                f"none of the {sum(d.num_rows for d in self._done)} rows could be processed: "
+                f"{_first_message(errors)}"
+            )
+        whole = None if self._place.of_parts else self._assembled(meta)
+        self._place.finish(self._shelf, whole, None if self._describes_itself else meta)
+        self._forget()
+        return meta
+
+    def close(self) -> None:
+        """Leave the job as it is; one without any part leaves nothing."""
+        self._leave()
+
+    def earlier(self) -> Earlier | None:
+        """Return the texts of the parts that are committed, where later ones may borrow of them."""
+        if not self._job.lends:
+            return None
+        known = Earlier()
+        for done in self._done:
+            if done.distinct is not None:
+                with self._shelf.open(done.distinct.name) as file:
+                    known.add(done.number, read_digests(file))
+        return known
+
+    def _put_distinct(self, name: str, answered: Answered) -> Stored | None:
+        if answered.distinct is None:
+            return None
+        data = answered.distinct.to_bytes()
+        return self._shelf.put(f"{self._own_prefix}{name}.distinct", data)
+
+    def _completed(self, answered: Answered) -> Answered:
+        """Return answers with those that rows borrow of earlier parts, in order of rows."""
+        if not answered.borrowed:
+            return answered
+        rows, values, cut = list(answered.rows), [], []
+        if rows:
+            values.append(array_of(answered.columns))
+            cut.append(answered.truncated)
+        for number, borrowers in by_part(answered.borrowed).items():
+            lent = self._done[number].distinct
+            if lent is None:
+                raise AssertionError("a part without texts lends none; this is a bug in poolc")
+            with self._shelf.open(lent.name) as file:
+                found = read_rows(file, [answered.borrowed[row].place for row in borrowers])
+            rows += borrowers
+            values.append(found[0])
+            cut.append(found[1])
+        order = np.argsort(rows, kind="stable").tolist()
+        job, spec = self._job, self._engine.spec
+        return replace(
+            answered,
+            rows=[rows[i] for i in order],
+            columns=array_columns(spec, job.task, job.params, np.concatenate(values)[order]),
+            truncated=np.concatenate(cut)[order],
+            borrowed={},
+        )
+
+    @property
+    def _describes_itself(self) -> bool:
+        return self._output.has_meta and not self._place.of_parts
+
+    @property
+    def _num_before(self) -> int:
+        """Parts that an output folder held before."""
+        return int((self.begun.base or {}).get("parts", 0))
+
+    @property
+    def _own_prefix(self) -> str:
+        return "_" if self._place.of_parts else ""
+
+    def _leave(self) -> None:
+        entries = self._shelf.entries()
+        if len(entries) <= 1:
+            self._shelf.clear()
+        self._shelf.close()
+
+    def _forget(self) -> None:
+        for done in self._done:
+            for own in (done.errors, done.distinct) if self._place.of_parts else ():
+                if own is not None:
+                    self._shelf.remove(own.name)
+        self._shelf.clear()
+
+    def _discard(self) -> None:
+        """Remove the parts of an unfinished job, and one that it stored without entering it."""
+        entries = self._shelf.entries()
+        kinds = ("file", "errors", "distinct")
+        names = [entry[kind]["name"] for entry in entries for kind in kinds if entry.get(kind)]
+        numbers = [entry["number"] for entry in entries if entry.get("kind") == "part"]
+        before = int(((entries[0].get(ledger.BASE) if entries else None) or {}).get("parts", 0))
+        following = f"part-{before + len(numbers):05d}"
+        if entries:
+            names += [following + suffix for suffix in (".jsonl", ".parquet", ".arrow")]
+        for name in names:
+            self._shelf.remove(name)
+        self._shelf.truncate(0)
+
+    def _base(self) -> dict[str, Any] | None:
+        """Look at the output that is there: what rows are appended to, or must not be lost."""
+        identity = self._place.identity()
+        if identity is None:
+            return None
+        if not self._job.settings.append:
+            if self._place.of_parts:
+                self._refuse_full_folder()
+            return None
+        there = meta_there(self._place, self._job)
+        old = check_append(there, self._engine, self._job, self._place.name)
+        rows = int(old.get("rows", 0)) + int(old.get("rows_failed", 0))
+        parts = len(identity) if self._place.of_parts else 0
+        return {"identity": identity, "meta": dict(old), "rows": rows, "parts": parts}
+
+    def _refuse_full_folder(self) -> None:
+        raise InputError(
+            f"the folder {self._place.name} holds an output already: append to it (--append), or "
+            "name another folder",
+            param="output",
+        )
+
+    def _open_output(self) -> Output:
+        job, kind = self._job, self._job.format
+        layout = Layout(job.columns, bool(job.params.truncate), self.first_index)
+        if kind is Format.JSONL:
+            return JsonLines(layout)
+        if kind is Format.NPY:
+            return Array()
+        schema = self._schema()
+        if self._place.of_parts:
+            made = ParquetPart if kind is Format.PARQUET else ArrowPart
+            return made(layout, self._describe, schema)
+        return (ParquetFile if kind is Format.PARQUET else ArrowFile)(layout, schema)
+
+    def _schema(self) -> Any:
+        """Return the schema of what was written before, None where nothing was."""
+        files = [done.file for done in self._done if done.file is not None]
+        kind = self._job.format
+        if files:
+            stored_as = kind if self._place.of_parts else Format.ARROW
+            with self._shelf.open(files[0].name) as file:
+                return schema_of(stored_as, file)
+        if self.begun.base is not None:
+            with self._place.open_base() as file:
+                return schema_of(kind, file)
+        return None
+
+    def _describe(self, columns: Sequence[Column]) -> dict[str, Any]:
+        return describe(self._engine, self._job, *shape_and_dtype(columns))
+
+    def _meta(self) -> dict[str, Any]:
+        first = next((done for done in self._done if done.shape is not None), None)
+        shape, dtype = ((), "") if first is None else (first.shape or (), first.dtype or "")
+        meta = describe(self._engine, self._job, shape, dtype)
+        meta["rows"] = sum(done.num_written for done in self._done)
+        meta["rows_failed"] = sum(done.num_rows - done.num_written for done in self._done)
+        if self._job.params.truncate:
+            meta["rows_truncated"] = sum(done.num_truncated for done in self._done)
+        if self._place.of_parts or self._job.settings.append:
+            digest = rows_digest(done.digest for done in self._done)
+            meta["jobs"] = [{"key": self._key, "rows": digest}]
+        if self.begun.base is not None:
+            check_same_rows(self.begun.base["meta"], meta, self._place.name)
+            meta = appended(self.begun.base["meta"], meta)
+        if self._place.of_parts:
+            meta["parts"] = self._num_before + len(self._done)
+        return meta
+
+    def _assembled(self, meta: Mapping[str, Any]) -> Stored:
+        """Return the whole output as a draft; one that a killed process made is taken."""
+        whole = self.begun.whole
+        if whole is not None and self._place.holds(whole):
+            return whole
+        base = self.begun.base
+        if base is not None and self._place.identity() != base["identity"]:
+            raise InputError(
+                f"{self._place.name} was changed since this job began to append to it: begin anew "
+                "(--restart)",
+                param="output",
+            )
+        self._shelf.truncate(1 + len(self._done))
+        with ExitStack() as stack:
+            old = None if base is None else stack.enter_context(self._place.open_base())
+            whole = self._place.draft(
+                self._shelf,
+                lambda file: self._output.assemble(self._contents(), old, file, meta),
+            )
+        self._shelf.append({"kind": WHOLE, "file": _plain(whole)})
+        return whole
+
+    def _contents(self) -> Iterator[tuple[Done, Any]]:
+        for done in self._done:
+            if done.file is None:
+                yield done, None
+            else:
+                with self._shelf.open(done.file.name) as file:
+                    yield done, file
+
+    def _read(self, part: Stored) -> bytes:
+        with self._shelf.open(part.name) as file:
+            return bytes(file.read())
+
+
+def meta_there(place: Destination, job: BulkJob) -> dict[str, Any] | None:
+    """Return what the output that is there says of itself."""
+    if place.of_parts or job.format not in TABLES:
+        return place.meta()
+    with place.open_base() as file:
+        return meta_in(job.format, file)
+
+
+def finished_already(
+    place: Destination, job: BulkJob, told: Mapping[str, Any], digests: Iterator[str]
+) -> dict[str, Any] | None:
+    """Return what the output says of itself, where this very job is in it already, else None.
+
+    So that a job that was killed after its last step is not done twice. ``digests`` are those of
+    the job's parts, read only where names and sizes of the inputs are those of a job that is there.
+    """
+    settings = job.settings
+    again = place.of_parts or settings.append
+    if not again or settings.restart or place.identity() is None or place.unfinished():
+        return None
+    meta = meta_there(place, job)
+    key = job_key(told)
+    same = [one for one in (meta or {}).get("jobs", []) if one.get("key") == key]
+    known = all(size is not None for _, size, _ in told[ledger.INPUTS])  # not standard input
+    if meta is None or not same or not known:
+        return None
+    digest = rows_digest(digests)
+    return meta if any(one["rows"] == digest for one in same) else None
+
+
+def _first_message(errors: bytes | None) -> str:
+    import orjson
+
+    if not errors:
+        return "there are none"
+    return str(orjson.loads(errors.split(b"\n", 1)[0])["message"])
+
+
+def _plain(part: Stored) -> dict[str, Any]:
+    return {"name": part.name, "num_bytes": part.num_bytes, "digest": part.digest}

@@ -1,0 +1,220 @@
+"""Where a job keeps its finished parts and its ledger: beside the output, local or remote.
+
+A part is there whole or not at all, and counts from the moment that its line is in the ledger: on a
+disk one file of JSON lines, flushed line by line. ``remote.py`` has the same for object stores.
+Knows nothing about what parts hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from poolc.errors import InputError
+from poolc.model_cache import durable
+
+_LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file on a shelf; ``digest`` is blake2b of 16 bytes, in hex."""
+
+    name: str
+    num_bytes: int
+    digest: str
+
+
+def stored(name: str, data: Any) -> Stored:
+    """Describe bytes as what they will be."""
+    view = memoryview(data)
+    return Stored(name, view.nbytes, hashlib.blake2b(view, digest_size=16).hexdigest())
+
+
+class Shelf(ABC):
+    """Parts and ledger of one job. Raises InputError for what the disk or the store refuses."""
+
+    @abstractmethod
+    def put(self, name: str, data: Any) -> Stored:
+        """Store a part durably, in one step; an older one of that name is replaced."""
+
+    @abstractmethod
+    def open(self, name: str) -> Any:
+        """Open a part for reading: a binary file that can seek."""
+
+    @abstractmethod
+    def holds(self, part: Stored) -> bool:
+        """Return whether a part is there in its size."""
+
+    @abstractmethod
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the lines of the ledger that were written whole."""
+
+    @abstractmethod
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to the ledger, durably."""
+
+    @abstractmethod
+    def truncate(self, num_entries: int) -> None:
+        """Drop the lines of the ledger behind the first so many."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a part, if it is there."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove the ledger and what else is the job's own."""
+
+    def close(self) -> None:  # noqa: B027 (a remote shelf holds nothing)
+        """Let other processes have the job."""
+
+
+class LocalShelf(Shelf):
+    """A folder; with ``parts`` the finished parts are in that folder instead, to stay there."""
+
+    def __init__(self, folder: Path, parts: Path | None = None) -> None:
+        self.folder = folder
+        self._parts = parts or folder
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            durable.fsync_folder(folder.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._ledger = os.open(folder / _LEDGER, flags, 0o666)
+        try:
+            _lock(self._ledger, folder)
+        except InputError:
+            os.close(self._ledger)
+            raise
+
+    def put(self, name: str, data: Any) -> Stored:
+        draft = self.folder / f"{name}.draft"
+        with disk_errors(self._parts / name):
+            draft.unlink(missing_ok=True)  # of a process that was killed
+            try:
+                durable.write_new(draft, data)
+                os.replace(draft, self._parts / name)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    draft.unlink()  # a full disk needs its space
+                raise
+            durable.fsync_folder(self._parts)
+        return stored(name, data)
+
+    def open(self, name: str) -> IO[bytes]:
+        with disk_errors(self._parts / name, "read"):
+            return (self._parts / name).open("rb")
+
+    def holds(self, part: Stored) -> bool:
+        try:
+            return (self._parts / part.name).stat().st_size == part.num_bytes
+        except OSError:
+            return False
+
+    def entries(self) -> list[dict[str, Any]]:
+        with disk_errors(self.folder, "read"):
+            try:
+                content = (self.folder / _LEDGER).read_bytes()
+            except FileNotFoundError:  # cleared
+                return []
+        found: list[dict[str, Any]] = []
+        for line in content.splitlines(keepends=True):
+            entry = parsed_line(line)
+            if entry is None:  # the line that was being written
+                break
+            found.append(entry)
+        return found
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        with disk_errors(self.folder / _LEDGER):
+            end = os.lseek(self._ledger, 0, os.SEEK_END)
+            try:
+                _write_all(self._ledger, ledger_line(entry))
+            except OSError:
+                os.ftruncate(self._ledger, end)
+                raise
+            os.fsync(self._ledger)
+
+    def truncate(self, num_entries: int) -> None:
+        kept = b"".join(map(ledger_line, self.entries()[:num_entries]))
+        with disk_errors(self.folder / _LEDGER):
+            os.ftruncate(self._ledger, len(kept))
+            os.fsync(self._ledger)
+
+    def remove(self, name: str) -> None:
+        with disk_errors(self._parts / name):
+            (self._parts / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        with disk_errors(self.folder):
+            # The ledger first: without it, what is left over is nobody's.
+            (self.folder / _LEDGER).unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        os.close(self._ledger)
+
+
+def has_ledger(folder: Path) -> bool:
+    """Return whether a job's folder has a ledger that begins."""
+    try:
+        return (folder / _LEDGER).read_bytes().count(b"\n") > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def disk_errors(path: Path | None, verb: str = "write") -> Iterator[None]:
+    """Turn what the disk says into InputError with the path."""
+    try:
+        yield
+    except OSError as error:
+        if path is None:  # standard output: a reader that went away is the caller's to handle
+            raise
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot {verb} {path}: {reason}", param="output") from error
+
+
+def ledger_line(entry: Mapping[str, Any]) -> bytes:
+    """Return a line of a ledger."""
+    return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
+
+
+def parsed_line(line: bytes) -> dict[str, Any] | None:
+    """Read a line of a ledger; None where it was not written whole."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes of one job are not kept apart there
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(
+            f"another process works on this job ({folder}): wait for it", param="output"
+        ) from error
