@@ -19,7 +19,7 @@ RUN := $(VENV)/bin/python
 BOOTSTRAP = $(PYTHON) scripts/bootstrap.py --venv "$(VENV)" --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help gpu-check demo test test-slow clients models check format bench clean distclean install install-dev python
+.PHONY: help gpu-check demo test test-slow clients models check format bench clean distclean install install-dev install-engines python
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +32,7 @@ test: install-dev  ## the whole suite but the slow tests
 	@echo "==> pytest: $(TESTS), all but slow"
 	@$(RUN) -m pytest -n $(JOBS) -m "not slow" $(TESTS)
 
-test-slow: install-dev  ## the slow tests: fresh environments, the oldest ONNX Runtime
+test-slow: install-engines  ## the slow tests: fresh environments, the oldest ONNX Runtime
 	@echo "==> pytest: $(TESTS), slow"
 	@$(RUN) -m pytest -n $(JOBS) -m slow $(TESTS)
 
@@ -77,6 +77,10 @@ install: python
 
 install-dev: python
 	@$(BOOTSTRAP) cpu,compile,serve,bulk,dev
+
+# With NVIDIA's builder, which runs without a GPU (an x86-64 Linux has wheels of it).
+install-engines: python
+	@$(BOOTSTRAP) cpu,compile,serve,dev,engines
 
 python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from poolc import compiler_process
+from poolc.engines import Wish, runnable
 from poolc.errors import (
     ArtifactCorrupt,
     ArtifactIncompatible,
@@ -41,7 +42,7 @@ from poolc.runtime.engine import Engine
 from poolc.runtime.matryoshka import KEYS as MATRYOSHKA_KEYS
 from poolc.runtime.matryoshka import parse_matryoshka
 from poolc.runtime.memory import parse_bytes
-from poolc.spec import LIBRARY_DEFAULT, CompileOptions, MatryoshkaSpec
+from poolc.spec import ENGINE_TARGETS, LIBRARY_DEFAULT, CompileOptions, MatryoshkaSpec
 
 OnEvent = Callable[[dict[str, Any]], None]
 RUNNERS = ("auto", "pooling", "generate")
@@ -110,6 +111,8 @@ def load(
     refresh: bool = False,
     memory_limit: int | str | None = None,
     device: str | None = None,
+    trust_plan: bool = False,
+    rebuild: bool = False,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Engine:
@@ -118,20 +121,32 @@ def load(
     An artifact takes one option, ``hf_overrides`` with ``is_matryoshka`` or
     ``matryoshka_dimensions``; the others were decided when it was compiled. ``memory_limit`` is
     bytes, or a size like "2GB": a text whose estimate exceeds it is refused, and long texts wait
-    for each other instead of exceeding it together. ``device`` is where an artifact for cuda runs:
-    cuda (the first GPU), cuda:1, or several, cuda:0,cuda:1. Raises as ``compile`` does, and
-    ArtifactError for an artifact that is damaged or not for this machine.
+    for each other instead of exceeding it together. ``device`` is where an artifact for GPUs runs:
+    cuda (the first GPU), cuda:1, or several, cuda:0,cuda:1.
+
+    An engine of TensorRT is code: one from outside the store loads only with ``trust_plan``.
+    ``rebuild`` builds it here, into the store, from the ONNX in the artifact, where it is not
+    trusted or was built for another machine.
+
+    Raises as ``compile`` does, and ArtifactError for an artifact that is damaged, not trusted or
+    not for this machine.
     """
     chosen, store = make_options(**options), Store.default()
     limit = parse_bytes(memory_limit, "memory_limit")
     path = Path(model).expanduser()
+    listener = on_event or _warn
+    matryoshka = None
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         matryoshka = _matryoshka_at_load(artifact, chosen)
-        return _opened(artifact, store, limit, device, matryoshka)
-    job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
-    with _naming_template(options):
-        return _opened(_artifact(job, store, on_event or _warn)[0], store, limit, device)
+    else:
+        job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
+        with _naming_template(options):
+            artifact = _artifact(job, store, listener)[0]
+    if artifact.manifest.target in ENGINE_TARGETS:
+        wish = Wish(device, trust_plan=trust_plan, rebuild=rebuild)
+        artifact = runnable(artifact, store, wish, listener)
+    return _opened(artifact, store, limit, device, matryoshka)
 
 
 def _opened(
@@ -139,7 +154,7 @@ def _opened(
     store: Store,
     memory_limit: int | None,
     device: str | None,
-    matryoshka: MatryoshkaSpec | None = None,
+    matryoshka: MatryoshkaSpec | None,
 ) -> Engine:
     engine = Engine(artifact, matryoshka=matryoshka, memory_limit=memory_limit, device=device)
     if PARITY_FILE in artifact.manifest.files:  # compiled where its device is not

@@ -28,7 +28,8 @@ _LOG_TAIL_LINES = 15
 class Job:
     """What to compile, how, and where to (``output`` None: the store). ``refresh``: ask the hub.
 
-    ``quality``: a file of labelled texts to measure the artifact on.
+    ``quality``: a file of labelled texts to measure the artifact on. ``rebuild``: ``model`` is an
+    artifact whose engines are to be built again for this machine.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Job:
     output: Path | None = None
     refresh: bool = False
     quality: Path | None = None
+    rebuild: bool = False
 
     def to_json(self) -> str:
         """Return what the compiler reads from its standard input."""
@@ -52,6 +54,7 @@ class Job:
                 "output": output,
                 "refresh": self.refresh,
                 "quality": quality,
+                "rebuild": self.rebuild,
             }
         )
 

@@ -408,3 +408,18 @@ class CompileOptions:
     keep_canonical: bool = False
     # quick | full | off, or a file or artifact whose tuning record holds
     tune: str = "quick"
+    # Of engines, for tensorrt and tensorrt-rtx; None: the library's default.
+    profiles: str = "auto"  # auto, or shapes: batch=1..64,seq=16..512; several by semicolons
+    compute_capability: str | None = None  # of tensorrt-rtx: 8.9,12.0; None: this machine's GPU
+    optimization_level: int | None = None  # 0 to 5: how long the builder looks for fast kernels
+    workspace: str | None = None  # most device memory of a kernel: bytes, or a size like 2GB
+    hardware_compatibility: str = "none"  # none | same-compute-capability | ampere-plus
+    version_compatible: bool = False  # the engine runs on later versions of the library too
+
+
+# The options of engines.
+ENGINE_OPTIONS = (
+    *("profiles", "compute_capability", "optimization_level", "workspace"),
+    *("hardware_compatibility", "version_compatible"),
+)
+ENGINE_TARGETS = (Target.TENSORRT, Target.TENSORRT_RTX)

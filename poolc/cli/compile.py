@@ -94,7 +94,7 @@ def parity_line(parity: Mapping[str, Any]) -> str:
         return "not recorded"
     texts = f"{parity['texts']} texts of up to {parity['longest_tokens']} tokens"
     if parity.get("scope") == "canonical-only":  # what the device makes of it is not known yet
-        texts += ", of the graph it is lowered from, on the CPU"
+        texts += ", of the graph it is made from, on the CPU"
     error = f"max error {parity['max_relative_error']:.1e} (bound {parity['bound']:.0e})"
     worst, mean, bounds = (
         parity.get(key) for key in ("worst_cosine", "mean_cosine", "cosine_bounds")

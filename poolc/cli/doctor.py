@@ -11,6 +11,7 @@ from poolc.cli.options import AsJson
 
 if TYPE_CHECKING:
     from poolc.runtime.probe import Gpu, Machine, OnnxRuntime, Probe
+    from poolc.runtime.probe_engines import Library
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -34,6 +35,7 @@ def _lines(found: Probe) -> Iterator[str]:
     yield from _machine(found.machine)
     yield from _onnxruntime(found.onnxruntime)
     yield from _gpu(found.gpu)
+    yield from _libraries(found.libraries)
     for extra, packages in found.packages.items():
         yield f"{extra:<13} {_packages(packages)}"
     yield ""
@@ -61,8 +63,17 @@ def _onnxruntime(onnxruntime: OnnxRuntime) -> Iterator[str]:
 
 def _gpu(gpu: Gpu) -> Iterator[str]:
     yield f"gpu           {'; '.join(gpu.devices) or gpu.problem or 'none'}"
-    for name, version in gpu.builders.items():
-        yield f"{name:<13} {version or 'not installed'}"
+
+
+def _libraries(libraries: Mapping[str, Library | None]) -> Iterator[str]:
+    for name, library in libraries.items():
+        yield f"{name:<13} {_library(library)}"
+
+
+def _library(library: Library | None) -> str:
+    if library is None:
+        return "not installed"
+    return f"{library.version}{' does not load' if library.problem else ''}"
 
 
 def _packages(packages: Mapping[str, str | None]) -> str:

@@ -11,10 +11,11 @@ import typer
 from poolc.cli.compile import evidence
 from poolc.cli.groups import grouped
 from poolc.cli.options import AsJson, CompileArguments, Model
+from poolc.spec import MAIN_SET
 
 if TYPE_CHECKING:
     from poolc.model_cache.artifact import Artifact
-    from poolc.model_cache.manifest import GraphInfo, TensorInfo
+    from poolc.model_cache.manifest import EngineRequires, GraphInfo, Manifest, TensorInfo
     from poolc.spec import ModelSpec
 
 
@@ -99,6 +100,10 @@ def _lines(artifact: Artifact) -> Iterator[str]:
     yield "graphs"
     for name, graph in manifest.graphs.items():
         yield f"  {name:<10}  {graph.file}: {_interface(graph)}"
+    if manifest.profiles:
+        yield ""
+        yield "profiles (texts x tokens)"
+        yield from _profiles(manifest)
     yield ""
     for name, line in evidence(artifact.report()):
         yield f"{name:<12}  {line}"
@@ -118,6 +123,8 @@ def tuning_lines(tuning: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
         yield f"lone request  up to {tuning['lone_threads']} threads"
     for output_set, layout in tuning.get("layout", {}).items():
         yield f"tokens        {output_set}: {layout}"
+    for output_set, kind in tuning.get("attention_kernels", {}).items():
+        yield f"attention     {output_set}: {kind}"
     seconds = f", {found['seconds']} s" if "seconds" in found else ""
     yield f"chosen        {_HOW.get(found.get('mode', ''), 'not recorded')}{seconds}"
     if "not_timed" in found:
@@ -190,7 +197,37 @@ def _shown(value: Any) -> str:
 def _requires(artifact: Artifact) -> str:
     requires = artifact.manifest.requires
     runtime = f"onnxruntime{requires.onnxruntime}" if requires.onnxruntime else ""
-    return ", ".join(filter(None, [runtime, *requires.cpu_features])) or "nothing special"
+    needs = [runtime, *requires.cpu_features, *_engine_needs(requires.engine)]
+    return ", ".join(filter(None, needs)) or "nothing special"
+
+
+def _engine_needs(engine: EngineRequires | None) -> Iterator[str]:
+    if engine is None:
+        return
+    later = " or later" if engine.version_compatible else ""
+    yield f"{engine.library} {engine.version}{later}"
+    if engine.hardware_compatibility == "ampere-plus":
+        yield "compute capability 8.0 or later"
+    else:
+        yield f"compute capability {' or '.join(engine.compute_capabilities)}"
+    if engine.gpu is not None and engine.hardware_compatibility == "none":
+        yield engine.gpu
+    if engine.driver is not None:
+        yield f"a driver for CUDA {engine.driver}"
+
+
+def _profiles(manifest: Manifest) -> Iterator[str]:
+    """Yield a row a profile: its shapes, and what a run in it takes of device memory."""
+    graph = manifest.graphs[MAIN_SET]
+    for place, profile in enumerate(manifest.profiles):
+        least, tuned, most = (
+            f"{rows} x {seq}"
+            for rows, seq in (profile.min_shape, profile.opt_shape, profile.max_shape)
+        )
+        shapes = most if least == most else f"{least} to {most}, tuned for {tuned}"
+        known = place < len(graph.scratch_bytes)
+        takes = f", {_megabytes(graph.scratch_bytes[place])} of scratch" if known else ""
+        yield f"  {shapes}{takes}"
 
 
 def _interface(graph: GraphInfo) -> str:

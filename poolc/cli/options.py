@@ -32,15 +32,30 @@ class LoadArguments:
         str | None,
         typer.Option(
             metavar="DEVICE",
-            help="Where an artifact for cuda runs: cuda (the first GPU, the default), cuda:1, or "
+            help="Where an artifact for GPUs runs: cuda (the first GPU, the default), cuda:1, or "
             "several: cuda:0,cuda:1.",
         ),
     ] = None
+    trust_plan: Annotated[
+        bool,
+        typer.Option(
+            "--trust-plan",
+            help="Load a TensorRT engine, which is code, from outside this machine's store.",
+        ),
+    ] = False
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild",
+            help="Build a TensorRT engine that is not trusted, or is another machine's, again "
+            "here from the ONNX in the artifact.",
+        ),
+    ] = False
 
     def given(self) -> dict[str, Any]:
         """Return what was given, as keywords of ``poolc.load``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {n: value for n, value in values.items() if value is not None and value is not False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +63,14 @@ class CompileArguments:
     """Every option of ``poolc compile`` that changes the artifact; None means not given."""
 
     target: Annotated[
-        str | None, typer.Option(help="What to compile for: cpu (the default) or cuda.")
+        str | None,
+        typer.Option(
+            help="What to compile for: cpu (the default), cuda, tensorrt or tensorrt-rtx."
+        ),
     ] = None
     precision: Annotated[
         str | None,
-        typer.Option(help="Number format: fp32, on cpu also int8, on cuda fp16 and bf16."),
+        typer.Option(help="Number format: fp32, on cpu also int8, on GPUs fp16 and bf16."),
     ] = None
     runner: Annotated[
         str | None,
@@ -149,6 +167,53 @@ class CompileArguments:
     keep_canonical: Annotated[
         bool,
         typer.Option("--keep-canonical", help="Keep the canonical graph."),
+    ] = False
+    profiles: Annotated[
+        str | None,
+        typer.Option(
+            "--profiles",
+            "--profile",
+            metavar="auto|SHAPES",
+            help="Shapes that engines are built for: auto (the default), or "
+            "batch=1..64,seq=16..512 (least..most, or least..tuned for..most), several separated "
+            "by semicolons.",
+        ),
+    ] = None
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="GPUs that tensorrt-rtx compiles for, e.g. 8.9,12.0; this machine's by default.",
+        ),
+    ] = None
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(
+            "--optimization-level",
+            "--builder-optimization-level",
+            help="How long TensorRT looks for fast kernels: 0 to 5; the library's by default (3).",
+        ),
+    ] = None
+    workspace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Most device memory that one kernel of an engine may take to work in, e.g. 2GB.",
+        ),
+    ] = None
+    hardware_compatibility: Annotated[
+        str | None,
+        typer.Option(
+            help="Which other GPUs run a TensorRT engine: none (the default), "
+            "same-compute-capability or ampere-plus. Costs speed.",
+        ),
+    ] = None
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="Let later releases of TensorRT's major version run the engine. Costs speed.",
+        ),
     ] = False
     refresh: Annotated[
         bool,

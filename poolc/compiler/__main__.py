@@ -48,6 +48,8 @@ def _first_line(error: Exception) -> str:
 def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
     _quiet_libraries()
     progress = Progress(lambda event: _send(events, event))
+    if request.get("rebuild"):
+        return _rebuild(request, progress)
     options = from_plain(CompileOptions, request["options"], "options")
     try:
         with progress.stage("start"):  # importing torch takes seconds
@@ -80,6 +82,14 @@ def _compile(request: dict[str, Any], events: TextIO) -> dict[str, Any]:
         Store(Path(request["store"])),
         progress,
     )
+    return {"path": str(artifact.path), "seconds": progress.seconds}
+
+
+def _rebuild(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    # No PyTorch and no transformers: serving machines have neither.
+    from poolc.compiler.rebuild import rebuild
+
+    artifact = rebuild(Path(request["model"]), Store(Path(request["store"])), progress)
     return {"path": str(artifact.path), "seconds": progress.seconds}
 
 

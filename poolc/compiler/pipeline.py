@@ -31,6 +31,7 @@ from poolc.compiler.source import SourceModel
 from poolc.compiler.targets.base import Lowerable, Lowered, TargetCompiler
 from poolc.compiler.targets.cpu import CpuCompiler
 from poolc.compiler.targets.cuda import CudaCompiler
+from poolc.compiler.targets.tensorrt import TensorRTCompiler, TensorRTRtxCompiler, on_cpu
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
 from poolc.compiler.tuning.stage import recorded, tune
@@ -56,11 +57,13 @@ from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
 from poolc.runtime.first_load import CANONICAL_ONLY, reference_arrays
-from poolc.spec import MAIN_SET, CompileOptions, Precision, Target, route_set
+from poolc.spec import ENGINE_TARGETS, MAIN_SET, CompileOptions, Precision, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {
     Target.CPU: CpuCompiler,
     Target.CUDA: CudaCompiler,
+    Target.TENSORRT: TensorRTCompiler,
+    Target.TENSORRT_RTX: TensorRTRtxCompiler,
 }
 
 
@@ -133,7 +136,8 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 report["int8"] = quantized.report
                 if labelled is not None:
                     quality[Precision.FP32.value] = measure(engine, labelled)
-        graphs = Lowerable(canonical, quantized, options.precision)
+        timing = store.root / "timing"
+        graphs = Lowerable(canonical, quantized, options.precision, options, timing)
         absent = target.absent()
         record = recorded(options, _earlier(request, inputs, store))
         if record is None:
@@ -149,9 +153,12 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 seal(staged, manifest, report)
                 engine = Engine(open_artifact(staged))
                 parity = verify(engine, reference)
+                manifest = _rebuildable(manifest, engine, reference, staged)
             else:
                 with staging(parent) as exact:
-                    engine = _canonical_engine(canonical, inputs, options, exact)
+                    engine = _engine_on_cpu(staged, manifest) or _canonical_engine(
+                        canonical, inputs, options, exact
+                    )
                     parity = replace(verify(engine, reference), scope=CANONICAL_ONLY)
                     manifest = _with_reference(manifest, engine, reference, staged)
                 _warn_of_absence(absent, labelled, progress)
@@ -178,11 +185,26 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
 
 def _warn_of_absence(absent: str, labelled: Labelled | None, progress: Progress) -> None:
     progress.warn(
-        f"only the graph that it is lowered from was compared, on the CPU ({absent}): the artifact "
-        "is checked where it is first loaded on its device"
+        f"only the graph that it is made from was compared, on the CPU ({absent}): the artifact is "
+        "checked where it is first loaded on its device"
     )
     if labelled is not None:
         progress.warn("quality is measured only where the target's device is")
+
+
+def _engine_on_cpu(staged: Path, manifest: Manifest) -> Engine | None:
+    """Return the graphs that engines are built from as an engine on the CPU; None of others."""
+    twin = on_cpu(manifest)
+    return None if twin is None else Engine(Artifact(staged, twin, twin.artifact_id))
+
+
+def _rebuildable(
+    manifest: Manifest, engine: Engine, reference: Reference, staged: Path
+) -> Manifest:
+    """Give artifacts of engines what they are compared with when another machine rebuilds them."""
+    if manifest.target not in ENGINE_TARGETS:
+        return manifest
+    return _with_reference(manifest, engine, reference, staged)
 
 
 def _canonical_engine(
@@ -312,6 +334,7 @@ def _manifest(inputs: _Inputs, options: CompileOptions, lowered: Lowered, staged
         files=_digests(staged),
         requires=lowered.requires,
         packed_for=lowered.packed_for,
+        profiles=lowered.profiles,
         tuning=lowered.tuning,
         options=recorded_options(options, other.id if other else None),
     )

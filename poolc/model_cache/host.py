@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from functools import cache
 
 from poolc.errors import ArtifactCorrupt, ArtifactIncompatible, MissingDependency
-from poolc.model_cache.manifest import Requires
+from poolc.model_cache.manifest import EngineRequires, Requires
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
@@ -88,6 +89,54 @@ def check_host(requires: Requires, vouched: str = "") -> str:
     if not found or found != vouched:
         _check_runtime(requires.onnxruntime)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHost:
+    """What would run an engine here; ``compute_capability`` and ``driver`` as in the manifest."""
+
+    version: str
+    compute_capability: str
+    gpu: str
+    driver: str
+
+
+def engine_problem(requires: EngineRequires, here: EngineHost) -> str | None:
+    """Say why engines that were built elsewhere do not run here; None where they do."""
+    name = requires.library
+    if not _version_fits(requires, here.version):
+        return f"it was built by {name} {requires.version}, and {here.version} is installed"
+    if not _gpu_fits(requires, here.compute_capability):
+        wanted = " or ".join(requires.compute_capabilities)
+        return (
+            f"it was built for compute capability {wanted}, and this GPU ({here.gpu}) has "
+            f"{here.compute_capability}"
+        )
+    if requires.gpu not in (None, here.gpu) and requires.hardware_compatibility == "none":
+        return f"it was built for {requires.gpu}, and this GPU is {here.gpu}"
+    if requires.driver not in (None, here.driver):
+        return (
+            f"it was built under a driver for CUDA {requires.driver}, and this one is for "
+            f"{here.driver}"
+        )
+    return None
+
+
+def _version_fits(requires: EngineRequires, here: str) -> bool:
+    if not requires.version_compatible:
+        return here == requires.version
+    built, found = (_numbers(version)[:2] for version in (requires.version, here))
+    return built[0] == found[0] and found >= built
+
+
+def _gpu_fits(requires: EngineRequires, here: str) -> bool:
+    if requires.hardware_compatibility == "ampere-plus":
+        return _numbers(here) >= (8, 0)
+    return here in requires.compute_capabilities
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _check_runtime(wanted: str) -> None:

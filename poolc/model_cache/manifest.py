@@ -70,13 +70,17 @@ class TensorInfo:
 class GraphInfo:
     """One executable graph: its file and its interface.
 
-    ``packed``: the same graph with weights packed for what ``Manifest.packed_for`` says.
+    ``packed``: the same graph with weights packed for what ``Manifest.packed_for`` says. Of an
+    engine, ``onnx`` is what it was built from, and ``scratch_bytes`` the device memory that a run
+    takes by profile; empty where no device was there to tell.
     """
 
     file: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     packed: str | None = None
+    onnx: str | None = None
+    scratch_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,29 @@ class PackedFor:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineRequires:
+    """What engines were built by and for; None where no device was there to tell.
+
+    ``library`` is the module (tensorrt, tensorrt_rtx), ``compute_capabilities`` are like "8.9",
+    ``driver`` is the CUDA version that the driver had, like "13.0".
+    """
+
+    library: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    gpu: str | None = None
+    driver: str | None = None
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Requires:
     """What a machine needs to run this artifact; ``onnxruntime`` is a PEP 440 specifier."""
 
     onnxruntime: str | None = None
     cpu_features: tuple[str, ...] = ()
+    engine: EngineRequires | None = None
 
 
 @dataclass(frozen=True, slots=True)

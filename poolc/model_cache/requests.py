@@ -17,9 +17,10 @@ from poolc.model_cache.host import host_class
 from poolc.model_cache.serde import to_plain
 from poolc.model_cache.store import request_key
 from poolc.model_cache.tuning import TUNE_MODES, tuning_record
-from poolc.spec import CompileOptions
+from poolc.spec import ENGINE_OPTIONS, CompileOptions
 
 Identity = Mapping[str, Any]
+_UNASKED = CompileOptions()
 
 
 def folder_identity(name: str, files: Mapping[str, str]) -> Identity:
@@ -58,6 +59,9 @@ def recorded_options(options: CompileOptions, tokenizer: str | None = None) -> d
         plain["calibrate"] = _digest(options.calibrate)
     for name in ("revision", "runner", "allow_pickle", "tune"):
         plain.pop(name)
+    for name in ENGINE_OPTIONS:  # likewise: keys from before there were engines
+        if getattr(options, name) == getattr(_UNASKED, name):
+            plain.pop(name)
     return {**plain, "tokenizer": tokenizer}
 
 

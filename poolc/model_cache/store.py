@@ -4,6 +4,7 @@
     refs/<request_key>.json       request -> artifact
     commits/<hash>.json           hub id and revision -> the commit that was compiled first
     stamps/<hash>.json            what was hashed, so that it need not be again
+    timing/                       what engine builders timed, by library, GPU and driver
     tmp/                          drafts of the small files above
 
 Knows nothing about compiling or about the hub. All of it is a cache: a file that cannot be read

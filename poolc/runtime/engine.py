@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import ArtifactIncompatible, InvalidOption, UnsupportedTask
+from poolc.errors import InvalidOption, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.manifest import TOKENIZER_CONFIG_FILE
 from poolc.runtime import heads
@@ -67,9 +67,9 @@ class Engine(Calls):
     ``matryoshka`` overrides what the artifact says about output sizes. ``memory_limit`` is in
     bytes: see ``memory.py``. ``device`` is cpu, or cuda, cuda:1 or several, as the target
     allows. Raises
-    ArtifactIncompatible for an artifact of another target, MissingDependency where ONNX Runtime or
-    CUDA is not installed, and InvalidOption for another kind of device or a limit below what the
-    model alone takes.
+    ArtifactIncompatible for an engine of another machine, MissingDependency where ONNX Runtime,
+    TensorRT or CUDA is not installed, and InvalidOption for another kind of device or a limit below
+    what the model alone takes.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Engine(Calls):
 
     @property
     def backend_name(self) -> str:
-        """What executes the graphs: onnxruntime-cpu, onnxruntime-cuda."""
+        """What executes the graphs: onnxruntime-cpu, onnxruntime-cuda, tensorrt, tensorrt-rtx."""
         return self._backend.name
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -315,29 +315,34 @@ def open_backend(artifact: Artifact, device: str | None = None) -> Backend:
     Raises ArtifactIncompatible, MissingDependency, and InvalidOption for a device of another kind.
     """
     target = artifact.manifest.target
-    if target is Target.CUDA:
+    if target is not Target.CPU:
+        return _on_gpus(artifact, [name.strip() for name in (device or "cuda").split(",")])
+    if device not in (None, "cpu"):
+        raise InvalidOption(
+            f"device is {device!r}; this artifact is for the CPU: compile the model for another "
+            "target",
+            param="device",
+        )
+    from poolc.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(artifact)
+
+
+def _on_gpus(artifact: Artifact, devices: Sequence[str]) -> Backend:
+    backends: list[Backend]
+    if artifact.manifest.target is Target.CUDA:
         from poolc.runtime.backends.cuda import CudaBackend
 
-        chosen = (device or "cuda").split(",")
-        backends = [CudaBackend(artifact, name.strip()) for name in chosen]
-        if len(backends) == 1:
-            return backends[0]
-        from poolc.runtime.backends.replicas import Replicas
+        backends = [CudaBackend(artifact, name) for name in devices]
+    else:
+        from poolc.runtime.backends.tensorrt import TensorRTBackend
 
-        return Replicas(backends)
-    if target is Target.CPU:
-        if device not in (None, "cpu"):
-            raise InvalidOption(
-                f"device is {device!r}; this artifact is for the CPU: compile the model for "
-                "another target",
-                param="device",
-            )
-        from poolc.runtime.backends.onnxruntime import OnnxRuntimeBackend
+        backends = [TensorRTBackend(artifact, name) for name in devices]
+    if len(backends) == 1:
+        return backends[0]
+    from poolc.runtime.backends.replicas import Replicas
 
-        return OnnxRuntimeBackend(artifact)
-    raise ArtifactIncompatible(
-        f"this poolc runs artifacts for: cpu, cuda; this one is for {target}"
-    )
+    return Replicas(backends)
 
 
 def _tokenizer_settings(artifact: Artifact) -> dict[str, Any]:

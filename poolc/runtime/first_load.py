@@ -2,7 +2,7 @@
 
 An artifact that was compiled where its device is not carries token ids and reference outputs
 (``parity.safetensors``) and says ``canonical-only``. The first process that loads it on a device
-compares them, and what it found is remembered for that device, driver and ONNX Runtime.
+compares them, and what it found is remembered for that device, driver and runtime library.
 
 Format: ``ids`` [tokens] and ``starts`` [texts + 1] (int64), ``type_ids`` [tokens] where the model
 has segments, and each output of the main graph (float32): [texts, size], or [tokens, size] where it
@@ -29,7 +29,7 @@ from poolc.runtime.engine import Engine
 from poolc.runtime.heads import expand
 from poolc.runtime.probe import probe_gpu
 from poolc.runtime.request import Row, TokenSequence
-from poolc.spec import MAIN_SET, SPARSE_VALUES, TOKEN_OUTPUTS
+from poolc.spec import ENGINE_TARGETS, MAIN_SET, SPARSE_VALUES, TOKEN_OUTPUTS
 
 CANONICAL_ONLY = "canonical-only"
 _IDS, _STARTS, _TYPES = "ids", "starts", "type_ids"
@@ -59,12 +59,21 @@ def complete(engine: Engine, store: Store) -> None:
 
 def device_name(engine: Engine) -> str:
     """Name the device, driver and runtime whose kernels decide the numbers."""
-    from poolc.runtime.backends.onnxruntime import runtime_version
-
     devices = " ".join(probe_gpu().devices)
     asked = engine.device or "default"
     told = hashlib.sha256(devices.encode()).hexdigest()[:16]
-    return f"{engine.backend_name} {runtime_version()} {asked} {told}"
+    return f"{engine.backend_name} {_library_version(engine)} {asked} {told}"
+
+
+def _library_version(engine: Engine) -> str:
+    target = engine.artifact.manifest.target
+    if target in ENGINE_TARGETS:
+        from poolc.runtime.backends.tensorrt_library import import_tensorrt
+
+        return str(import_tensorrt(target).__version__)
+    from poolc.runtime.backends.onnxruntime import runtime_version
+
+    return runtime_version()
 
 
 def reference_arrays(sequences: Sequence[TokenSequence], rows: Sequence[Row]) -> dict[str, Any]:

@@ -6,12 +6,11 @@ versions). Decides nothing: ``poolc doctor`` prints it, users act on it.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from poolc.errors import MissingDependency
 from poolc.model_cache.host import cpu_features
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.cores import allowed_cores
+from poolc.runtime.probe_engines import Library, engine_advice, probe_libraries
 
 # Package -> the module it is imported as, by extra; ``doctor`` tells what is missing.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
@@ -96,36 +96,40 @@ class OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The NVIDIA devices, and the builders that could use them (versions by package)."""
+    """The NVIDIA devices; ``problem`` is why the driver does not tell."""
 
     devices: tuple[str, ...] = ()
     problem: str | None = None
-    builders: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Everything that ``poolc doctor`` tells; ``advice`` is what to install for the rest."""
+    """Everything that ``poolc doctor`` tells; ``advice`` is what to install for the rest.
+
+    ``libraries`` are those that build and run engines, by package.
+    """
 
     python: str
     machine: Machine
     onnxruntime: OnnxRuntime
     gpu: Gpu
+    libraries: Mapping[str, Library | None]
     packages: Mapping[str, Mapping[str, str | None]]  # extra -> package -> version
     advice: tuple[str, ...]
 
 
 def probe() -> Probe:
     """Look at this machine. Raises nothing: what fails is part of the answer."""
-    onnxruntime, gpu = probe_onnxruntime(), probe_gpu()
+    onnxruntime, gpu, libraries = probe_onnxruntime(), probe_gpu(), probe_libraries()
     packages = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}
     return Probe(
         python=platform.python_version(),
         machine=probe_machine(),
         onnxruntime=onnxruntime,
         gpu=gpu,
+        libraries=libraries,
         packages=packages,
-        advice=(*_advice(onnxruntime, packages), *_gpu_advice(onnxruntime, gpu)),
+        advice=(*_advice(onnxruntime, packages), *_gpu_advice(onnxruntime, gpu, libraries)),
     )
 
 
@@ -155,21 +159,20 @@ def probe_onnxruntime() -> OnnxRuntime:
 
 
 def probe_gpu() -> Gpu:
-    """Ask the NVIDIA driver for devices, and look for the TensorRT builders."""
-    builders = {name: _importable(name) for name in ("tensorrt", "tensorrt_rtx")}
+    """Ask the NVIDIA driver for devices."""
     try:
         done = subprocess.run(_GPU_COMMAND, capture_output=True, text=True, timeout=30, check=False)
     except FileNotFoundError:
         driver = Path("/proc/driver/nvidia/version").exists()
         problem = "a driver is loaded, but nvidia-smi is not there" if driver else None
-        return Gpu(problem=problem, builders=builders)
+        return Gpu(problem=problem)
     except (OSError, subprocess.SubprocessError) as error:
-        return Gpu(problem=f"nvidia-smi failed: {error}", builders=builders)
+        return Gpu(problem=f"nvidia-smi failed: {error}")
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())
-        return Gpu(problem=f"nvidia-smi failed: {said}", builders=builders)
+        return Gpu(problem=f"nvidia-smi failed: {said}")
     devices = tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
-    return Gpu(devices=devices, builders=builders)
+    return Gpu(devices=devices)
 
 
 def tiny_model() -> bytes:
@@ -246,7 +249,9 @@ def _advice(
     return advice
 
 
-def _gpu_advice(onnxruntime: OnnxRuntime, gpu: Gpu) -> list[str]:
+def _gpu_advice(
+    onnxruntime: OnnxRuntime, gpu: Gpu, libraries: Mapping[str, Library | None]
+) -> list[str]:
     if gpu.problem is not None:
         return [f"for GPU targets: a working NVIDIA driver ({gpu.problem})"]
     if not gpu.devices:
@@ -266,13 +271,7 @@ def _gpu_advice(onnxruntime: OnnxRuntime, gpu: Gpu) -> list[str]:
             f"for the cuda target (CUDA does not load: {problems[_CUDA_PROVIDER]}): "
             'pip install "onnxruntime-gpu[cuda,cudnn]", and a driver new enough for them'
         )
-    # TensorRT-RTX is for RTX GPUs only.
-    is_rtx = any("RTX" in device for device in gpu.devices)
-    for module in ("tensorrt", *(["tensorrt_rtx"] if is_rtx else [])):
-        if gpu.builders.get(module) is None:
-            package = module.replace("_", "-")
-            advice.append(f"for the {package} target: pip install {package}")
-    return advice
+    return [*advice, *engine_advice(gpu.devices, libraries)]
 
 
 def _version(distribution: str) -> str | None:
@@ -280,12 +279,6 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _importable(module: str) -> str | None:
-    if importlib.util.find_spec(module) is None:
-        return None
-    return _version(module) or _version(module.replace("_", "-")) or "found"
 
 
 def _processor_name() -> str:

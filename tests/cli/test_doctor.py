@@ -9,6 +9,7 @@ import pytest
 
 from poolc.runtime import probe as probing
 from poolc.runtime.probe import Gpu, OnnxRuntime, Provider, probe
+from poolc.runtime.probe_engines import Library
 from tests.cli.conftest import Cli
 
 
@@ -35,7 +36,8 @@ def test_problems_and_advice_are_printed(cli: Cli, monkeypatch: pytest.MonkeyPat
     found = replace(
         probe(),
         onnxruntime=OnnxRuntime("1.24.0", (Provider("CUDAExecutionProvider", "no driver"),)),
-        gpu=Gpu(("NVIDIA H100, 81559 MiB, 570.1, 9.0",), builders={"tensorrt": "11.0"}),
+        gpu=Gpu(("NVIDIA H100, 81559 MiB, 570.1, 9.0",)),
+        libraries={"tensorrt": Library("11.4")},
         packages={"compile": {"torch": None}},
         advice=('to compile models (missing torch): pip install "poolc[compile]"',),
     )
@@ -45,7 +47,7 @@ def test_problems_and_advice_are_printed(cli: Cli, monkeypatch: pytest.MonkeyPat
         "onnxruntime   1.24.0\n",
         "CUDAExecutionProvider: no driver",
         "gpu           NVIDIA H100, 81559 MiB",
-        "tensorrt      11.0",
+        "tensorrt      11.4",
         "compile       torch MISSING",
         'missing:\n  to compile models (missing torch): pip install "poolc[compile]"\n',
     ):

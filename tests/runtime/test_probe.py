@@ -26,6 +26,7 @@ from poolc.runtime.probe import (
     probe_machine,
     probe_onnxruntime,
 )
+from poolc.runtime.probe_engines import Library, import_problem
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -160,23 +161,42 @@ def test_gpu_problem_is_told(monkeypatch: pytest.MonkeyPatch, outcome: Any, prob
 
 GPU = ("NVIDIA H100, 81559 MiB, 570.1, 9.0",)
 RTX = ("NVIDIA GeForce RTX 5090, 32607 MiB, 570.1, 12.0",)
-BUILDERS = {"tensorrt": "11.0", "tensorrt_rtx": None}
+OLD = ("Tesla V100, 16160 MiB, 570.1, 7.0",)
+LIBRARIES: dict[str, Library | None] = {
+    "tensorrt": Library("11.4"),
+    "tensorrt-rtx": None,
+    "cuda-bindings": Library("13.1"),
+}
 CPU_WHEEL = (Provider("CPUExecutionProvider"),)
 GPU_WHEEL = (Provider("CUDAExecutionProvider"), *CPU_WHEEL)
 
 
 @pytest.mark.parametrize(
-    ("providers", "gpu", "expected"),
+    ("providers", "gpu", "changed", "expected"),
     [
-        (CPU_WHEEL, Gpu(), ["an NVIDIA GPU and its driver (none was found"]),
-        (CPU_WHEEL, Gpu(problem="nvidia-smi failed: 9"), ["driver (nvidia-smi failed: 9)"]),
-        (GPU_WHEEL, Gpu(GPU, builders=BUILDERS), []),
-        (CPU_WHEEL, Gpu(GPU, builders=BUILDERS), ['pip install "poolc[gpu]"']),
-        (GPU_WHEEL, Gpu(GPU), ["for the tensorrt target: pip install tensorrt"]),
-        (GPU_WHEEL, Gpu(RTX, builders=BUILDERS), ["target: pip install tensorrt-rtx"]),
+        (CPU_WHEEL, Gpu(), {}, ["an NVIDIA GPU and its driver (none was found"]),
+        (CPU_WHEEL, Gpu(problem="nvidia-smi failed: 9"), {}, ["driver (nvidia-smi failed: 9)"]),
+        (GPU_WHEEL, Gpu(GPU), {}, []),
+        (CPU_WHEEL, Gpu(GPU), {}, ['pip install "poolc[gpu]"']),
+        (
+            GPU_WHEEL,
+            Gpu(GPU),
+            {"tensorrt": None},
+            ['tensorrt target: pip install "poolc[tensorrt]'],
+        ),
+        (GPU_WHEEL, Gpu(RTX), {}, ['rtx target: pip install "poolc[tensorrt-rtx]"']),
+        (GPU_WHEEL, Gpu(OLD), {}, ["7.5 or later (Tesla V100 has 7.0)"]),
+        (
+            GPU_WHEEL,
+            Gpu(GPU),
+            {"tensorrt": Library("11.4", "no libnvinfer.so.11")},
+            ["(tensorrt 11.4 does not load: no libnvinfer.so.11): pip install"],
+        ),
+        (GPU_WHEEL, Gpu(GPU), {"cuda-bindings": None}, ["engines: pip install cuda-bindings"]),
         (
             (Provider("CUDAExecutionProvider", "no libcudnn"),),
-            Gpu(GPU, builders=BUILDERS),
+            Gpu(GPU),
+            {},
             ['no libcudnn): pip install "onnxruntime-gpu[cuda,cudnn]"'],
         ),
     ],
@@ -185,14 +205,23 @@ def test_gpu_advice(
     monkeypatch: pytest.MonkeyPatch,
     providers: tuple[Provider, ...],
     gpu: Gpu,
+    changed: dict[str, Library | None],
     expected: list[str],
 ) -> None:
     found = OnnxRuntime("1.24.0", providers)
     monkeypatch.setattr(probing, "probe_onnxruntime", lambda: found)
     monkeypatch.setattr(probing, "probe_gpu", lambda: gpu)
+    monkeypatch.setattr(probing, "probe_libraries", lambda: {**LIBRARIES, **changed})
     advice = probe().advice
     assert len(advice) == len(expected)
     assert all(part in line for part, line in zip(expected, advice, strict=True))
+
+
+def test_libraries_are_imported_to_see() -> None:
+    assert import_problem("json") is None
+    assert import_problem("tensorrt_of_another_name") == (
+        "ModuleNotFoundError: No module named 'tensorrt_of_another_name'"
+    )
 
 
 def test_extras_are_those_of_pyproject() -> None:

@@ -284,6 +284,25 @@ def test_bootstrap_killed_install_starts_over(
     assert bootstrap.must_recreate(bootstrap.read_state(venv))
 
 
+def test_engines_are_no_extra_of_poolc_and_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    def pip(venv: Path, *arguments: str) -> None:
+        ran.append(arguments)
+        if "--no-deps" in arguments:
+            raise BootstrapError("no wheel for this Python")
+
+    monkeypatch.delenv("TORCH_INDEX", raising=False)
+    monkeypatch.setattr(bootstrap, "pip", pip)
+    monkeypatch.setattr(bootstrap, "check_torch", lambda venv, requirement: None)
+    bootstrap.install(tmp_path, ("cpu", "engines"))
+    assert any(one.endswith("[cpu]") for one in ran[1])
+    assert "tensorrt-rtx-cu13-libs==1.7.1.116" in ran[2]
+    assert "their tests are skipped: no wheel for this Python" in capsys.readouterr().out
+
+
 def test_create_replaces_what_was_left(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / ".venv", "3.9.1")
     (venv / "lib").mkdir()

@@ -10,6 +10,7 @@ overflow fp16. The library's own norms, softmax and attention add in fp32 by the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -39,11 +40,15 @@ _ONLY_HALF = frozenset({"PackedMultiHeadAttention"})
 
 
 class ReducedPrecisionPass(ir.passes.InPlacePass):
-    """Run the trunk in ``precision``; changes nothing where a graph names no last hidden states."""
+    """Run the trunk in ``precision``; changes nothing where a graph names no last hidden states.
 
-    def __init__(self, precision: Precision) -> None:
+    ``exact``: further operators that are computed in fp32, between casts.
+    """
+
+    def __init__(self, precision: Precision, exact: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self._type, self._dtype = _TYPES[precision]
+        self._exact = _EXACT | exact
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
@@ -51,17 +56,25 @@ class ReducedPrecisionPass(ir.passes.InPlacePass):
         trunk = _trunk(graph, hidden)
         if hidden is None or not trunk:
             return ir.passes.PassResult(model, False)
-        _Rewriting(self._type, self._dtype, graph, trunk).run(hidden)
+        _Rewriting(self._type, self._dtype, graph, _Trunk(trunk, self._exact)).run(hidden)
         RemoveUnusedNodesPass()(model)  # weights in fp32 that nothing reads any more
         return ir.passes.PassResult(model, True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Trunk:
+    """The nodes of the trunk, and the operators among them that stay in fp32."""
+
+    nodes: set[ir.Node]
+    exact: frozenset[str]
+
+
 class _Rewriting:
     def __init__(
-        self, to: ir.DataType, dtype: np.dtype[Any], graph: ir.Graph, trunk: set[ir.Node]
+        self, to: ir.DataType, dtype: np.dtype[Any], graph: ir.Graph, trunk: _Trunk
     ) -> None:
         self._type, self._dtype = to, dtype
-        self._graph, self._trunk = graph, trunk
+        self._graph, self._trunk, self._exact = graph, trunk.nodes, trunk.exact
         self._cast: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._low: set[ir.Value] = set()  # values that have become low
 
@@ -79,7 +92,7 @@ class _Rewriting:
             return
         if node.op_type == "Cast":
             self._retype_cast(node)
-        elif node.op_type in _EXACT and not node.domain:
+        elif node.op_type in self._exact and not node.domain:
             self._stay_exact(node)
         else:
             self._become_low(node)
@@ -104,7 +117,7 @@ class _Rewriting:
     def _lower_output(self, node: ir.Node, output: ir.Value) -> None:
         """Cast what was computed in fp32, unless only such operators read it."""
         for reader, place in list(output.uses()):
-            if reader.op_type in _EXACT and not reader.domain:
+            if reader.op_type in self._exact and not reader.domain:
                 continue
             reader.replace_input_with(place, self._as(output, self._type, after=node))
 

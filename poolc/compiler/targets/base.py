@@ -13,19 +13,22 @@ from poolc.compiler.quantize.quantize import Quantized
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
 from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires
-from poolc.spec import CompileOptions, ModelSpec, Precision
+from poolc.spec import CompileOptions, ModelSpec, Precision, Profile
 
 
 @dataclass(frozen=True, slots=True)
 class Lowerable:
     """Canonical graphs by route of a spec, the main one under "", and the precision they get.
 
-    ``quantized`` is how to quantise them, for int8.
+    ``quantized`` is how to quantise them, for int8. Of ``options`` the target reads its own;
+    ``timing`` is a folder where it may keep what it timed for the next compile.
     """
 
     canonical: Mapping[str, ir.Model]
     quantized: Quantized | None = None
     precision: Precision = Precision.FP32
+    options: CompileOptions = field(default_factory=CompileOptions)
+    timing: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,16 @@ class Lowered:
     requires: Requires
     packed_for: PackedFor | None = None
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    profiles: tuple[Profile, ...] = ()
 
 
 class TargetCompiler(Protocol):
     """Lowers for one target."""
 
     def check(self, options: CompileOptions) -> None:
-        """Raise InvalidOption for what the target does not have."""
+        """Raise InvalidOption for what the target does not have, and MissingDependency where it
+        cannot be compiled for on this machine.
+        """
         ...
 
     def absent(self) -> str | None:

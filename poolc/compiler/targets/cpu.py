@@ -17,7 +17,12 @@ import onnx_ir as ir
 from poolc.compiler.passes.block_attention import BlockAttentionPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.targets.base import Lowerable, Lowered
-from poolc.compiler.targets.interface import graph_file, graph_info, output_graphs
+from poolc.compiler.targets.interface import (
+    graph_file,
+    graph_info,
+    output_graphs,
+    refuse_engine_options,
+)
 from poolc.compiler.targets.prepack import prepack
 from poolc.compiler.tuning.candidates import CANDIDATES, apply
 from poolc.compiler.tuning.choose import Built, Tuned, choose, why_not
@@ -59,6 +64,7 @@ class CpuCompiler:
                 f"calibrate is for precision int8; precision is {options.precision}",
                 param="calibrate",
             )
+        refuse_engine_options(options)
 
     def absent(self) -> str | None:
         """See ``TargetCompiler.absent``."""

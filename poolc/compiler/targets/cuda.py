@@ -7,12 +7,9 @@ the trunk runs in the precision that was asked for (docs/decisions/018-cuda.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from poolc.compiler.passes.bias_gelu import BiasGeluPass
@@ -23,7 +20,13 @@ from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.passes.sizes_of_inputs import SizesOfInputsPass
 from poolc.compiler.passes.skip_norm import SkipNormPass
 from poolc.compiler.targets.base import Lowerable, Lowered
-from poolc.compiler.targets.interface import graph_file, graph_info, output_graphs
+from poolc.compiler.targets.interface import (
+    graph_file,
+    graph_info,
+    output_graphs,
+    refuse_engine_options,
+    run_on_cpu,
+)
 from poolc.compiler.tuning.candidates import apply
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
@@ -31,7 +34,6 @@ from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import CompileError, InvalidOption
 from poolc.model_cache.manifest import Requires
 from poolc.runtime.backends.cuda import PROVIDER
-from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.probe import provider_problem
 from poolc.spec import (
     MAIN_SET,
@@ -64,6 +66,7 @@ class CudaCompiler:
             )
         if options.calibrate is not None:
             raise InvalidOption("calibrate is for precision int8, of target cpu", param="calibrate")
+        refuse_engine_options(options)
 
     def absent(self) -> str | None:
         """See ``TargetCompiler.absent``."""
@@ -124,22 +127,8 @@ def _fuse(model: ir.Model, spec: ModelSpec, precision: Precision) -> str:
 def _packed(model: ir.Model, spec: ModelSpec) -> str:
     if spec.kind is Kind.MULTI_VECTOR:
         return "padded: tokens that are not attended to have vectors too"
-    found = PackedTokensPass(spec.max_length, _on_cpu)
+    found = PackedTokensPass(spec.max_length, run_on_cpu)
     if found(model).modified:
         return "packed"
-    CausalAttentionPass(spec.max_length, _on_cpu)(model)
+    CausalAttentionPass(spec.max_length, run_on_cpu)(model)
     return f"padded: {found.why_not}"
-
-
-def _on_cpu(model: ir.Model, feeds: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[Any]:
-    """Run a small graph of one output."""
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = {value.name for value in session.get_inputs()}
-    (output,) = session.run(None, {name: feeds[name] for name in names})
-    array: npt.NDArray[Any] = output
-    return array

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from poolc.compiler.targets.base import Lowerable
+from poolc.errors import InvalidOption
 from poolc.model_cache.manifest import GraphInfo, TensorInfo
-from poolc.spec import MAIN_SET, TOKENS_SET, ModelSpec, output_sets
+from poolc.runtime.backends.onnxruntime import import_onnxruntime
+from poolc.spec import (
+    ENGINE_OPTIONS,
+    ENGINE_TARGETS,
+    MAIN_SET,
+    TOKENS_SET,
+    CompileOptions,
+    ModelSpec,
+    output_sets,
+)
 
 
 def output_graphs(source: Lowerable, spec: ModelSpec) -> tuple[dict[str, tuple[str, ...]], bool]:
@@ -33,6 +48,31 @@ def graph_info(file: str, model: ir.Model) -> GraphInfo:
         inputs=tuple(_tensor_info(value) for value in model.graph.inputs),
         outputs=tuple(_tensor_info(value) for value in model.graph.outputs),
     )
+
+
+def refuse_engine_options(options: CompileOptions) -> None:
+    """Raise InvalidOption for options of engines, for targets that have none."""
+    for name in ENGINE_OPTIONS:
+        if getattr(options, name) != getattr(CompileOptions(), name):
+            raise InvalidOption(
+                f"{name} is for the targets {' and '.join(ENGINE_TARGETS)}; target is "
+                f"{options.target}",
+                param=name,
+            )
+
+
+def run_on_cpu(model: ir.Model, feeds: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[Any]:
+    """Run a small graph of one output by ONNX Runtime's CPU provider."""
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = {value.name for value in session.get_inputs()}
+    (output,) = session.run(None, {name: feeds[name] for name in names})
+    array: npt.NDArray[Any] = output
+    return array
 
 
 def _tensor_info(value: ir.Value) -> TensorInfo:

@@ -107,9 +107,16 @@ class OnnxRuntimeBackend:
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
         """Run one micro-batch; see ``Backend.run``."""
         session = self._session(output_set, alone)
-        names = [output.name for output in self._artifact.manifest.graphs[output_set].outputs]
+        graph = self._artifact.manifest.graphs[output_set]
+        names = [output.name for output in graph.outputs]
+        # Graphs that engines are built from take int32, as their manifest says.
+        dtypes = {one.name: one.dtype for one in graph.inputs}
+        typed = {
+            name: array.astype(dtypes.get(name, array.dtype), copy=False)
+            for name, array in feeds.items()
+        }
         try:
-            fetched = session.run(names, dict(feeds), self._run_options(feeds))
+            fetched = session.run(names, typed, self._run_options(feeds))
             return dict(zip(names, fetched, strict=True))
         except Exception as error:  # the library's exception classes share no public base
             raise BackendError(f"ONNX Runtime failed: {error}") from error

@@ -1,0 +1,199 @@
+"""An engine out of an ONNX file, by the builder of TensorRT or of TensorRT-RTX.
+
+The library is passed in: one function serves both, and TensorRT-RTX, which builds without a GPU,
+is how it is tested. Types are those of the graph (both libraries build strongly typed networks);
+nothing here chooses a precision. Knows nothing about models, artifacts or where files lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from poolc.errors import CompileError, InvalidOption, MissingDependency
+from poolc.runtime.backends.tensorrt_library import messages
+from poolc.spec import Profile
+
+_HARDWARE = {
+    "none": "NONE",
+    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
+    "ampere-plus": "AMPERE_PLUS",
+}
+HARDWARE_COMPATIBILITY = tuple(_HARDWARE)
+OPTIMIZATION_LEVELS = range(6)
+
+
+# What the builder says of attention in a type, or with heads of a size, that no kernel has.
+_NO_KERNEL = "dedicated kernel"
+# Of an Attention: build it from plain products where no kernel has it.
+_DECOMPOSABLE = "TRT_decomposable"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """How to build. ``exact``: no rounding to tf32, and attention from plain products, since no
+    fused kernel has fp32.
+
+    ``compute_capabilities`` ("8.9") are those that TensorRT-RTX compiles for; TensorRT knows only
+    the GPU that it runs on, and takes none.
+    """
+
+    profiles: tuple[Profile, ...]
+    exact: bool = False
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+    compute_capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine as bytes, and the timing cache that the next build starts from.
+
+    ``fused_attention``: its attention is the library's kernels; else it is plain products.
+    """
+
+    plan: bytes
+    timing_cache: bytes
+    fused_attention: bool = True
+
+
+def build(
+    trt: ModuleType, onnx_file: Path, settings: BuildSettings, timing_cache: bytes = b""
+) -> Built:
+    """Parse ``onnx_file``, whose weights lie beside it, and build its engine.
+
+    Attention is fused; where no kernel has heads of the model's size it is built from plain
+    products, and the result says so. Raises CompileError with every node that the parser refuses,
+    or with what the builder said, and InvalidOption for a GPU that the library does not compile
+    for.
+    """
+    if not settings.exact:
+        built, errors = _attempt(trt, onnx_file, settings, timing_cache, fused=True)
+        if built is not None:
+            return built
+        if not any(_NO_KERNEL in error for error in errors):
+            raise _failed(trt, onnx_file, errors)
+    built, errors = _attempt(trt, onnx_file, settings, timing_cache, fused=False)
+    if built is None:
+        raise _failed(trt, onnx_file, errors)
+    return built
+
+
+def _attempt(
+    trt: ModuleType, onnx_file: Path, settings: BuildSettings, timing_cache: bytes, *, fused: bool
+) -> tuple[Built | None, Sequence[str]]:
+    """Return an engine, or None and what the library said."""
+    said = messages(trt)
+    builder = trt.Builder(said)
+    network = builder.create_network(0)
+    _parse(trt, network, onnx_file, said, fused=fused)
+    config = builder.create_builder_config()
+    _configure(trt, config, settings)
+    _add_profiles(builder, network, config, settings.profiles)
+    cache = config.create_timing_cache(timing_cache)
+    if cache is not None:
+        config.set_timing_cache(cache, False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return None, tuple(said.errors)
+    measured = config.get_timing_cache()
+    kept = b"" if measured is None else bytes(measured.serialize())
+    return Built(bytes(plan), kept, fused), ()
+
+
+def compute_capability_names(trt: ModuleType) -> tuple[str, ...]:
+    """Return the compute capabilities that the library compiles for elsewhere, like "8.9"."""
+    members = getattr(trt, "ComputeCapability", None)
+    names = getattr(members, "__members__", {})
+    digits = [name.removeprefix("SM") for name in names if name.startswith("SM")]
+    return tuple(f"{number[:-1]}.{number[-1]}" for number in sorted(digits, key=int))
+
+
+def _parse(trt: ModuleType, network: Any, onnx_file: Path, said: Any, *, fused: bool) -> None:
+    parser = trt.OnnxParser(network, said)
+    if fused:
+        done = parser.parse_from_file(str(onnx_file))
+    else:  # ONNX Runtime refuses the attribute: it is not in the file
+        done = parser.parse(_decomposable(onnx_file), str(onnx_file))
+    if done:
+        return
+    refused = [_shown(parser.get_error(index)) for index in range(parser.num_errors)]
+    listed = "\n".join(f"  {line}" for line in refused or said.errors)
+    raise CompileError(f"{_name(trt)} cannot read {onnx_file.name}:\n{listed}")
+
+
+def _decomposable(onnx_file: Path) -> bytes:
+    """Return a graph, without its weights, whose attention may be taken apart."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependency(
+            "an engine without fused attention is built through the package onnx: pip install onnx"
+        ) from error
+    model = onnx.load(str(onnx_file), load_external_data=False)
+    for node in model.graph.node:
+        if node.op_type == "Attention" and not node.domain:
+            node.attribute.append(onnx.helper.make_attribute(_DECOMPOSABLE, 1))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _shown(error: Any) -> str:
+    where = " ".join(filter(None, [error.node_operator(), error.node_name()]))
+    return f"{where or 'the graph'}: {error.desc()}"
+
+
+def _configure(trt: ModuleType, config: Any, settings: BuildSettings) -> None:
+    if settings.exact:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if settings.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    level = _HARDWARE[settings.hardware_compatibility]
+    if level != "NONE":
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+    if settings.compute_capabilities:
+        _set_compute_capabilities(trt, config, settings.compute_capabilities)
+
+
+def _set_compute_capabilities(trt: ModuleType, config: Any, wanted: tuple[str, ...]) -> None:
+    allowed = compute_capability_names(trt)
+    unknown = [name for name in wanted if name not in allowed]
+    if unknown:
+        raise InvalidOption(
+            f"compute_capability is {', '.join(unknown)}; {_name(trt)} compiles for: "
+            f"{', '.join(allowed)}",
+            param="compute_capability",
+        )
+    config.num_compute_capabilities = len(wanted)
+    for place, name in enumerate(wanted):
+        member = getattr(trt.ComputeCapability, f"SM{name.replace('.', '')}")
+        config.set_compute_capability(member, place)
+
+
+def _add_profiles(builder: Any, network: Any, config: Any, profiles: tuple[Profile, ...]) -> None:
+    """Give every input, which are all [batch, seq], the shapes of each profile."""
+    names = [network.get_input(index).name for index in range(network.num_inputs)]
+    for wanted in profiles:
+        profile = builder.create_optimization_profile()
+        for name in names:
+            profile.set_shape(name, wanted.min_shape, wanted.opt_shape, wanted.max_shape)
+        if config.add_optimization_profile(profile) < 0:
+            raise CompileError(f"the builder refuses the profile {wanted}; this is a bug in poolc")
+
+
+def _name(trt: ModuleType) -> str:
+    return f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"
+
+
+def _failed(trt: ModuleType, onnx_file: Path, errors: Sequence[str]) -> CompileError:
+    reason = errors[-1] if errors else "it does not say why"
+    return CompileError(f"{_name(trt)} cannot build {onnx_file.name}: {reason}")

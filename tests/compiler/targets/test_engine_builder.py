@@ -1,0 +1,221 @@
+"""The builder of engines: against a fake of the library, and against TensorRT-RTX itself.
+
+TensorRT-RTX parses and compiles without a GPU; it is not bit for bit TensorRT, and knows no GPU of
+compute capability 9.0, so that what it accepts is evidence for TensorRT and no proof.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, save
+
+from poolc.compiler.passes.select_outputs import SelectOutputsPass
+from poolc.compiler.targets.engine_builder import (
+    BuildSettings,
+    build,
+    compute_capability_names,
+)
+from poolc.compiler.targets.tensorrt import TensorRTRtxCompiler, lower_graph
+from poolc.compiler.weights import save_sharing_weights
+from poolc.errors import CompileError, InvalidOption
+from poolc.runtime.profiles import parse_profiles
+from poolc.spec import MAIN_SET, Precision, output_sets
+from tests.compiler.exported import exported
+from tests.matrix import families
+from tests.runtime.backends import fake_tensorrt
+from tests.runtime.backends.fake_cudart import FakeCudart
+from tests.runtime.backends.fake_tensorrt import FakeTensorRT
+
+PROFILES = parse_profiles("batch=1,seq=16;batch=1..8,seq=1..64;batch=1..2,seq=64")
+# Encoders with learned, rotary and relative positions, and decoders.
+CELLS = (
+    *("bert/cls", "xlm-roberta/cls", "modernbert/cls", "nomic-bert/cls", "mpnet/cls"),
+    *("deberta-v2/cls", "t5/cls", "qwen3/last", "gemma3/last"),
+)
+FUSED = frozenset({"bert/cls", "xlm-roberta/cls", "modernbert/cls", "nomic-bert/cls", "mpnet/cls"})
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Precision], Path]:
+    """Export a family with heads of 64 numbers, lower it, and return the file of the main graph."""
+    made: dict[str, tuple[ir.Model, Any]] = {}
+
+    def write(cell: str, precision: Precision) -> Path:
+        if cell not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in {"hidden_size": 256, "intermediate_size": 512}.items():
+                    patch.setitem(families._SIZES, name, value)
+                made[cell] = exported(cell, tmp_path_factory.mktemp("model"))
+        graph, spec = made[cell]
+        model = SelectOutputsPass(output_sets(spec)[MAIN_SET])(graph.clone()).model
+        rewrites = TensorRTRtxCompiler().untimed().rewrites
+        lower_graph(model, rewrites, precision, spec.max_length)
+        folder = tmp_path_factory.mktemp("graph")
+        save_sharing_weights({"model.onnx": model}, folder, "model.onnx.data")
+        return folder / "model.onnx"
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def rtx() -> ModuleType:
+    module: ModuleType = pytest.importorskip("tensorrt_rtx_bindings")
+    return module
+
+
+def settings(**changed: Any) -> BuildSettings:
+    return BuildSettings(PROFILES, compute_capabilities=("8.9", "12.0"), **changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+@pytest.mark.parametrize("cell", CELLS)
+def test_tensorrt_rtx_compiles(
+    cell: str,
+    precision: Precision,
+    rtx: ModuleType,
+    onnx_file: Callable[[str, Precision], Path],
+) -> None:
+    built = build(rtx, onnx_file(cell, precision), settings())
+    assert len(built.plan) > 100_000
+    if cell in FUSED:
+        assert built.fused_attention
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_compiles_fp32_without_fused_attention(
+    rtx: ModuleType, onnx_file: Callable[[str, Precision], Path]
+) -> None:
+    built = build(rtx, onnx_file("bert/cls", Precision.FP32), settings(exact=True))
+    assert len(built.plan) > 100_000 and not built.fused_attention
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_says_what_it_cannot_read(rtx: ModuleType, tmp_path: Path) -> None:
+    """Every node that it refuses: here types that a strongly typed network does not mix."""
+    half = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["batch", 4])
+    full = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])
+    out = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4])
+    node = helper.make_node("Mul", ["x", "y"], ["z"], name="mixed")
+    graph = helper.make_graph([node], "mixed", [half, full], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    save(model, tmp_path / "model.onnx")
+    with pytest.raises(CompileError, match=r"cannot read model.onnx:\n  Mul mixed: "):
+        build(rtx, tmp_path / "model.onnx", settings())
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_compiles_for_known_gpus_only(
+    rtx: ModuleType, onnx_file: Callable[[str, Precision], Path]
+) -> None:
+    assert {"8.9", "12.0"} <= set(compute_capability_names(rtx))
+    asked = BuildSettings(PROFILES, compute_capabilities=("9.0",))
+    with pytest.raises(InvalidOption, match=r"is 9.0; tensorrt_rtx 1.* compiles"):
+        build(rtx, onnx_file("bert/cls", Precision.FP16), asked)
+
+
+@pytest.mark.slow
+def test_a_model_compiles_for_tensorrt_rtx_from_the_command_line(
+    rtx: ModuleType, tiny_embedder_source: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "poolc", "compile", str(tiny_embedder_source)]
+    command += ["--target", "tensorrt-rtx", "--precision", "fp16", "--compute-capability", "8.9"]
+    command += ["--output", str(tmp_path / "artifact"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parity"]["scope"] == "canonical-only"
+    manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
+    needs = manifest["requires"]["engine"]
+    assert (needs["library"], needs["compute_capabilities"]) == ("tensorrt_rtx", ["8.9"])
+    assert needs["version"] == rtx.__version__
+    assert manifest["graphs"]["main"]["file"] == "engine.plan"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A file that the fake library takes for a graph."""
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["batch", "seq"])
+    out = helper.make_tensor_value_info("out", TensorProto.INT32, ["batch", "seq"])
+    node = helper.make_node("Identity", ["input_ids"], ["out"])
+    graph = helper.make_graph([node], "small", [ids], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def fake_module() -> Any:
+    return FakeTensorRT(FakeCudart())
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the fake library was asked to build with."""
+    found: list[Any] = []
+    built = fake_tensorrt.Builder.build_serialized_network
+
+    def record(self: Any, network: Any, config: Any) -> Any:
+        found.append(config)
+        return built(self, network, config)
+
+    monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", record)
+    return found
+
+
+def test_settings_reach_the_builder(small: Path, configs: list[Any]) -> None:
+    asked = BuildSettings(
+        PROFILES,
+        exact=True,
+        optimization_level=5,
+        workspace_bytes=1 << 30,
+        hardware_compatibility="same-compute-capability",
+        version_compatible=True,
+    )
+    built = build(fake_module(), small, asked, b"timed")
+    (config,) = configs
+    assert config.set == [("clear", 6), ("set", 12), (0, 1 << 30)]
+    assert (config.builder_optimization_level, config.hardware_compatibility_level) == (5, 2)
+    assert [one.shapes["input_ids"] for one in config.profiles][1] == [[1, 1], [8, 64], [8, 64]]
+    assert (built.timing_cache, built.fused_attention) == (b"timed.", False)
+
+
+def test_nothing_asked_for_leaves_the_librarys_defaults(small: Path, configs: list[Any]) -> None:
+    build(fake_module(), small, BuildSettings(PROFILES))
+    (config,) = configs
+    assert config.set == []
+    assert (config.builder_optimization_level, config.hardware_compatibility_level) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "attempts"),
+    [("Attention was not supported by a dedicated kernel.", 2), ("no room for weights", 1)],
+)
+def test_attention_without_a_kernel_is_built_from_products(
+    said: str, attempts: int, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    built = fake_tensorrt.Builder.build_serialized_network
+
+    def first_fails(self: Any, network: Any, config: Any) -> Any:
+        tried.append(said)
+        if len(tried) > 1:
+            return built(self, network, config)
+        self._logger.log(fake_tensorrt.ILogger.ERROR, said)
+        return None
+
+    monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", first_fails)
+    if attempts == 1:
+        with pytest.raises(CompileError, match=f"11.4.0.106 cannot build model.onnx: {said}"):
+            build(fake_module(), small, BuildSettings(PROFILES))
+    else:
+        found = build(fake_module(), small, BuildSettings(PROFILES))
+        assert not found.fused_attention
+    assert len(tried) == attempts

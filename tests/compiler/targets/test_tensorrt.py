@@ -1,0 +1,221 @@
+"""What the TensorRT targets make of exported families: numbers against transformers, on a CPU.
+
+ONNX Runtime's CPU provider runs the very graph that the engine is built from, in fp32 and fp16; it
+has no kernels for bf16, of which the types are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from poolc.compiler.comparison import Case
+from poolc.compiler.passes.select_outputs import SelectOutputsPass
+from poolc.compiler.targets.cpu import CpuCompiler
+from poolc.compiler.targets.cuda import CudaCompiler
+from poolc.compiler.targets.engines import check_engine_options
+from poolc.compiler.targets.tensorrt import TensorRTCompiler, TensorRTRtxCompiler, lower_graph
+from poolc.errors import CompileError, InvalidOption, MissingDependency
+from poolc.runtime.bounds import BOUNDS, FEW_NUMBERS
+from poolc.spec import (
+    MAIN_SET,
+    CompileOptions,
+    Precision,
+    Target,
+    output_sets,
+)
+from tests.compiler.exported import Exported, exported_beside_reference
+from tests.matrix.cells import cells
+from tests.matrix.families import FAMILIES
+
+FEW = ("bert/mean", "modernbert/mean", "qwen3/last", "deberta-v2/single-label")
+_ROWS = 6  # texts of a micro-batch
+Canonical = Callable[[str], Exported]
+
+
+def _every_family() -> list[str]:
+    possible = {cell.name for cell in cells() if cell.reason is None}
+    heads = ("mean", "single-label")
+    return [
+        f"{family}/{head}"
+        for family in FAMILIES
+        for head in heads
+        if f"{family}/{head}" in possible and f"{family}/{head}" not in FEW
+    ]
+
+
+@pytest.fixture(scope="module")
+def canonical(tmp_path_factory: pytest.TempPathFactory) -> Canonical:
+    """Export a family with a head, once."""
+    made: dict[str, Exported] = {}
+
+    def build(cell: str) -> Exported:
+        if cell not in made:
+            made[cell] = exported_beside_reference(cell, tmp_path_factory.mktemp("model"))
+        return made[cell]
+
+    return build
+
+
+def lowered(found: Exported, precision: Precision) -> ir.Model:
+    """Return the graph of the main outputs that the engine is built from."""
+    spec = found.spec
+    model = SelectOutputsPass(output_sets(spec)[MAIN_SET])(found.graph.clone()).model
+    rewrites = TensorRTRtxCompiler().untimed().rewrites
+    lower_graph(model, rewrites, precision, spec.max_length)
+    return model
+
+
+def feeds(found: Exported, case: Case, items: list[Any]) -> dict[str, Any]:
+    """Return what the runtime feeds: token ids of the reference, padded on the right, int32."""
+    encoded = [found.reference.token_ids(case, item) for item in items]
+    seq = max(len(ids) for ids, _ in encoded)
+    given = {name: np.zeros((len(items), seq), np.int32) for name in found.spec.inputs}
+    given["input_ids"].fill(found.spec.pad_token_id)
+    for row, (ids, types) in enumerate(encoded):
+        given["input_ids"][row, : len(ids)] = ids
+        given["attention_mask"][row, : len(ids)] = 1
+        if "pooling_mask" in given:
+            given["pooling_mask"][row, : len(ids)] = 1
+        if "token_type_ids" in given and types is not None:
+            given["token_type_ids"][row, : len(ids)] = types
+    return given
+
+
+def compare(found: Exported, precision: Precision) -> None:
+    """Compare every text of the parity gate with transformers within the precision's bounds."""
+    import onnxruntime as ort
+
+    model = lowered(found, precision)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    names = [output.name for output in session.get_outputs()]
+    case = found.reference.cases()[0]
+    items = sorted(case.items, key=str)
+    wanted = found.reference.rows(Case(case.task, items, case.params))
+    bounds = BOUNDS[precision]
+    for start in range(0, len(items), _ROWS):
+        part = items[start : start + _ROWS]
+        given = feeds(found, case, part)
+        given = {v.name: given[v.name] for v in session.get_inputs()}
+        for name, values in zip(names, session.run(names, given), strict=True):
+            for row, text in enumerate(part):
+                target = wanted[start + row][name]
+                made = values[row][: len(target)] if target.ndim == 2 else values[row]
+                error = np.abs(made - target).max() / max(1.0, np.abs(target).max())
+                if bounds.limits_error(made.shape[-1]):
+                    assert error <= bounds.error, (name, text)
+                if bounds.worst_cosine is not None and made.shape[-1] >= FEW_NUMBERS:
+                    a, b = made.astype(np.float64).ravel(), target.astype(np.float64).ravel()
+                    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= bounds.worst_cosine
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+@pytest.mark.parametrize("cell", FEW)
+def test_numbers_are_those_of_transformers(
+    cell: str, precision: Precision, canonical: Canonical
+) -> None:
+    compare(canonical(cell), precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+@pytest.mark.parametrize("cell", _every_family())
+def test_numbers_of_every_family(cell: str, precision: Precision, canonical: Canonical) -> None:
+    compare(canonical(cell), precision)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_the_trunk_is_low_and_sums_and_heads_are_not(
+    precision: Precision, canonical: Canonical
+) -> None:
+    model = lowered(canonical("bert/mean"), precision)
+    low = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}[precision]
+    types = {
+        op: {node.inputs[0].dtype for node in model.graph if node.op_type == op and node.inputs[0]}
+        for op in ("Attention", "Gelu", "LayerNormalization", "ReduceL2", "ReduceSum")
+    }
+    full = {ir.DataType.FLOAT}
+    assert types["Attention"] == types["Gelu"] == {low}
+    assert types["LayerNormalization"] == full
+    assert types["ReduceL2"] <= full and types["ReduceSum"] <= full
+    assert {value.dtype for value in model.graph.outputs} == full
+
+
+def test_queries_keys_and_values_are_one_product_and_masks_have_every_row(
+    canonical: Canonical,
+) -> None:
+    model = lowered(canonical("bert/mean"), Precision.FP16)
+    nodes = [node for node in model.graph if node.op_type == "Attention"]
+    assert len(nodes) == 2  # layers
+    masks = {node.inputs[3] for node in nodes}
+    (mask,) = masks
+    assert mask is not None and mask.dtype == ir.DataType.BOOL and mask.shape is not None
+    assert mask.shape[1] == 1 and mask.shape[2] == mask.shape[3]
+    assert all(len(value.shape or ()) == 4 for node in nodes for value in node.inputs if value)
+    wide = [node for node in model.graph if node.op_type == "Split"]
+    assert [len(node.outputs) for node in wide] == [3, 3]
+    assert {value.dtype for value in model.graph.inputs} == {ir.DataType.INT32}
+
+
+def test_causal_attention_has_no_mask(canonical: Canonical) -> None:
+    model = lowered(canonical("qwen3/last"), Precision.FP16)
+    nodes = [node for node in model.graph if node.op_type == "Attention"]
+    assert [len(node.inputs) for node in nodes] == [3, 3]
+    assert {node.attributes["is_causal"].value for node in nodes} == {1}
+
+
+def test_a_graph_that_hides_its_hidden_states_is_refused_in_half(canonical: Canonical) -> None:
+    found = canonical("bert/mean")
+    model = SelectOutputsPass(output_sets(found.spec)[MAIN_SET])(found.graph.clone()).model
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name == "token_embeddings":
+                value.name = "last"
+    with pytest.raises(CompileError, match="needs the model's last hidden states"):
+        lower_graph(model, (), Precision.FP16, found.spec.max_length)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"profiles": "batch=2"}, "profiles is 'batch=2'"),
+        ({"optimization_level": 6}, "optimization_level is 6; allowed: 0 to 5"),
+        ({"workspace": "lots"}, "workspace is 'lots'; allowed: bytes"),
+        ({"hardware_compatibility": "any"}, "hardware_compatibility is 'any'; allowed: none"),
+        ({"compute_capability": "8.9"}, "compute_capability is for target tensorrt-rtx"),
+    ],
+)
+def test_engine_options_that_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidOption, match=said):
+        check_engine_options(Target.TENSORRT, CompileOptions(**options))
+
+
+def test_engine_options_of_other_targets() -> None:
+    asked = CompileOptions(version_compatible=True)
+    with pytest.raises(InvalidOption, match="are for target tensorrt; tensorrt-rtx has"):
+        check_engine_options(Target.TENSORRT_RTX, asked)
+    for target in (CpuCompiler(), CudaCompiler()):
+        with pytest.raises(InvalidOption, match="profiles is for the targets tensorrt and"):
+            target.check(CompileOptions(profiles="batch=1,seq=8"))
+
+
+def test_precisions_that_tensorrt_does_not_have() -> None:
+    with pytest.raises(InvalidOption, match="precision is int8; target tensorrt has: fp32, fp16"):
+        TensorRTCompiler().check(CompileOptions(target=Target.TENSORRT, precision=Precision.INT8))
+    with pytest.raises(InvalidOption, match="calibrate is for precision int8"):
+        TensorRTCompiler().check(CompileOptions(target=Target.TENSORRT, calibrate="texts.txt"))
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in ("tensorrt", "tensorrt_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependency, match=r"target tensorrt needs .*poolc\[tensorrt\]"):
+        TensorRTCompiler().check(CompileOptions(target=Target.TENSORRT))

@@ -1,0 +1,294 @@
+"""The TensorRT backend against fakes of the library and of CUDA whose graphs run on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import poolc
+from poolc import compiler_process
+from poolc.compiler.events import Progress
+from poolc.compiler.pipeline import Request, compile_model
+from poolc.compiler.rebuild import rebuild
+from poolc.errors import (
+    ArtifactError,
+    ArtifactIncompatible,
+    BackendError,
+    InvalidOption,
+    MissingDependency,
+)
+from poolc.model_cache.artifact import open_artifact
+from poolc.model_cache.store import Store
+from poolc.runtime.engine import Engine
+from poolc.spec import CompileOptions, Target
+from tests.runtime.backends.fake_cudart import FakeCudart
+from tests.runtime.backends.fake_tensorrt import FakeTensorRT
+
+TEXTS = ["a", "the quick brown fox", "how do I reset my password?", "bread needs salt " * 6]
+
+
+@dataclass(frozen=True, slots=True)
+class Fakes:
+    trt: FakeTensorRT
+    cudart: FakeCudart
+
+
+def install(patch: pytest.MonkeyPatch, **settings: Any) -> Fakes:
+    """Put a GPU and its libraries into this process."""
+    cudart = FakeCudart()
+    trt = FakeTensorRT(cudart, **settings)
+    patch.setitem(sys.modules, "tensorrt", trt)
+    patch.setitem(sys.modules, "cuda.bindings.runtime", cudart)
+    return Fakes(trt, cudart)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    return install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def compiled(store: Store, tiny_embedder_source: Path) -> Iterator[Path]:
+    """A small BERT for tensorrt in fp32, compiled and verified on the fake GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        options = CompileOptions(target=Target.TENSORRT)
+        request = Request(str(tiny_embedder_source), options)
+        artifact = compile_model(request, store, Progress(lambda event: None))
+    yield artifact.path
+
+
+@pytest.fixture
+def engine(fakes: Fakes, compiled: Path) -> Iterator[Engine]:
+    made = Engine(open_artifact(compiled))
+    yield made
+    made.close()
+
+
+def test_vectors_are_those_of_the_cpu(engine: Engine, embedder: Engine) -> None:
+    assert engine.backend_name == "tensorrt"
+    many = TEXTS * 40
+    np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
+    alone = np.stack([engine.embed([text])[0] for text in TEXTS])
+    np.testing.assert_allclose(alone, embedder.embed(TEXTS), atol=2e-6)
+    for one, other in zip(engine.encode(TEXTS), embedder.encode(TEXTS), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_kernels_are_recorded_once_a_shape(engine: Engine, fakes: Fakes) -> None:
+    for _ in range(3):
+        engine.embed(["a fox"])
+    assert (fakes.cudart.recordings, fakes.cudart.launches) == (1, 2)
+    profile, shape = fakes.trt.ran[0]
+    fixed = engine.artifact.manifest.profiles[profile or 0]
+    assert shape == (1, 16) == fixed.min_shape == fixed.max_shape
+    engine.embed(TEXTS)
+    engine.embed(TEXTS)
+    assert (fakes.cudart.recordings, fakes.cudart.launches) == (2, 3)
+
+
+def test_where_kernels_cannot_be_recorded_they_are_launched(
+    engine: Engine, fakes: Fakes, embedder: Engine
+) -> None:
+    fakes.cudart.can_record = False
+    for _ in range(3):
+        np.testing.assert_allclose(engine.embed(TEXTS), embedder.embed(TEXTS), atol=2e-6)
+    assert (fakes.cudart.recordings, fakes.cudart.launches) == (0, 0)
+
+
+def test_only_ids_go_in_and_only_the_rows_asked_for_come_out(engine: Engine, fakes: Fakes) -> None:
+    fakes.cudart.copied.clear()
+    engine.embed(TEXTS[:3])
+    size = engine.spec.embedding_size or 0
+    out = [count for way, count in fakes.cudart.copied if way == "out"]
+    assert out == [3 * size * 4] * 2  # before and after normalising, in fp32
+    rows, seq = fakes.trt.ran[-1][1]
+    assert [count for way, count in fakes.cudart.copied if way == "in"] == [rows * seq * 4] * 3
+
+
+def test_larger_micro_batches_move_the_buffers_and_recordings_follow(
+    engine: Engine, embedder: Engine
+) -> None:
+    """What was recorded with old addresses is not replayed: the fake refuses freed memory."""
+    engine.embed(["a fox"])
+    engine.embed(TEXTS * 50)
+    np.testing.assert_allclose(engine.embed(["a fox"]), embedder.embed(["a fox"]), atol=2e-6)
+
+
+def test_what_does_not_fit_into_memory_is_halved(
+    engine: Engine, fakes: Fakes, embedder: Engine
+) -> None:
+    fakes.cudart.room = fakes.cudart.held + 40_000
+    many = TEXTS * 16
+    np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
+    assert max(rows for _, (rows, _) in fakes.trt.ran) < len(many)
+    fakes.cudart.room = 0
+    with pytest.raises(BackendError, match="one text does not fit"):
+        engine.embed([TEXTS[-1] * 2])
+
+
+def test_failures_say_what_the_library_said(engine: Engine, fakes: Fakes) -> None:
+    fakes.trt.broken = "the device fell off the bus"
+    with pytest.raises(BackendError, match="did not run: the device fell off the bus"):
+        engine.embed(["a fox"])
+    fakes.trt.broken = "CUDA error: out of memory"
+    with pytest.raises(BackendError, match="one text does not fit"):
+        engine.embed(TEXTS)
+    fakes.trt.broken = None
+    assert engine.embed(["a fox"]).shape[0] == 1
+
+
+def test_threads_share_the_lanes(engine: Engine, embedder: Engine) -> None:
+    wanted = embedder.embed(TEXTS)
+    found: list[Any] = []
+
+    def ask() -> None:
+        found.extend(engine.embed(TEXTS) for _ in range(5))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 30
+    for vectors in found:
+        np.testing.assert_allclose(vectors, wanted, atol=2e-6)
+
+
+def test_closing_gives_everything_back(fakes: Fakes, compiled: Path) -> None:
+    engine = Engine(open_artifact(compiled))
+    engine.embed(TEXTS)
+    engine.encode(TEXTS)
+    assert fakes.cudart.held and fakes.cudart.pinned
+    engine.close()
+    assert (fakes.cudart.held, fakes.cudart.pinned) == (0, 0)
+    with pytest.raises(BackendError, match="was closed"):
+        engine.embed(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"version": "11.5.0.1"}, "built by tensorrt 11.4.0.106, and 11.5.0.1 is installed"),
+        ({"capability": (8, 0)}, "built for compute capability 9.0, and this GPU .* has 8.0"),
+        ({"name": b"NVIDIA H100"}, "built for NVIDIA H200, and this GPU is NVIDIA H100"),
+    ],
+)
+def test_an_engine_of_another_machine_is_refused(
+    setting: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, compiled: Path
+) -> None:
+    fakes = install(monkeypatch, **{k: v for k, v in setting.items() if k == "version"})
+    for name, value in setting.items():
+        setattr(fakes.cudart, name, value)
+    with pytest.raises(ArtifactIncompatible, match=f"does not run here: it was {said}.*--rebuild"):
+        Engine(open_artifact(compiled))
+
+
+def test_without_a_gpu_or_its_driver_it_says_so(fakes: Fakes, compiled: Path) -> None:
+    fakes.cudart.devices = 0
+    with pytest.raises(MissingDependency, match=r"no NVIDIA GPU can be used .*NoDevice"):
+        Engine(open_artifact(compiled))
+
+
+def test_devices_by_name(fakes: Fakes, compiled: Path) -> None:
+    with pytest.raises(InvalidOption, match="device is cuda:1; this machine has 1 GPU"):
+        Engine(open_artifact(compiled), device="cuda:1")
+    with pytest.raises(InvalidOption, match="device is 'cpu'"):
+        Engine(open_artifact(compiled), device="cpu")
+    fakes.cudart.devices = 2
+    engine = Engine(open_artifact(compiled), device="cuda:0,cuda:1")
+    assert engine.streams == 4
+    assert engine.embed(TEXTS * 4).shape[0] == 16
+    engine.close()
+
+
+def test_a_damaged_plan_is_refused(fakes: Fakes, compiled: Path, tmp_path: Path) -> None:
+    from poolc.model_cache.artifact import Artifact
+
+    folder = tmp_path / "artifact"
+    shutil.copytree(compiled, folder)
+    (folder / "engine.plan").write_bytes(b"{")
+    found = open_artifact(compiled)
+    with pytest.raises(ArtifactIncompatible, match=r"engine.plan cannot be loaded .the magic"):
+        Engine(Artifact(folder, found.manifest, found.artifact_id))
+
+
+def test_an_engine_from_outside_the_store_has_to_be_trusted(
+    fakes: Fakes, compiled: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifact"
+    shutil.copytree(compiled, folder)
+    with pytest.raises(ArtifactError, match=r"is code, and is not from.*--trust-plan.*--rebuild"):
+        poolc.load(folder)
+    engine = poolc.load(folder, trust_plan=True)
+    assert engine.embed(TEXTS).shape[0] == len(TEXTS)
+    engine.close()
+
+
+def test_an_engine_of_the_store_needs_no_trust(
+    fakes: Fakes, compiled: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POOLC_CACHE", str(store.root))
+    engine = poolc.load(compiled)
+    assert engine.artifact.path == compiled
+    engine.close()
+
+
+def test_an_engine_is_rebuilt_for_this_machine(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder: Engine
+) -> None:
+    """From the ONNX in it, once, and compared with its reference before it answers."""
+    fakes = install(monkeypatch, version="11.5.0.1")
+    fakes.cudart.name, fakes.cudart.capability = b"NVIDIA L4", (8, 9)
+    local = Store(tmp_path / "local")
+    monkeypatch.setenv("POOLC_CACHE", str(local.root))
+    jobs: list[compiler_process.Job] = []
+
+    def run(job: compiler_process.Job, on_event: Any) -> compiler_process.Done:
+        jobs.append(job)
+        made = rebuild(Path(job.model), local, Progress(lambda event: None))
+        return compiler_process.Done(made.path, {})
+
+    monkeypatch.setattr(compiler_process, "run", run)
+    for _ in range(2):
+        engine = poolc.load(compiled, rebuild=True)
+        np.testing.assert_allclose(engine.embed(TEXTS), embedder.embed(TEXTS), atol=2e-6)
+        engine.close()
+    assert len(jobs) == 1 and jobs[0].rebuild
+    requires = engine.artifact.manifest.requires.engine
+    assert requires is not None
+    assert (requires.version, requires.gpu) == ("11.5.0.1", "NVIDIA L4")
+    assert requires.compute_capabilities == ("8.9",)
+    assert engine.artifact.space_id == open_artifact(compiled, check_host=False).space_id
+    assert engine.artifact.report()["parity"]["scope"] == "canonical-only"
+
+
+def test_what_was_timed_is_kept_by_library_gpu_and_driver(compiled: Path, store: Store) -> None:
+    (cache,) = (store.root / "timing").iterdir()
+    assert cache.name == "tensorrt-11.4.0.106-nvidia-h200-13.1.cache"
+    assert cache.read_bytes() == b".."  # one engine after the other
+
+
+def test_the_manifest_says_what_the_engine_needs(compiled: Path) -> None:
+    manifest = open_artifact(compiled).manifest
+    requires = manifest.requires.engine
+    assert requires is not None and manifest.requires.onnxruntime is None
+    assert (requires.library, requires.driver) == ("tensorrt", "13.1")
+    graph = manifest.graphs["main"]
+    assert (graph.file, graph.onnx) == ("engine.plan", "model.onnx")
+    assert {value.dtype for value in graph.inputs} == {"int32"}
+    assert len(graph.scratch_bytes) == len(manifest.profiles) > 3
+    assert {"model.onnx", "model.onnx.data", "parity.safetensors"} <= manifest.files.keys()
