@@ -80,7 +80,7 @@ install-dev: python
 
 # With NVIDIA's builder, which runs without a GPU (an x86-64 Linux has wheels of it).
 install-engines: python
-	@$(BOOTSTRAP) cpu,compile,serve,dev,engines
+	@$(BOOTSTRAP) cpu,compile,serve,bulk,dev,engines
 
 python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
