@@ -150,7 +150,7 @@ class Commit:
         """Return answers with those that rows borrow of earlier parts, in order of rows."""
         if not answered.borrowed:
             return answered
-        rows, values, cut = list(answered.rows), [], []
+        rows, values, cut = list(answered.rows), list[Any](), list[Any]()
         if rows:
             values.append(array_of(answered.columns))
             cut.append(answered.truncated)

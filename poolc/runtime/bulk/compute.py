@@ -89,7 +89,9 @@ def tokenise(engine: Engine, asked: Asked, part: Part, earlier: Earlier | None =
     failures = {
         row: record.error for row, record in enumerate(part.records) if record.error is not None
     }
-    before = {} if earlier is None else earlier.find({r.item for r in part.records})
+    before: dict[Item, Found] = {}
+    if earlier is not None:
+        before = earlier.find({record.item for record in part.records})
     borrowed: dict[int, Found] = {}
     places: dict[Item, int] = {}
     first_rows: list[int] = []  # of each distinct text

@@ -100,9 +100,9 @@ def digest_of(item: Item) -> bytes:
 
 def read_digests(file: Any) -> list[bytes]:
     """Return the hashes of a part's distinct texts, from the file that was kept."""
-    (num_rows, *_), _, start = _header(file)
-    file.seek(start + num_rows)
-    data = file.read(num_rows * _DIGEST_BYTES)
+    shape, _, start = _header(file)
+    file.seek(start + shape[0])
+    data = file.read(shape[0] * _DIGEST_BYTES)
     return [data[i : i + _DIGEST_BYTES] for i in range(0, len(data), _DIGEST_BYTES)]
 
 
