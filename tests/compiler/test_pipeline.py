@@ -103,8 +103,8 @@ def test_compile_options_are_part_of_the_id(plain_bert: Path, compile_here: Comp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "tensorrt"}, "target is tensorrt; this poolc compiles for: cpu, cuda"),
-        ({"target": "tensorrt-rtx"}, "target is tensorrt-rtx; this poolc compiles for: cpu"),
+        ({"target": "tensorrt", "profiles": "batch=2"}, "profiles is 'batch=2'"),
+        ({"target": "tensorrt-rtx", "optimization_level": 9}, "optimization_level is 9; allowed"),
         ({"precision": "fp16"}, "precision is fp16; target cpu has: fp32"),
     ],
 )

@@ -95,14 +95,13 @@ def _attempt(
     config = builder.create_builder_config()
     _configure(trt, config, settings)
     _add_profiles(builder, network, config, settings.profiles)
-    cache = config.create_timing_cache(timing_cache)
-    if cache is not None:
-        config.set_timing_cache(cache, False)
+    timed = not settings.compute_capabilities  # TensorRT-RTX times nothing, and warns of a cache
+    if timed:
+        config.set_timing_cache(config.create_timing_cache(timing_cache), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return None, tuple(said.errors)
-    measured = config.get_timing_cache()
-    kept = b"" if measured is None else bytes(measured.serialize())
+    kept = bytes(config.get_timing_cache().serialize()) if timed else b""
     return Built(bytes(plan), kept, fused), ()
 
 
