@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -36,7 +37,15 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "torch",
         "transformers",
     ),
-    "serve": ("fastapi", "prometheus-client", "pydantic", "pyyaml", "uvicorn"),
+    "serve": (
+        "fastapi",
+        "httptools",
+        "prometheus-client",
+        "pydantic",
+        "pyyaml",
+        "uvicorn",
+        *(("uvloop",) if sys.platform != "win32" else ()),  # there is none for Windows
+    ),
 }
 
 _CPU_PROVIDER = "CPUExecutionProvider"

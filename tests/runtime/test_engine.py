@@ -242,7 +242,7 @@ def test_close(tiny_embedder: Path) -> None:
 
 def test_artifact_of_another_target(embedder: Engine) -> None:
     manifest = replace(embedder.artifact.manifest, target=Target.TENSORRT)
-    with pytest.raises(ArtifactIncompatible, match="this one is for tensorrt"):
+    with pytest.raises(ArtifactIncompatible, match="is for tensorrt and does not say what"):
         Engine(replace(embedder.artifact, manifest=manifest))
 
 
