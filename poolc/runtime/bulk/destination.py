@@ -18,7 +18,7 @@ import orjson
 from poolc.errors import InputError
 from poolc.runtime.bulk import storage
 from poolc.runtime.bulk.inputs import Source
-from poolc.runtime.bulk.publish import meta_bytes, meta_place, publish, write_beside
+from poolc.runtime.bulk.publish import clear_drafts, meta_bytes, meta_place, publish, write_beside
 from poolc.runtime.bulk.shelf import LocalShelf, Shelf, Stored, disk_errors, has_ledger
 
 STDOUT = "-"
@@ -112,7 +112,11 @@ class LocalFile(Destination):
             )
 
     def shelf(self) -> Shelf:
-        return LocalShelf(self._job)
+        shelf = LocalShelf(self._job)
+        with disk_errors(self._path):
+            for written in (self._path, meta_place(self._path), Path(self.errors_name())):
+                clear_drafts(written)
+        return shelf
 
     def unfinished(self) -> bool:
         return has_ledger(self._job)
@@ -189,7 +193,11 @@ class LocalFolder(Destination):
     def shelf(self) -> Shelf:
         with disk_errors(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-        return LocalShelf(self._path / FOLDER_JOB, self._path)
+        shelf = LocalShelf(self._path / FOLDER_JOB, self._path)
+        with disk_errors(self._path):
+            for name in (FOLDER_META, FOLDER_ERRORS):
+                clear_drafts(self._path / name)
+        return shelf
 
     def unfinished(self) -> bool:
         return has_ledger(self._path / FOLDER_JOB)

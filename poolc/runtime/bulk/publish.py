@@ -19,6 +19,7 @@ import orjson
 from poolc.model_cache import durable
 
 META_SUFFIX = ".meta.json"
+_PART = ".part"
 
 
 def publish(draft: Path, path: Path, meta: Mapping[str, Any] | None) -> None:
@@ -110,5 +111,13 @@ def _restore(aside: Path, path: Path) -> None:
         aside.unlink(missing_ok=True)  # renaming one link over another of a file keeps both
 
 
+def clear_drafts(path: Path) -> None:
+    """Remove what a killed process left of its steps towards ``path``; no other may be at work."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(path.parent):
+            if name.startswith(f".{path.name}.") and name.endswith(_PART):
+                (path.parent / name).unlink(missing_ok=True)
+
+
 def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")

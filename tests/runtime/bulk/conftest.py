@@ -89,7 +89,8 @@ def mortal(function):
 engine = poolc.load(artifact)
 for name in ("write", "fsync", "replace", "link", "ftruncate", "unlink", "rmdir"):
     setattr(os, name, mortal(getattr(os, name)))
-bulk.embed(engine, path, output, part_rows=5, keep="year", append=append == "append")
+keep = () if output.endswith(".npy") else "year"
+bulk.embed(engine, path, output, part_rows=5, keep=keep, append=append == "append")
 print(calls)
 """
 
