@@ -34,6 +34,7 @@ from benchmarks.resident import artifact_folder, free_port
 from benchmarks.subject import Subject, subject
 from benchmarks.table import BY_NAME
 from benchmarks.workload import documents, queries
+from poolc.runtime.cores import stat_cpu_s
 
 _START_TIMEOUT_S = 300.0
 _TEXTS = 500
@@ -119,11 +120,11 @@ class Running:
 
     def cpu_s(self) -> float:
         """Return the processor time of the server and its children so far."""
-        return sum(_cpu_s(pid) for pid in _tree(self.pid))
+        return sum(stat_cpu_s(Path(f"/proc/{pid}")) for pid in _tree(self.pid))
 
     def loop_cpu_s(self) -> float:
         """Return the processor time of the server's main thread so far: poolc's event loop."""
-        return _cpu_s(f"{self.pid}/task/{self.pid}")
+        return stat_cpu_s(Path(f"/proc/{self.pid}/task/{self.pid}"))
 
     def model_cpu_s(self) -> float | None:
         """Return what of it was inside the model, where the server tells."""
@@ -176,23 +177,28 @@ def started(target: Subject, name: str) -> Iterator[Running]:
 def _workload(running: Mapping[str, Running], load: Load, clients: Sequence[int]) -> dict[str, Any]:
     closed: dict[str, dict[str, Any]] = {name: {} for name in running}
     for count in clients:
-        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
-        for _ in range(load.rounds):
-            for name, one in running.items():
-                rounds[name].append(_measured(one, load, ["--clients", str(count)]))
-        for name, found in rounds.items():
-            closed[name][str(count)] = _median(found)
-            print(_line(load, f"{count} clients", name, closed[name][str(count)]), flush=True)
+        found = _alternating(running, load, f"{count} clients", ["--clients", str(count)])
+        for name, one in found.items():
+            closed[name][str(count)] = one
     slowest = min(found[str(clients[min(1, len(clients) - 1)])]["requests_per_s"]
                   for found in closed.values())  # fmt: skip
     rate = round(_OFFERED * slowest, 1)
-    offered = {}
-    for name, one in running.items():
-        offered[name] = _median(
-            [_measured(one, load, ["--rate", str(rate)]) for _ in range(load.rounds)]
-        )
-        print(_line(load, f"{rate:g} requests/s offered", name, offered[name]), flush=True)
+    offered = _alternating(running, load, f"{rate:g} requests/s offered", ["--rate", str(rate)])
     return {"closed": closed, "offered_rate": rate, "open": offered}
+
+
+def _alternating(
+    running: Mapping[str, Running], load: Load, told: str, how: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Measure every server once a round; return the medians by server."""
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
+    for _ in range(load.rounds):
+        for name, one in running.items():
+            rounds[name].append(_measured(one, load, how))
+    medians = {name: _median(found) for name, found in rounds.items()}
+    for name, found in medians.items():
+        print(_line(load, told, name, found), flush=True)
+    return medians
 
 
 def _measured(one: Running, load: Load, how: Sequence[str]) -> dict[str, Any]:
@@ -304,11 +310,6 @@ def _tree(pid: int) -> list[int]:
         for task in Path(f"/proc/{one}/task").glob("*/children"):
             waiting += map(int, task.read_text().split())
     return found
-
-
-def _cpu_s(pid: int | str) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

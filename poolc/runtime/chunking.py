@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from poolc.errors import InvalidOption
+from poolc.runtime.excerpts import too_long
 from poolc.runtime.frames import Body, Frame, windows
 from poolc.runtime.items import check_item, is_text
 from poolc.runtime.pieces import PIECE_CHARS, Tokens, read
 from poolc.runtime.request import Item, Params, TokenSequence
-from poolc.runtime.tokenize import How, TextTokenizer, checked, prefixed, runs, too_long
+from poolc.runtime.tokenize import How, TextTokenizer, checked, prefixed, runs
 from poolc.spec import Kind, ModelSpec, Task
 
 Int64 = npt.NDArray[np.int64]

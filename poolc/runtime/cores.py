@@ -104,9 +104,17 @@ def native_threads() -> frozenset[int]:
 def thread_cpu_s(thread: int) -> float:
     """Return the processor time of one of this process' threads so far; 0 once it has ended."""
     try:
-        fields = (_OWN_THREADS / str(thread) / "stat").read_text().rpartition(")")[2].split()
+        return stat_cpu_s(_OWN_THREADS / str(thread))
     except OSError:
         return 0.0
+
+
+def stat_cpu_s(folder: Path) -> float:
+    """Return the processor time that a process' or thread's folder of /proc tells. Raises OSError.
+
+    Format: proc_pid_stat(5), utime and stime.
+    """
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

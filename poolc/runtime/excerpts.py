@@ -1,13 +1,16 @@
-"""How much of a very long text has to be read. Knows nothing about tasks, files or requests.
+"""How much of a very long text has to be read, and what is said of one that is too long.
 
 A tokenizer takes some 150 bytes of memory a character. Read whole, one text of a few megabytes
 would take hundreds of them, only to be refused or cut to a few hundred tokens. Its beginning (its
-end, where the beginning is what truncation drops) says as much, once it has enough tokens.
+end, where the beginning is what truncation drops) says as much, once it has enough tokens. Knows nothing about
+tasks, files or requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
+from poolc.errors import TextTooLong
 
 Count = Callable[[Sequence[str]], list[int]]
 """Texts -> the number of tokens of each, without special tokens."""
@@ -67,3 +70,30 @@ def _part(text: str, size: int, keep_end: bool) -> str:
         return text[:size]
     # Long numbers are grouped from their first digit, so an end has to begin where a word does.
     return text[max(0, text.rfind(" ", 0, max(0, len(text) - size))) :]
+
+
+def too_long(tokens: str, limit: int, index: int) -> TextTooLong:
+    """Return the error for an item of more tokens than ``limit``."""
+    return TextTooLong(
+        f"item {index} has {tokens} tokens; the limit is {limit}: "
+        "shorten it, split it, or ask for truncation (truncate=True)",
+        index=index,
+    )
+
+
+def too_many_characters(count: int, limit: int, index: int, most: int | None = None) -> TextTooLong:
+    """Return the error for a text of more characters than are read.
+
+    ``most``: what the model reads, whatever its tokens; None: what can be read at all.
+    """
+    if most is not None:
+        return TextTooLong(
+            f"item {index} has {count} characters; of a text this model reads the first {most} "
+            f"and {limit} tokens: shorten it, split it, or ask for truncation (truncate=True)",
+            index=index,
+        )
+    return TextTooLong(
+        f"item {index} has {count} characters; of a text whose tokens are this long, a limit of "
+        f"{limit} tokens allows {most_chars(limit)}: shorten it or split it",
+        index=index,
+    )

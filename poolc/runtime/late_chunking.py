@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from poolc.errors import InvalidOption, InvalidText
-from poolc.runtime.heads.embeddings import embeddings
-from poolc.runtime.outputs import Float32, l2_normalize
+from poolc.runtime.heads.embeddings import embeddings, pooled_row
+from poolc.runtime.outputs import Float32
 from poolc.runtime.request import Item, Params
 from poolc.runtime.spelling import Piece
-from poolc.spec import POOLED, SENTENCE_EMBEDDING, Kind, ModelSpec, PoolingType
+from poolc.spec import Kind, ModelSpec, PoolingType
 
 _SEPARATOR = " "
 
@@ -103,9 +103,7 @@ def chunk_vectors(
                 "fewer texts, or without late_chunking",
                 index=index,
             )
-        mean = own.astype(np.float64).mean(axis=0).astype(np.float32)
-        unit = l2_normalize(mean[None])[0] if spec.normalize else mean
-        rows.append({POOLED: mean, SENTENCE_EMBEDDING: unit})
+        rows.append(pooled_row(spec, own.mean(axis=0, dtype=np.float64)))
     return embeddings(spec, params, rows)
 
 

@@ -16,8 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText, TextTooLong
-from poolc.runtime.excerpts import SLACK_TOKENS, excerpts, is_long, is_long_size, most_chars
+from poolc.errors import ArtifactCorrupt, InvalidOption, InvalidText
+from poolc.runtime.excerpts import (
+    SLACK_TOKENS,
+    excerpts,
+    is_long,
+    is_long_size,
+    most_chars,
+    too_long,
+    too_many_characters,
+)
 from poolc.runtime.frames import Frame
 from poolc.runtime.items import check_item, check_items, is_plain, is_text
 from poolc.runtime.pieces import Tokens
@@ -280,7 +288,7 @@ class TextTokenizer:
             for text, index in zip(texts, indices, strict=True):
                 longest = max(map(len, _parts(text)))
                 if longest > most:
-                    raise _too_many_characters(longest, cut.limit, index, most)
+                    raise too_many_characters(longest, cut.limit, index, most)
         return [
             text[:most] if isinstance(text, str) else (text[0][:most], text[1][:most])
             for text in texts
@@ -308,7 +316,7 @@ class TextTokenizer:
             if excerpt is not None:
                 found.setdefault(i, {})[side] = excerpt
             elif len(text) > most_chars(limit):
-                raise _too_many_characters(len(text), limit, indices[i])
+                raise too_many_characters(len(text), limit, indices[i])
         return found
 
     def _count(self, texts: Sequence[str]) -> list[int]:
@@ -334,7 +342,7 @@ class TextTokenizer:
         # excerpts do not tell.
         longest = max(map(len, text))
         if longest > most_chars(limit):
-            raise _too_many_characters(longest, limit, index)
+            raise too_many_characters(longest, limit, index)
         return text
 
     def _from_encodings(
@@ -451,32 +459,6 @@ def checked(sequence: TokenSequence, index: int) -> TokenSequence:
             index=index,
         )
     return sequence
-
-
-def too_long(tokens: str, limit: int, index: int) -> TextTooLong:
-    """Return the error for an item of more tokens than ``limit``."""
-    return TextTooLong(
-        f"item {index} has {tokens} tokens; the limit is {limit}: "
-        "shorten it, split it, or ask for truncation (truncate=True)",
-        index=index,
-    )
-
-
-def _too_many_characters(
-    count: int, limit: int, index: int, most: int | None = None
-) -> TextTooLong:
-    """``most``: what the model reads, whatever its tokens; None: what can be read at all."""
-    if most is not None:
-        return TextTooLong(
-            f"item {index} has {count} characters; of a text this model reads the first {most} "
-            f"and {limit} tokens: shorten it, split it, or ask for truncation (truncate=True)",
-            index=index,
-        )
-    return TextTooLong(
-        f"item {index} has {count} characters; of a text whose tokens are this long, a limit of "
-        f"{limit} tokens allows {most_chars(limit)}: shorten it or split it",
-        index=index,
-    )
 
 
 def _load(path: Path) -> Tokenizer:

@@ -55,10 +55,14 @@ def merged(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> list[Row
             continue
         vectors = np.stack([row[POOLED] for row in own])  # [windows, dim]
         weights = np.array([sequence.num_counted for sequence in sequences], np.float64)
-        pooled = (weights @ vectors / weights.sum()).astype(np.float32)
-        unit = l2_normalize(pooled) if spec.normalize else pooled
-        items.append({POOLED: pooled, SENTENCE_EMBEDDING: unit})
+        items.append(pooled_row(spec, weights @ vectors / weights.sum()))
     return items
+
+
+def pooled_row(spec: ModelSpec, vector: npt.NDArray[Any]) -> Row:
+    """Return the row of a text whose vector [dim] was pooled here and not in the graph."""
+    pooled = vector.astype(np.float32)
+    return {POOLED: pooled, SENTENCE_EMBEDDING: l2_normalize(pooled) if spec.normalize else pooled}
 
 
 def similarities(spec: ModelSpec, prepared: Prepared, rows: Sequence[Row]) -> Float32:
