@@ -2,8 +2,9 @@
 
 A tokenizer takes some 150 bytes of memory a character. Read whole, one text of a few megabytes
 would take hundreds of them, only to be refused or cut to a few hundred tokens. Its beginning (its
-end, where the beginning is what truncation drops) says as much, once it has enough tokens. Knows nothing about
-tasks, files or requests.
+end, where the beginning is what truncation drops) says as much, once it has enough tokens.
+
+Knows nothing about tasks, files or requests.
 """
 
 from __future__ import annotations
