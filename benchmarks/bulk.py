@@ -1,12 +1,14 @@
-"""A bulk job over short rows: rows a minute, memory over time, and the share of the raw engine.
+"""A bulk job over many rows: rows a minute, memory over time, and the share of the raw engine.
 
-    python -m benchmarks.bulk [--model M] [--rows 1000000] [--output .bench/bulk] [--json FILE]
+    python -m benchmarks.bulk [--model M] [--data DIR] [--rows 1000000] [--json FILE]
+    python -m benchmarks.bulk --texts documents --rows 6000 --rounds 3 --data DIR [--json FILE]
 
-Writes the rows as JSON lines (generated, the same every time), runs ``poolc embed`` on them in a
-process of its own, and reads its events and its memory meanwhile. The raw engine is
-``Engine.embed_iter`` over the first ``--raw-rows`` of the same texts, read into a list before and
-thrown away after, before and after the job: a machine that changes its speed meanwhile shows.
-A plot (SVG, with matplotlib) goes beside the rows.
+Writes the rows as JSON lines (generated, the same every time, or those of ``--data`` again and
+again), runs ``poolc embed`` on them in a process of its own, and reads its events and its memory
+meanwhile. The raw engine is ``Engine.embed_iter`` over the first ``--raw-rows`` of the same texts,
+read into a list before and thrown away after. It runs before and after each job, which is compared
+with the mean of both: a machine that changes its speed meanwhile shows. ``benchmarks.plots FOLDER``
+draws the JSON files of a folder, with matplotlib.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -25,14 +28,18 @@ from typing import Any
 import poolc
 from benchmarks.options import model_or_default, parser, write
 from benchmarks.process import proportional_bytes
-from benchmarks.workload import queries
+from benchmarks.workload import documents, queries
+
+TEXTS = {"queries": queries, "documents": documents}
 
 
 def main() -> None:
-    """Run the job and print what it did."""
-    options = parser("A bulk job over short rows")
+    """Run the jobs and print what they did."""
+    options = parser("A bulk job over many rows")
+    options.add_argument("--texts", choices=list(TEXTS), default="queries")
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--raw-rows", type=int, default=65_536)
+    options.add_argument("--rounds", type=int, default=1)
     options.add_argument("--precision", default="fp32")
     options.add_argument("--format", default="parquet", help="of the output: parquet, jsonl, npy")
     options.add_argument("--output", type=Path, default=Path(".bench/bulk"))
@@ -42,47 +49,55 @@ def main() -> None:
     found = measure(artifact, arguments)
     print(table(found))
     write(found, arguments.json)
-    plot(found, arguments.output / "bulk.svg")
 
 
 def measure(artifact: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the raw engine, the job, and the raw engine again."""
-    inputs = arguments.output / f"rows-{arguments.rows}.jsonl"
-    write_rows(inputs, arguments.data, arguments.rows)
-    texts = list(itertools.islice(queries(arguments.data), arguments.raw_rows))
-    before = raw_rate(artifact, texts)
+    """Run the raw engine before and after every job."""
+    inputs = arguments.output / f"{arguments.texts}-{arguments.rows}.jsonl"
+    write_rows(inputs, _endless(arguments.texts, arguments.data), arguments.rows)
+    num_raw = min(arguments.rows, arguments.raw_rows)
+    texts = list(itertools.islice(_endless(arguments.texts, arguments.data), num_raw))
     output = arguments.output / f"vectors.{arguments.format}"
-    done, samples = run_job(artifact, inputs, output)
-    after = raw_rate(artifact, texts)
-    raw = (before + after) / 2
-    rate = done["tokens"] / done["seconds"]
+    samples: list[dict[str, float]] = []
+    raw, jobs = [raw_rate(artifact, texts)], []
+    for _ in range(arguments.rounds):
+        done, samples = run_job(artifact, inputs, output)
+        jobs.append(done)
+        raw.append(raw_rate(artifact, texts))
+    rates = [done["tokens"] / done["seconds"] for done in jobs]
+    shares = [
+        rate / statistics.mean(around)
+        for rate, around in zip(rates, itertools.pairwise(raw), strict=True)
+    ]
+    last = jobs[-1]
     return {
-        "rows": done["rows"],
-        "seconds": done["seconds"],
-        "tokens_per_second": rate,
-        "padding": 1 - done["tokens"] / done["computed_tokens"],
-        "raw_tokens_per_second": [before, after],
-        "share_of_raw": rate / raw,
+        "texts": arguments.texts,
+        "rows": last["rows"],
+        "seconds": last["seconds"],
+        "tokens_per_second": rates,
+        "padding": 1 - last["tokens"] / last["computed_tokens"],
+        "raw_tokens_per_second": raw,
+        "shares_of_raw": shares,
+        "share_of_raw": statistics.median(shares),
         "output_bytes": output.stat().st_size,
         "samples": samples,
     }
 
 
-def write_rows(path: Path, data: Path | None, rows: int) -> None:
+def write_rows(path: Path, texts: Iterator[str], rows: int) -> None:
     """Write so many rows of JSON, unless they are there."""
     if path.exists():
         return
     draft = path.with_suffix(".draft")
     with draft.open("w", encoding="utf-8") as file:
-        for number, text in enumerate(itertools.islice(_endless(data), rows)):
+        for number, text in enumerate(itertools.islice(texts, rows)):
             file.write(json.dumps({"id": number, "text": text}) + "\n")
     draft.replace(path)
 
 
-def _endless(data: Path | None) -> Iterator[str]:
-    if data is None:
-        return queries(None)
-    return itertools.cycle(queries(data))
+def _endless(kind: str, data: Path | None) -> Iterator[str]:
+    made = TEXTS[kind](data)
+    return made if data is None else itertools.cycle(made)
 
 
 def raw_rate(artifact: Path, texts: list[str]) -> float:
@@ -152,10 +167,11 @@ def table(found: dict[str, Any]) -> str:
     """Return the figures as text."""
     lines = [
         f"{found['rows']:,} rows in {found['seconds']:.0f} s: "
-        f"{found['tokens_per_second']:,.0f} tokens/s, padding {100 * found['padding']:.1f} %",
-        "raw engine before and after: "
-        + ", ".join(f"{rate:,.0f} tokens/s" for rate in found["raw_tokens_per_second"])
-        + f"; the job ran at {100 * found['share_of_raw']:.1f} % of it",
+        f"{_listed(found['tokens_per_second'])} tokens/s, padding {100 * found['padding']:.1f} %",
+        f"raw engine before and after: {_listed(found['raw_tokens_per_second'])} tokens/s",
+        "the job ran at "
+        + ", ".join(f"{100 * share:.1f}" for share in found["shares_of_raw"])
+        + " % of it",
         "",
         "| minute | rows | memory, MB |",
         "| --- | --- | --- |",
@@ -167,28 +183,8 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Draw rows a minute and memory over time; says so where matplotlib is not installed."""
-    try:
-        from matplotlib import pyplot
-    except ModuleNotFoundError:
-        print("no plot: matplotlib is not installed")
-        return
-    samples = found["samples"]
-    figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 5))
-    pairs = list(zip(samples[:-10], samples[10:], strict=True))
-    times = [after["at_s"] / 60 for _, after in pairs]
-    rates = [60 * (b["rows"] - a["rows"]) / (b["at_s"] - a["at_s"]) for a, b in pairs]
-    upper.plot(times, rates)
-    upper.set_ylabel("rows a minute")
-    lower.plot([s["at_s"] / 60 for s in samples], [s["memory_bytes"] / 1e6 for s in samples])
-    lower.set_ylabel("memory, MB")
-    lower.set_xlabel("minutes")
-    for panel in (upper, lower):
-        panel.set_ylim(bottom=0)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+def _listed(rates: list[float]) -> str:
+    return ", ".join(f"{rate:,.0f}" for rate in rates)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ MODELS = (
             "num_attention_heads": 16, "intermediate_size": 4096, "type_vocab_size": 1,
             "max_position_embeddings": 514, "layer_norm_eps": 1e-5,
             "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+            "position_embedding_type": "absolute",  # vLLM reads it; transformers dropped it
         },
     ),
     Model(

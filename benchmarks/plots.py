@@ -25,6 +25,8 @@ def main() -> None:
             _save(throughput(result), folder / f"{file.stem}-throughput.svg")
         if "sweep" in result:
             _save(cost(result["sweep"]), folder / f"{file.stem}-cost.svg")
+        if "samples" in result:
+            _save(bulk(result["samples"]), folder / f"{file.stem}-over-time.svg")
 
 
 def throughput(result: dict[str, Any]) -> Any:
@@ -62,6 +64,23 @@ def cost(sweep: dict[str, Any]) -> Any:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("core-seconds per million tokens")
     panels[0][-1].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def bulk(samples: list[dict[str, float]], around: int = 10) -> Any:
+    """Draw the rows a minute of a bulk job, over so many samples each, and its memory."""
+    figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 5))
+    pairs = list(zip(samples[:-around], samples[around:], strict=True))
+    rates = [60 * (b["rows"] - a["rows"]) / (b["at_s"] - a["at_s"]) for a, b in pairs]
+    upper.plot([b["at_s"] / 60 for _, b in pairs], rates, color=OURS)
+    upper.set_ylabel("rows a minute")
+    at = [sample["at_s"] / 60 for sample in samples]
+    lower.plot(at, [sample["memory_bytes"] / 1e6 for sample in samples], color=OURS)
+    lower.set_ylabel("memory, MB")
+    lower.set_xlabel("minutes")
+    for panel in (upper, lower):
+        panel.set_ylim(bottom=0)
+        panel.spines[["top", "right"]].set_visible(False)
     return figure
 
 

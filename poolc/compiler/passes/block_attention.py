@@ -2,49 +2,62 @@
 
     Attention(q, k, v, mask)  ->  If(seq > 1,024, Loop(blocks of queries), Attention(q, k, v, mask))
 
-The body of the loop makes its own rows of the mask (``mask_rows.py``). For short texts nothing
-changes, and the mask is made once for all layers; for long ones that mask has a single row, which
-nobody reads. Figures: docs/decisions/013-long-attention.md.
+The body of the loop makes its own rows of the mask (``mask_rows.py``) and reads only the keys that
+its queries see (``mask_reach.py``). So the time of local attention grows with the length only, and
+it is blocked from shorter texts on. For short texts nothing changes, and the mask is made once for
+all layers; for long ones that mask has a single row, which nobody reads. Figures:
+docs/decisions/013-long-attention.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from poolc.compiler.passes.mask_reach import EVERYTHING, Reach, reach_of
 from poolc.compiler.passes.mask_rows import MaskRows, NotUnderstoodError
 from poolc.compiler.passes.nodes import Nodes
+from poolc.compiler.passes.query_blocks import (
+    MASK,
+    Blocks,
+    Length,
+    in_blocks,
+    input_of,
+    length_of,
+    mask_of,
+    rank_of,
+)
 
 # Up to here one node is as fast as blocks, and its scores are small.
 MAX_WHOLE_TOKENS = 1024
 _BLOCK_ROWS = 256
-_MASK = 3  # of Attention's inputs
-
-
-@dataclass(frozen=True, slots=True)
-class _Length:
-    """What depends on the number of queries alone; built once for all layers."""
-
-    tokens: ir.Value  # []
-    is_long: ir.Value  # [] bool
-    blocks: ir.Value  # []
-    rows: ir.Value  # [], of a block
-    offsets: ir.Value  # [rows], from 0
-    last: ir.Value  # []
-    short_rows: ir.Value  # [n]: all of a short text, the first of a long one
-    short_masks: dict[ir.Value, ir.Value] = field(default_factory=dict)
+# Local attention: blocks from texts of this many times what a query sees.
+_LOCAL_SPANS = 2
+_LOCAL_ROWS = 64
+# Causal attention: a block leaves out the keys after it.
+_CAUSAL_WHOLE_TOKENS = 384
+_CAUSAL_ROWS = 128
 
 
 class BlockAttentionPass(ir.passes.InPlacePass):
-    """Block every ``Attention`` of the graph; ``record`` then says what could not be blocked."""
+    """Block every ``Attention`` of the graph; ``record`` then says what could not be blocked.
 
-    def __init__(self, max_whole: int = MAX_WHOLE_TOKENS, block_rows: int = _BLOCK_ROWS) -> None:
+    ``max_length`` is the longest text that the graph may get: what would run in one piece for all
+    of them stays as it is.
+    """
+
+    def __init__(
+        self,
+        max_length: int,
+        max_whole: int = MAX_WHOLE_TOKENS,
+        block_rows: int = _BLOCK_ROWS,
+    ) -> None:
         super().__init__()
-        self.max_whole, self.block_rows = max_whole, block_rows
-        self._blocked = 0
+        self.max_length, self.max_whole, self.block_rows = max_length, max_whole, block_rows
+        self._blocked: Counter[Blocks] = Counter()
         self._left: list[str] = []  # what stayed as it was, and why
         self._whole_masks: list[str] = []  # made as a whole, for their rows are not understood
 
@@ -54,35 +67,60 @@ class BlockAttentionPass(ir.passes.InPlacePass):
         return {
             "max_whole_tokens": self.max_whole,
             "block_rows": self.block_rows,
-            "blocked": self._blocked,
+            "blocked": self._blocked.total(),
+            "layers": {
+                str(blocks.reach): {
+                    "layers": layers,
+                    "max_whole_tokens": blocks.max_whole,
+                    "block_rows": blocks.rows,
+                }
+                for blocks, layers in sorted(self._blocked.items(), key=lambda one: str(one[0]))
+            },
             "left": self._left,
             "whole_masks": self._whole_masks,
         }
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        lengths: dict[str, _Length] = {}
+        lengths: dict[tuple[str, Blocks], Length] = {}
+        reaches: dict[ir.Value | None, Reach] = {None: EVERYTHING}
         graph = model.graph
-        for index, node in enumerate([n for n in graph if n.op_type == "Attention"]):
+        found = [node for node in graph if node.op_type == "Attention"]
+        for mask in [mask_of(node) for node in found]:
+            if mask not in reaches:  # before any node is replaced
+                reaches[mask] = reach_of(graph, mask)
+        for index, node in enumerate(found):
+            blocks = self._blocks(reaches[mask_of(node)])
+            if blocks.max_whole >= self.max_length:
+                continue
             reason = _unfit(node)
             if reason is not None:
                 self._left.append(f"{node.name}: {reason}")
                 continue
-            self._block(graph, node, lengths, f"block_{index}")
-            self._blocked += 1
-        self._left += [f"{node.name}: not an Attention node" for node in graph if _is_scores(node)]
+            self._block(graph, node, self._length(graph, node, blocks, lengths), f"block_{index}")
+            self._blocked[blocks] += 1
+        if self.max_length > self.max_whole:
+            scores = (node.name for node in graph if _is_scores(node))
+            self._left += [f"{name}: not an Attention node" for name in scores]
         if self._blocked:
             RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, bool(self._blocked))
 
-    def _block(
-        self, graph: ir.Graph, node: ir.Node, lengths: dict[str, _Length], prefix: str
-    ) -> None:
+    def _blocks(self, reach: Reach) -> Blocks:
+        """Return how attention of a reach is cut: the less a block reads, the sooner it pays."""
+        span = reach.span
+        if span is not None and _LOCAL_SPANS * span < self.max_whole:
+            return Blocks(reach, _LOCAL_SPANS * span, min(_LOCAL_ROWS, self.block_rows))
+        if reach == EVERYTHING:
+            return Blocks(reach, self.max_whole, self.block_rows)
+        whole = min(_CAUSAL_WHOLE_TOKENS, self.max_whole)
+        return Blocks(reach, whole, min(_CAUSAL_ROWS, self.block_rows))
+
+    def _block(self, graph: ir.Graph, node: ir.Node, length: Length, prefix: str) -> None:
         before = Nodes(graph, prefix)
-        length = self._length(before, node, lengths)
-        mask = node.inputs[_MASK] if len(node.inputs) > _MASK else None
-        long = self._long(graph, node, length, prefix)
+        mask = mask_of(node)
+        long = in_blocks(graph, node, length, prefix)
         short = Nodes(graph, f"{prefix}_short")
-        inputs = [*node.inputs[:_MASK], self._short_mask(before, mask, length)]
+        inputs = [*node.inputs[:MASK], self._short_mask(before, mask, length)]
         whole = short.repeat(node, inputs if mask is not None else list(node.inputs))
         chosen = before.add(
             "If",
@@ -94,40 +132,32 @@ class BlockAttentionPass(ir.passes.InPlacePass):
         _replace(node.outputs[0], chosen)
         graph.remove(node, safe=True)
 
-    def _length(self, nodes: Nodes, node: ir.Node, lengths: dict[str, _Length]) -> _Length:
-        query = _input(node, 0)
+    def _length(
+        self,
+        graph: ir.Graph,
+        node: ir.Node,
+        blocks: Blocks,
+        lengths: dict[tuple[str, Blocks], Length],
+    ) -> Length:
+        query = input_of(node, 0)
         dim = _query_dim(query)
         name = dim if isinstance(dim, str) else str(query.name)
-        if name not in lengths:
-            axis = _rank(query) - 2
+        if (name, blocks) not in lengths:
+            nodes = Nodes(graph, f"length_{len(lengths)}")
+            axis = rank_of(query) - 2
             size = nodes.add("Shape", query, start=axis, end=axis + 1)
-            lengths[name] = self._of_size(nodes, nodes.add("Squeeze", size))
-        return lengths[name]
+            lengths[name, blocks] = length_of(nodes, nodes.add("Squeeze", size), blocks)
+            graph.insert_before(node, nodes.made)
+        return lengths[name, blocks]
 
-    def _of_size(self, nodes: Nodes, tokens: ir.Value) -> _Length:
-        zero, one = nodes.number(0), nodes.number(1)
-        blocks = _ceil_div(nodes, tokens, nodes.number(self.block_rows))
-        rows = _ceil_div(nodes, tokens, blocks)  # blocks of equal size: no nearly empty last one
-        is_long = nodes.add("Greater", tokens, nodes.number(self.max_whole))
-        short = nodes.add("Where", is_long, one, tokens)
-        return _Length(
-            tokens=tokens,
-            is_long=is_long,
-            blocks=blocks,
-            rows=rows,
-            offsets=nodes.add("Range", zero, rows, one),
-            last=nodes.add("Sub", tokens, one),
-            short_rows=nodes.add("Range", zero, short, one),
-        )
-
-    def _short_mask(self, nodes: Nodes, mask: ir.Value | None, length: _Length) -> ir.Value | None:
+    def _short_mask(self, nodes: Nodes, mask: ir.Value | None, length: Length) -> ir.Value | None:
         """Return the mask of short texts; of long ones its first row."""
         if mask is None:
             return None
         if mask not in length.short_masks:
             start = len(nodes.made)
             try:
-                taken = MaskRows(nodes, length.short_rows).take(mask, _rank(mask) - 2)
+                taken = MaskRows(nodes, length.short_rows).take(mask, rank_of(mask) - 2)
             except NotUnderstoodError as error:
                 del nodes.made[start:]
                 self._whole_masks.append(f"{mask.name}: {error} makes it")
@@ -135,64 +165,18 @@ class BlockAttentionPass(ir.passes.InPlacePass):
             length.short_masks[mask] = taken
         return length.short_masks[mask]
 
-    def _long(self, graph: ir.Graph, node: ir.Node, length: _Length, prefix: str) -> ir.Graph:
-        nodes = Nodes(graph, f"{prefix}_long")
-        axis = _rank(_input(node, 0)) - 2
-        body = _body(graph, node, length, f"{prefix}_body")
-        # [blocks, ..., rows, size]; without a condition ONNX Runtime refuses the node
-        made = nodes.add("Loop", length.blocks, length.is_long, body=body)
-        order = [*range(1, axis + 1), 0, axis + 1, axis + 2]
-        ordered = nodes.add("Transpose", made, perm=order)
-        size = nodes.add("Shape", made, start=axis + 2)
-        shape = nodes.add("Concat", nodes.numbers(*[0] * axis, -1), size, axis=0)
-        joined = nodes.add("Reshape", ordered, shape)
-        end = nodes.add("Unsqueeze", length.tokens, nodes.numbers(0))
-        cut = nodes.add("Slice", joined, nodes.numbers(0), end, nodes.numbers(axis))
-        cut.dtype = node.outputs[0].dtype
-        return nodes.subgraph(f"{prefix}_long", [], [cut])
-
-
-def _body(graph: ir.Graph, node: ir.Node, length: _Length, prefix: str) -> ir.Graph:
-    """Return what one block does: its queries, its rows of the mask, its attention.
-
-    The last block's rows beyond the end are its last one again.
-    """
-    nodes = Nodes(graph, prefix)
-    number = ir.val(f"{prefix}_number", ir.DataType.INT64, [])
-    go_on = ir.val(f"{prefix}_go_on", ir.DataType.BOOL, [])
-    start = nodes.add("Mul", number, length.rows)
-    rows = nodes.add("Min", nodes.add("Add", length.offsets, start), length.last)
-    taken = MaskRows(nodes, rows)
-    query = _input(node, 0)
-    inputs = [taken.gather(query, _rank(query) - 2), *node.inputs[1:_MASK]]
-    if len(node.inputs) > _MASK and node.inputs[_MASK] is not None:
-        inputs.append(_mask_rows(nodes, taken, _input(node, _MASK)))
-    attended = nodes.repeat(node, inputs)
-    outputs = [nodes.add("Identity", go_on), attended]
-    outputs[0].dtype = ir.DataType.BOOL
-    return nodes.subgraph(prefix, [number, go_on], outputs)
-
-
-def _mask_rows(nodes: Nodes, taken: MaskRows, mask: ir.Value) -> ir.Value:
-    start, axis = len(nodes.made), _rank(mask) - 2
-    try:
-        return taken.take(mask, axis)
-    except NotUnderstoodError:
-        del nodes.made[start:]
-        return taken.gather(mask, axis)
-
 
 def _unfit(node: ir.Node) -> str | None:
     """Say why a node stays as it is; None where it can be blocked."""
-    if node.domain or len(node.outputs) != 1 or any(node.inputs[_MASK + 1 :]):
+    if node.domain or len(node.outputs) != 1 or any(node.inputs[MASK + 1 :]):
         return "it keeps keys and values of earlier calls"
     causal = node.attributes.get("is_causal")
     if causal is not None and causal.as_int():
         return "is_causal counts from the first query of a block"
-    shapes = [value.shape for value in node.inputs[: _MASK + 1] if value is not None]
+    shapes = [value.shape for value in node.inputs[: MASK + 1] if value is not None]
     if any(shape is None for shape in shapes):
         return "its shapes are not known"
-    if len(shapes) > _MASK and shapes[_MASK] is not None and len(shapes[_MASK] or ()) < 2:
+    if len(shapes) > MASK and shapes[MASK] is not None and len(shapes[MASK] or ()) < 2:
         return "its mask is no matrix"
     return None
 
@@ -209,22 +193,6 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     new.shape, new.type = old.shape, old.type
     new.name, old.name = old.name, f"{old.name}_whole"  # graph outputs keep their names
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-
-
-def _ceil_div(nodes: Nodes, number: ir.Value, by: ir.Value) -> ir.Value:
-    one = nodes.number(1)
-    return nodes.add("Div", nodes.add("Add", number, nodes.add("Sub", by, one)), by)
-
-
-def _input(node: ir.Node, place: int) -> ir.Value:
-    value = node.inputs[place]
-    assert value is not None, f"{node.name} has no input {place}"
-    return value
-
-
-def _rank(value: ir.Value) -> int:
-    assert value.shape is not None, f"{value.name} has no shape"
-    return len(value.shape)
 
 
 def _query_dim(query: ir.Value) -> int | str | None:

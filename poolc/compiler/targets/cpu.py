@@ -160,8 +160,7 @@ def _block_attention(
     """Block the attention of the graphs that may get long texts; return what to record of it."""
     record = {}
     for output_set, file in files.items():
-        found = BlockAttentionPass()
-        if route_spec(spec, set_route(output_set)).max_length > found.max_whole:
-            found(models[file])
+        found = BlockAttentionPass(route_spec(spec, set_route(output_set)).max_length)
+        if found(models[file]).modified or found.record["left"]:
             record[output_set] = found.record
     return {"attention": record} if record else {}
