@@ -8,7 +8,6 @@ from html import escape
 
 import numpy as np
 
-from poolc import __version__
 from poolc.compare import svg
 from poolc.compare.result import FIGURES, Answers, Comparison, Vectors
 from poolc.compare.table import identity, note
@@ -61,7 +60,7 @@ def _body(found: Comparison, broken: Sequence[str]) -> Iterator[str]:
         yield from _worst("Lowest cosines", found.vectors.worst)
     if found.answers is not None:
         yield from _worst("Largest differences", found.answers.worst)
-    yield f"<p>poolc {__version__}; texts were sampled with seed {found.seed}.</p>"
+    yield f"<p>Texts were sampled with seed {found.seed}.</p>"
 
 
 def _plots(found: Comparison) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A PostgreSQL server with pgvector until standard input ends: postgres_server.py FOLDER
 
-Prints how to connect to it. PostgreSQL refuses to run as root; there, the package starts it as a user
-of its own, ``pgserver``, to which it gives the folder.
+Prints how to connect to it. PostgreSQL refuses to run as root; there, the package starts it as a
+user of its own, ``pgserver``, to which it gives the folder.
 """
 
 import sys
