@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poolc import api
-from poolc.errors import InvalidOption, nearest
+from poolc.errors import InputError, InvalidOption, nearest
 from poolc.runtime.bulk import (
     BulkJob,
     BulkProgress,
@@ -36,6 +36,7 @@ __all__ = [
     "classify",
     "embed",
     "encode",
+    "meta",
     "reward",
     "run",
     "score",
@@ -99,6 +100,33 @@ def encode(
 ) -> BulkResult:
     """Write the last hidden states of every text, one row a token; options as ``embed``."""
     return _start(Task.ENCODE, model, inputs, output, options)
+
+
+def meta(output: str | Path) -> dict[str, Any]:
+    """Return what an output of a job says of itself: ``space_id``, dimensions, prompt, options.
+
+    So that a query is compared with vectors of its own space only. Raises InputError where there is
+    no output, or one that a job did not write.
+    """
+    from poolc.runtime.bulk.destination import destination
+    from poolc.runtime.bulk.formats import TABLES, output_format
+    from poolc.runtime.bulk.table_outputs import meta_in
+
+    place = destination(str(output))
+    if place.of_parts:
+        found = place.meta()
+    elif (kind := output_format(place.name)) in TABLES:
+        with place.open_base() as file:
+            found = meta_in(kind, file)
+    else:
+        found = place.meta()
+    if found is None:
+        raise InputError(
+            f"{output} does not say how its rows were made: it is not there, or not an output of a "
+            "bulk job",
+            param="output",
+        )
+    return found
 
 
 def run(

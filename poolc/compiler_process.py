@@ -21,7 +21,7 @@ from poolc.spec import CompileOptions
 if TYPE_CHECKING:
     import subprocess
 
-_LOG_TAIL_LINES = 15
+LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,17 @@ def run(job: Job, on_event: Callable[[dict[str, Any]], None] | None = None) -> D
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(send,),
-            env=_environment(),
+            env=environment(),
             encoding="utf-8",
             errors="replace",
         ) as process,
     ):
         os.close(send)
-        log: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
+        log: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         drain = threading.Thread(target=log.extend, args=(process.stdout,), daemon=True)
         drain.start()
         try:
-            _send_request(process, job.to_json())
+            tell(process, job.to_json(), last=True)
             last = _last_event(events, on_event)
         except BaseException:  # an interrupt, or a callback that raised: do not leave it running
             process.kill()
@@ -103,12 +103,17 @@ def run(job: Job, on_event: Callable[[dict[str, Any]], None] | None = None) -> D
     return _outcome(last, process.returncode, log)
 
 
-def _send_request(process: subprocess.Popen[str], request: str) -> None:
+def tell(process: subprocess.Popen[str], text: str, *, last: bool = False) -> None:
+    """Write to a process's standard input, and close it after the ``last`` text."""
     if process.stdin is None:
         raise CompileError("the compiler has no standard input; this is a bug in poolc")
     # A child that died at once closes the pipe; its exit code and log say why.
-    with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-        stdin.write(request)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(text)
+        process.stdin.flush()
+    if last:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _last_event(
@@ -130,14 +135,20 @@ def _outcome(last: dict[str, Any] | None, code: int | None, log: deque[str]) -> 
         tail = "".join(log).strip()
         raise CompileError(f"the compiler stopped (exit code {code}) without a result:\n{tail}")
     if last["event"] == "error":
-        kind = OSError if last["type"] == "OSError" else getattr(errors, last["type"], CompileError)
-        error: Exception = kind(last["message"])
-        error.add_note("".join(log).strip())  # shown with the traceback only
-        raise error
+        raise raised(last, log)
     return Done(Path(last["path"]), last["seconds"])
 
 
-def _environment() -> dict[str, str]:
+def raised(event: dict[str, Any], log: deque[str]) -> Exception:
+    """Return the error that an ``error`` event tells of, by its class in ``poolc.errors``."""
+    kind = OSError if event["type"] == "OSError" else getattr(errors, event["type"], CompileError)
+    error: Exception = kind(event["message"])
+    error.add_note("".join(log).strip())  # shown with the traceback only
+    return error
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of a process of the compiler."""
     # The child finds the poolc that is running, installed or not.
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

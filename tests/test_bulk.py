@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import poolc
-from poolc.errors import InvalidOption
+from poolc.errors import InputError, InvalidOption
 from poolc.runtime.engine import Engine
 
 
@@ -53,3 +55,22 @@ def test_unknown_option(embedder: Engine, rows: Path, tmp_path: Path) -> None:
         poolc.bulk.embed(embedder, rows, tmp_path / "out.npy", trunctate=True)
     with pytest.raises(InvalidOption, match="device cannot change a model that is loaded"):
         poolc.bulk.embed(embedder, rows, tmp_path / "out.npy", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.arrow", "out.jsonl", "out.npy", "out/"])
+def test_meta_is_that_of_the_job(embedder: Engine, rows: Path, tmp_path: Path, name: str) -> None:
+    output = f"{tmp_path}/{name}"
+    result = poolc.bulk.embed(embedder, rows, output, text_column="a", dimensions=8)
+    found = poolc.bulk.meta(output)
+    assert found == result.meta
+    assert (found["space_id"], found["dimensions"]) == (embedder.artifact.space_id, 8)
+
+
+def test_meta_of_another_writer(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "other.parquet")
+    (tmp_path / "other.npy").touch()
+    for name in ("other.parquet", "other.npy", "nowhere/"):
+        with pytest.raises(InputError, match="does not say how its rows were made"):
+            poolc.bulk.meta(f"{tmp_path}/{name}")
+    with pytest.raises(InputError, match="nowhere"):
+        poolc.bulk.meta(tmp_path / "nowhere.parquet")

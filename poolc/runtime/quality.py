@@ -8,7 +8,7 @@ calibration reads takes part.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from poolc.runtime.bulk.columns import PAIR_COLUMNS
 from poolc.runtime.engine import Engine
 from poolc.spec import Task
 
-_PAIRS = (*PAIR_COLUMNS, ("s1", "s2"))
+PAIRS = (*PAIR_COLUMNS, ("s1", "s2"))
 SPEARMAN, ACCURACY = "spearman_x_100", "accuracy_percent"
 
 
@@ -42,7 +42,7 @@ def read_labelled(path: Path) -> Labelled:
     if not rows:
         raise InvalidOption(f"{path} holds no line", param="quality")
     first = rows[0]
-    pair = next((names for names in _PAIRS if all(name in first for name in names)), None)
+    pair = next((names for names in PAIRS if all(name in first for name in names)), None)
     names: tuple[str, ...]
     if pair is not None and "score" in first:
         names, metric = (*pair, "score"), SPEARMAN
@@ -71,10 +71,14 @@ def measure(engine: Engine, data: Labelled) -> float:
         return 100 * spearman(engine.score(data.left, data.right, truncate=True), data.labels)
     engine.require(Task.CLASSIFY)
     probs = engine.classify(data.left, truncate=True).probs
-    known = engine.spec.labels
+    return accuracy(probs, data.labels, engine.spec.labels)
+
+
+def accuracy(probs: npt.NDArray[Any], labels: Sequence[Any], names: Sequence[str]) -> float:
+    """Return in percent how often the largest of [n, labels] is the label, by name or place."""
     hits = [
-        label in (place, known[place])
-        for place, label in zip(probs.argmax(axis=1).tolist(), data.labels, strict=True)
+        label in (place, names[place])
+        for place, label in zip(probs.argmax(axis=1).tolist(), labels, strict=True)
     ]
     return 100 * float(np.mean(hits))
 
