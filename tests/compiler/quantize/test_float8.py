@@ -75,7 +75,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer: random ones lose a little more with every layer, and the gate is near."""
+    """A BERT of one layer: random ones lose more with every layer, and the gate is near."""
     from transformers import BertModel
 
     folder = tmp_path_factory.mktemp("model")
@@ -176,9 +176,7 @@ def test_a_trained_model_passes_the_gate_on_shipped_texts(
 
 
 @pytest.mark.slow
-def test_the_gate_holds_fp8(
-    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gate_holds_fp8(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that a scale makes too small for E4M3 lose what they are."""
     install(monkeypatch)
     monkeypatch.setattr(float8_linears, "scales_of", lambda largest: 1e5 * scales_of(largest))
