@@ -63,7 +63,8 @@ bench: install-dev  ## throughput and cold start against Sentence Transformers o
 
 # The libraries of the machine at hand, not of $(VENV): a GPU's driver decides which fit.
 gpu-check:  ## on a machine with an NVIDIA GPU: parity of the families, and speed, in nine minutes
-	@$(PYTHON) -m benchmarks.gpu $(if $(DATA),--data "$(DATA)") $(if $(OUTPUT),--output "$(OUTPUT)")
+	@$(PYTHON) -m benchmarks.gpu $(if $(DATA),--data "$(DATA)") $(if $(OUTPUT),--output "$(OUTPUT)") \
+		$(if $(TARGETS),--targets "$(TARGETS)")
 
 clean:  ## remove caches and build output
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

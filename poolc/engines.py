@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from poolc import compiler_process
@@ -54,7 +54,9 @@ def runnable(
     host = engine_host(artifact.manifest.target, first)
     if trusted and engine_problem(engine_requires(artifact), host) is None:
         return artifact
-    key = request_key({"rebuilt": artifact.artifact_id}, to_plain(host), "")
+    # What was rebuilt runs under later drivers of the same major version of CUDA too.
+    kind = replace(host, driver=host.driver.split(".")[0])
+    key = request_key({"rebuilt": artifact.artifact_id}, to_plain(kind), "")
     found = store.lookup(key)
     if found is None:
         job = compiler_process.Job(

@@ -403,7 +403,7 @@ class CompileOptions:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     defaults: Defaults = Defaults.SENTENCE_TRANSFORMERS
-    calibrate: str | None = None  # file of texts that int8 is calibrated on; None: poolc's own
+    calibrate: str | None = None  # texts that int8 and fp8 are calibrated on; None: poolc's own
     from_onnx: bool = False  # from the ONNX graph that the model ships, without PyTorch
     keep_canonical: bool = False
     # quick | full | off, or a file or artifact whose tuning record holds

@@ -1,14 +1,19 @@
-"""Check and measure the cuda target on the GPU at hand, in under nine minutes.
+"""Check and measure the GPU targets on the GPU at hand, in under nine minutes.
 
     python -m benchmarks.gpu [--data DIR] [--output FILE] [--smoke] [--models A,B] [--families A,B]
+                             [--targets cuda,tensorrt] [--seconds N]
 
-First one model is compiled, through the gate on the device: where that fails, nothing else runs.
-Then the families, in every precision, beside the models; then speed, alone on the machine.
+For each target, first one model is compiled, through the gate on the device: where that fails,
+nothing else of the target runs. Then the families, in every precision, beside the models; then
+speed, alone on the machine. TensorRT follows where it is installed, and has half of the time then.
+Every figure is printed as it is made, and so is what time does not reach. A table and one line of
+JSON end it.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -16,17 +21,20 @@ import platform
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.gpu import speed
-from benchmarks.gpu.compiling import PRECISIONS, compile_family, compile_shape
-from benchmarks.gpu.shapes import SHAPES, build, load_texts
+from benchmarks.gpu.compiling import CUDA, TENSORRT
+from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.stages import Run, run_target
 from benchmarks.gpu.table import summary
 
 _STARTED = time.monotonic()
+_MODULES = {CUDA: "onnxruntime", TENSORRT: "tensorrt"}
+_SECONDS = 470.0  # what was begun before may take a minute
 
 
 def say(line: str) -> None:
@@ -40,53 +48,35 @@ def main() -> int:
     multiprocessing.set_start_method("spawn")
     found: dict[str, Any] = {"machine": _machine()}
     say(json.dumps(found["machine"]))
+    failed = False
     with TemporaryDirectory() as temporary:
-        failed = _run(Path(temporary), asked, found)
+        run = Run(
+            root=Path(temporary),
+            data=asked.data,
+            models=tuple(asked.models.split(",")),
+            families=tuple(asked.families.split(",")) if asked.families else _families(),
+            until_s=_STARTED,
+            found=found,
+            say=say,
+            smoke=asked.smoke,
+        )
+        targets = list(_present(asked.targets.split(",")))
+        for place, target in enumerate(targets, 1):
+            until_s = _STARTED + asked.seconds * place / len(targets)
+            failed = run_target(replace(run, until_s=until_s), target) or failed
+            _write(found, asked.output)
     print("\n" + summary(found), flush=True)
-    return failed
+    print("\n" + json.dumps(found), flush=True)
+    return int(failed)
 
 
-def _run(root: Path, asked: argparse.Namespace, found: dict[str, Any]) -> int:
-    names = asked.models.split(",")
-    data = asked.data
-    smoke = build("minilm", root, data)
-    found["models"] = [compile_shape(str(smoke), "fp16", str(root / "minilm-fp16"))]
-    say(_line(found["models"][0]))
-    if "failed" in found["models"][0] or found["models"][0]["scope"] != "artifact":
-        say("the smoke test failed: nothing else is tried")
-        return 1
-    found["stress"] = speed.stress(root / "minilm-fp16", say)
-    if found["stress"]["failures"] or asked.smoke:
-        return int(bool(found["stress"]["failures"]))
-    found["families"] = []
-    with ProcessPoolExecutor(max(2, min(14, (os.cpu_count() or 2) - 2))) as pool:
-        built = {pool.submit(build, name, root, data): name for name in names if name != "minilm"}
-        jobs: list[Future[dict[str, Any]]] = []
-        for done in as_completed(built):
-            name = built[done]
-            jobs += [
-                pool.submit(compile_shape, str(done.result()), p, str(root / f"{name}-{p}"))
-                for p in SHAPES[name].precisions
-            ]
-        families = asked.families.split(",") if asked.families else _families()
-        jobs += [pool.submit(compile_family, f, p) for f in families for p in PRECISIONS]
-        for job in as_completed(jobs):
-            result = job.result()
-            found["families" if "family" in result else "models"].append(result)
-            say(_line(result))
-    texts = load_texts(data)
-    found["matrix_peak_tflops"] = {}
-    found["speed"] = {}
-    for name in names:
-        for precision in SHAPES[name].precisions:
-            peak = speed.matrix_peak(precision)
-            found["matrix_peak_tflops"].setdefault(precision, []).append(peak / 1e12)
-            artifact = root / f"{name}-{precision}"
-            found["speed"][f"{name}-{precision}"] = speed.measure(
-                SHAPES[name], root / name, artifact, precision, texts, peak, say
-            )
-            _write(found, asked.output)  # what is there so far: time may be up before the end
-    return int(any("failed" in one for one in [*found["models"], *found["families"]]))
+def _present(targets: Sequence[str]) -> Iterator[str]:
+    """Yield the targets whose library is installed; say of the others that it is not."""
+    for target in targets:
+        if importlib.util.find_spec(_MODULES[target]) is None:
+            say(f"{target}: {_MODULES[target]} is not installed, nothing of it is tried")
+        else:
+            yield target
 
 
 def _write(found: dict[str, Any], output: Path | None) -> None:
@@ -94,23 +84,10 @@ def _write(found: dict[str, Any], output: Path | None) -> None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _families() -> list[str]:
+def _families() -> tuple[str, ...]:
     from tests.matrix.families import FAMILIES
 
-    return list(FAMILIES)
-
-
-def _line(found: dict[str, Any]) -> str:
-    name = f"{found.get('family') or found.get('model')} {found['precision']}"
-    if "failed" in found:
-        return f"{name}: FAILED {found['failed']}"
-    if "absent" in found:
-        return f"{name}: not in this transformers"
-    cosine = found["worst_cosine"]
-    return (
-        f"{name}: error {found['max_relative_error']:.1e}, worst cosine {cosine:.7f}, alone and "
-        f"batched {found['invariance_max_abs']:.1e} ({found['scope']}, {found['layout']})"
-    )
+    return tuple(FAMILIES)
 
 
 def _machine() -> dict[str, Any]:
@@ -137,10 +114,12 @@ def _machine() -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with texts.json and tokenizer.json")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--output", type=Path, help="JSON file to write, after every target too")
     parser.add_argument("--models", default=",".join(SHAPES))
     parser.add_argument("--families", default="", help="of tests/matrix; all by default")
-    parser.add_argument("--smoke", action="store_true", help="only the first model")
+    parser.add_argument("--targets", default=",".join(_MODULES))
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="nothing is begun after")
+    parser.add_argument("--smoke", action="store_true", help="only the first model of each target")
     return parser.parse_args()
 
 

@@ -11,17 +11,28 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.compiling import Wanted
 from benchmarks.gpu.shapes import LONG_TOKENS, Shape, Texts
-from poolc.model_cache.artifact import open_artifact
+from poolc.model_cache.artifact import Artifact, open_artifact
+from poolc.runtime.backends.base import Backend
 from poolc.runtime.backends.cuda import CudaBackend
+from poolc.runtime.backends.tensorrt import TensorRTBackend
 from poolc.runtime.engine import Engine
-from poolc.spec import ATTENTION_MASK, INPUT_IDS, MAIN_SET, SENTENCE_EMBEDDING, TOKEN_TYPE_IDS
+from poolc.spec import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    MAIN_SET,
+    SENTENCE_EMBEDDING,
+    TOKEN_TYPE_IDS,
+    Target,
+)
 
 Say = Callable[[str], None]
 BATCH_SIZES = {"short": (128, 512, 2048), "mixed": (64, 256), "long": (32, 128)}
@@ -41,36 +52,56 @@ def matrix_peak(dtype: str) -> float:
     return 2 * 8192**3 / _median(lambda: left @ right, 10)
 
 
-def measure(
-    shape: Shape, folder: Path, artifact: Path, precision: str, texts: Texts, peak: float, say: Say
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class System:
+    """A model's folder and an artifact of it."""
+
+    shape: Shape
+    folder: Path
+    artifact: Path
+    wanted: Wanted
+
+    @property
+    def name(self) -> str:
+        """As lines call it."""
+        return f"{self.shape.title} {self.wanted.name}"
+
+
+def peer_precision(precision: str) -> str:
+    """Return what Sentence Transformers is run in: fp8 is compared with fp16."""
+    return precision if precision in _TYPES else "fp16"
+
+
+def measure(system: System, texts: Texts, peak: float, say: Say) -> dict[str, Any]:
     """Measure one model in one precision; every figure is said as it is made."""
     import torch
 
-    peer = _Peer(folder, precision)
+    shape, artifact, precision = system.shape, system.artifact, system.wanted.precision
+    peer = _Peer(system.folder, peer_precision(precision))
     engine = Engine(open_artifact(artifact))
-    found: dict[str, Any] = {"precision": precision, "workloads": {}}
+    found: dict[str, Any] = {
+        "target": system.wanted.target,
+        "precision": precision,
+        "workloads": {},
+    }
     for name, sizes in BATCH_SIZES.items():
         result = _compared(engine, peer, texts.of(name), sizes)
         found["workloads"][name] = result
         say(
-            f"{shape.title} {precision} {name}: {result['ratio']:.2f}x Sentence Transformers, "
+            f"{system.name} {name}: {result['ratio']:.2f}x Sentence Transformers, "
             f"{result['poolc']:,.0f} against {result['sentence_transformers']:,.0f} texts/s "
             f"(batches of {result['batch_size']}), without tokenising {result['ratio_tokens']:.2f}x"
             f", worst cosine between them {result['worst_cosine']:.6f}"
         )
     found["full"] = _full(shape, engine, peer, peak)
     say(
-        f"{shape.title} {precision}, {_FULL[0]} texts of {_FULL[1]} tokens: "
+        f"{system.name}, {_FULL[0]} texts of {_FULL[1]} tokens: "
         f"{100 * found['full']['share']:.0f} % of the matrix peak, Sentence Transformers' forward "
         f"{100 * found['full']['peer_share']:.0f} %"
     )
-    found["latency"] = _latency(artifact, peer, texts.short)
-    graphs, plain, other = (found["latency"][n] for n in ("graphs", "plain", "peer"))
-    say(
-        f"{shape.title} {precision}, a lone query: {graphs:.2f} ms with CUDA graphs, {plain:.2f} ms"
-        f" without, Sentence Transformers {other:.2f} ms"
-    )
+    found["latency"] = _latency(engine, peer, texts.short)
+    shown = ", ".join(f"{name} {ms:.2f} ms" for name, ms in found["latency"].items())
+    say(f"{system.name}, a lone query: {shown}")
     engine.close()
     del peer
     torch.cuda.empty_cache()
@@ -178,24 +209,30 @@ def _full(shape: Shape, engine: Engine, peer: _Peer, peak: float) -> dict[str, f
     }
 
 
-def _latency(artifact: Path, peer: _Peer, queries: list[str]) -> dict[str, float]:
-    found = {}
-    for name, graphs in (("graphs", True), ("plain", False)):
-        engine = Engine(open_artifact(artifact))
-        engine._backend.close()
-        engine._backend = CudaBackend(engine.artifact, graphs=graphs)
-        found[name] = _p50_ms(engine.embed, queries[:300])
-        engine.close()
+def _latency(engine: Engine, peer: _Peer, queries: list[str]) -> dict[str, float]:
+    """Return the median milliseconds of a query by itself: poolc's with recorded kernels, for cuda
+    also without, and the peer's.
+    """
+    found = {"graphs": _p50_ms(engine.embed, queries[:300])}
+    if engine.artifact.manifest.target is Target.CUDA:
+        plain = Engine(open_artifact(engine.artifact.path))
+        plain._backend.close()
+        plain._backend = CudaBackend(plain.artifact, graphs=False)
+        found["plain"] = _p50_ms(plain.embed, queries[:300])
+        plain.close()
     found["peer"] = _p50_ms(lambda text: peer.embed([text], 1), queries[:100])
     return found
 
 
 def stress(artifact: Path, say: Say) -> dict[str, Any]:
-    """Run recorded and unrecorded micro-batches from four threads; return the worst difference."""
-    backend = CudaBackend(open_artifact(artifact), graphs=True)
-    plain = CudaBackend(open_artifact(artifact), graphs=False)
+    """Run recorded and unrecorded micro-batches from four threads; return the worst difference.
+
+    Engines are compared with themselves, one micro-batch at a time.
+    """
+    found = open_artifact(artifact)
+    backend, plain = (_backend(found, graphs=graphs) for graphs in (True, False))
     lengths = [[7], [12] * 3, [60] * 16, [16] * 900, [512] * 24, [*range(3, 300)], [200] * 8]
-    cases = [_random_feeds(backend, one, seed) for seed, one in enumerate(lengths)]
+    cases = [_random_feeds(found, one, seed) for seed, one in enumerate(lengths)]
     wanted = [plain.run(MAIN_SET, case)[SENTENCE_EMBEDDING] for case in cases]
     worst, failures, lock = [0.0], list[str](), threading.Lock()
 
@@ -204,29 +241,37 @@ def stress(artifact: Path, say: Say) -> dict[str, Any]:
         for _ in range(60):
             i = int(draw.integers(len(cases)))
             try:
-                found = backend.run(MAIN_SET, cases[i])[SENTENCE_EMBEDDING]
+                made = backend.run(MAIN_SET, cases[i])[SENTENCE_EMBEDDING]
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {error}"[:300])
                 return
             with lock:
-                worst[0] = max(worst[0], float(np.abs(found - wanted[i]).max()))
+                worst[0] = max(worst[0], float(np.abs(made - wanted[i]).max()))
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    backend.close()
+    plain.close()
     say(f"240 runs on four threads, with and without graphs: worst difference {worst[0]:.1e}")
     for failure in failures:
         say(f"FAILED: {failure}")
     return {"worst_difference": worst[0], "failures": failures}
 
 
-def _random_feeds(backend: CudaBackend, lengths: list[int], seed: int) -> dict[str, Any]:
+def _backend(artifact: Artifact, *, graphs: bool) -> Backend:
+    if artifact.manifest.target is Target.CUDA:
+        return CudaBackend(artifact, graphs=graphs)
+    return TensorRTBackend(artifact)
+
+
+def _random_feeds(artifact: Artifact, lengths: list[int], seed: int) -> dict[str, Any]:
     shape = (len(lengths), max(lengths))
     mask = (np.arange(shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
     ids = np.random.default_rng(seed).integers(1000, 8000, shape) * mask
-    inputs = backend.artifact.manifest.spec.inputs
+    inputs = artifact.manifest.spec.inputs
     feeds = {INPUT_IDS: ids, ATTENTION_MASK: mask, TOKEN_TYPE_IDS: np.zeros(shape, np.int64)}
     return {name: feeds[name] for name in inputs}
 

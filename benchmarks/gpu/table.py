@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.gpu.compiling import CUDA, Wanted
 from benchmarks.gpu.shapes import SHAPES
 
 
@@ -20,10 +21,10 @@ def _speed(found: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for key, one in found.get("speed", {}).items():
-        title = SHAPES[key.rpartition("-")[0]].title
+        title = SHAPES[key.partition("-" + _shown(one))[0]].title
         for name, got in one["workloads"].items():
             rows.append(
-                f"| {title} | {one['precision']} | {name} | {got['poolc']:,.0f} "
+                f"| {title} | {_shown(one)} | {name} | {got['poolc']:,.0f} "
                 f"| {got['sentence_transformers']:,.0f} | {got['ratio']:.2f}x "
                 f"| {got['ratio_tokens']:.2f}x |"
             )
@@ -37,12 +38,13 @@ def _shares(found: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for key, one in found.get("speed", {}).items():
-        title = SHAPES[key.rpartition("-")[0]].title
+        title = SHAPES[key.partition("-" + _shown(one))[0]].title
         full, latency = one["full"], one["latency"]
+        plain = f"{latency['plain']:.2f}" if "plain" in latency else "-"
         rows.append(
-            f"| {title} | {one['precision']} | {full['ms']:.2f} ms | {100 * full['share']:.0f} % "
+            f"| {title} | {_shown(one)} | {full['ms']:.2f} ms | {100 * full['share']:.0f} % "
             f"| {full['peer_ms']:.2f} ms, {100 * full['peer_share']:.0f} % "
-            f"| {latency['graphs']:.2f}, {latency['plain']:.2f}, {latency['peer']:.2f} |"
+            f"| {latency['graphs']:.2f}, {plain}, {latency['peer']:.2f} |"
         )
     return "\n".join(rows) if len(rows) > 2 else ""
 
@@ -52,11 +54,15 @@ def _parity(found: dict[str, Any]) -> str:
         "| family | precision | error | worst cosine | layout |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for one in sorted(found.get("families", []), key=lambda f: (f["family"], f["precision"])):
+    for one in sorted(found.get("families", []), key=lambda f: (f["family"], _shown(f))):
         if "max_relative_error" in one:
             figures = f"{one['max_relative_error']:.1e} | {one['worst_cosine']:.7f}"
-            rows.append(f"| {one['family']} | {one['precision']} | {figures} | {one['layout']} |")
+            rows.append(f"| {one['family']} | {_shown(one)} | {figures} | {one['layout']} |")
         else:
             said = one.get("failed") or "not in this transformers"
-            rows.append(f"| {one['family']} | {one['precision']} | {said} | | |")
+            rows.append(f"| {one['family']} | {_shown(one)} | {said} | | |")
     return "\n".join(rows) if len(rows) > 2 else ""
+
+
+def _shown(one: dict[str, Any]) -> str:
+    return Wanted(one.get("target", CUDA), one["precision"]).name

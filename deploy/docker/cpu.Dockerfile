@@ -13,11 +13,12 @@ COPY constraints.txt /tmp/constraints.txt
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt \
         "$(echo /wheels/poolc-*.whl)[cpu,serve]" \
     && rm -r /wheels /tmp/constraints.txt \
-    && useradd --create-home --uid 10001 poolc
+    && useradd --create-home --uid 10001 poolc \
+    && install -d -o poolc -g poolc /home/poolc/cache
 USER poolc
 # Where artifacts are remembered as verified; a volume keeps it.
-ENV POOLC_CACHE=/home/poolc/cache POOLC_HOST=0.0.0.0
+ENV POOLC_CACHE=/home/poolc/cache POOLC_HOST=0.0.0.0 POOLC_PORT=8000
 EXPOSE 8000
-HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"POOLC_PORT\"]}/health')"]
 ENTRYPOINT ["poolc"]
 CMD ["--help"]

@@ -11,10 +11,11 @@ FROM python:3.12-slim
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir "$(echo /wheels/poolc-*.whl)[gpu,serve]" \
     && rm -r /wheels \
-    && useradd --create-home --uid 10001 poolc
+    && useradd --create-home --uid 10001 poolc \
+    && install -d -o poolc -g poolc /home/poolc/cache
 USER poolc
-ENV POOLC_CACHE=/home/poolc/cache POOLC_HOST=0.0.0.0
+ENV POOLC_CACHE=/home/poolc/cache POOLC_HOST=0.0.0.0 POOLC_PORT=8000
 EXPOSE 8000
-HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"POOLC_PORT\"]}/health')"]
 ENTRYPOINT ["poolc"]
 CMD ["--help"]

@@ -3,7 +3,7 @@
 # needs the driver and the NVIDIA container toolkit. Build from the root of a checkout, with EXTRA=tensorrt-rtx for RTX cards:
 #   docker build -f deploy/docker/tensorrt.Dockerfile -t poolc:tensorrt .
 #   docker run --gpus all -p 8000:8000 -v ./bge-m3-engine:/models/m:ro poolc:tensorrt serve /models/m --trust-plan
-# An engine of another GPU, version or driver is built again with --rebuild; a volume on /home/poolc/cache keeps it.
+# An engine of another GPU or version is built again with --rebuild; a volume on /home/poolc/cache keeps it.
 FROM python:3.12-slim AS build
 COPY . /src
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /src
@@ -13,10 +13,11 @@ ARG EXTRA=tensorrt
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir "$(echo /wheels/poolc-*.whl)[${EXTRA},serve]" \
     && rm -r /wheels \
-    && useradd --create-home --uid 10001 poolc
+    && useradd --create-home --uid 10001 poolc \
+    && install -d -o poolc -g poolc /home/poolc/cache
 USER poolc
-ENV POOLC_CACHE=/home/poolc/cache POOLC_HOST=0.0.0.0
+ENV POOLC_CACHE=/home/poolc/cache POOLC_HOST=0.0.0.0 POOLC_PORT=8000
 EXPOSE 8000
-HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"POOLC_PORT\"]}/health')"]
 ENTRYPOINT ["poolc"]
 CMD ["--help"]

@@ -1,1 +1,1 @@
-"""Load on a server, poolc's or another one of the same dialects: ``poolc bench serve``."""
+"""How fast: a model on this machine, and a server, poolc's or another one of the same dialects."""

@@ -14,14 +14,12 @@ from typing import Any
 from poolc.bench import peaks
 from poolc.bench.load import percentile
 from poolc.bench.operations import counted
-from poolc.errors import InvalidOption
 from poolc.runtime.cores import allowed_cores
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Item, Params
-from poolc.spec import Precision, Target, Task
+from poolc.spec import ENGINE_TARGETS, Precision, Target, Task
 
 _TASKS = (Task.EMBED, Task.CLASSIFY, Task.SCORE, Task.REWARD, Task.ENCODE)
-_TARGETS = (Target.CPU, Target.CUDA)  # whose library runs the peaks too
 _MIN_ROUNDS = 3
 _LONE = 200  # texts that are asked for one at a time
 
@@ -63,16 +61,9 @@ class Measured:
 def measure(engine: Engine, texts: Sequence[str], seconds: float) -> Measured:
     """Run texts for about ``seconds`` seconds, whole and from token ids on, in alternating rounds.
 
-    Texts that are too long are cut. Raises what the engine raises, MissingDependency without what
-    measures the peaks, and InvalidOption for an artifact of another target than cpu and cuda.
+    Texts that are too long are cut. Raises what the engine raises, and MissingDependency without
+    what counts operations (ONNX Runtime) and measures the peaks.
     """
-    target = engine.artifact.manifest.target
-    if target not in _TARGETS:
-        raise InvalidOption(
-            f"poolc bench model measures artifacts for {', '.join(_TARGETS)}, and this one is for "
-            f"{target}: measure it behind poolc serve (poolc bench serve)",
-            param="target",
-        )
     task = next(task for task in _TASKS if task in engine.spec.tasks)
     items = _items(task, texts)
     params = Params(truncate=True, label=0 if task is Task.SCORE and engine.spec.labels else None)
@@ -170,4 +161,9 @@ def _peaks(engine: Engine) -> tuple[float, float]:
         precision = Precision.INT8 if manifest.precision is Precision.INT8 else Precision.FP32
         return peaks.cpu_product(precision, allowed_cores()), peaks.cpu_bandwidth()
     first = (engine.device or "cuda").split(",")[0]
+    if manifest.target in ENGINE_TARGETS:
+        from poolc.bench import engine_peaks
+
+        peak = engine_peaks.product(manifest.target, manifest.precision, first)
+        return peak, engine_peaks.bandwidth(first)
     return peaks.gpu_product(manifest.precision, first), peaks.gpu_bandwidth(first)

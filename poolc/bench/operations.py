@@ -1,8 +1,9 @@
 """How many operations a model's matrix products take, counted from a run of its own graph.
 
 ONNX Runtime's profiler tells the shapes of what every node was given: whatever the graph is made
-of, fused, packed or quantised, its products are counted as they were computed. Embeddings, norms
-and activations are not what a product's peak bounds, and are left out.
+of, fused, packed or quantised, its products are counted as they were computed. An engine's are
+those of the graph that it was built from, on a CPU. Embeddings, norms and activations are not what
+a product's peak bounds, and are left out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ from typing import Any
 
 import numpy as np
 
+from poolc.bench import engine_graphs
+from poolc.bench.peaks import CPU_PROVIDER
 from poolc.errors import BackendError
 from poolc.runtime.backends.cuda import PROVIDER
 from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
 from poolc.runtime.engine import Engine
 from poolc.runtime.packing import packing
 from poolc.runtime.request import TokenSequence
-from poolc.spec import ATTENTION_MASK, MAIN_SET, TOKEN_OFFSET, TOKEN_TYPE_IDS, Target
+from poolc.spec import (
+    ATTENTION_MASK,
+    ENGINE_TARGETS,
+    MAIN_SET,
+    TOKEN_OFFSET,
+    TOKEN_TYPE_IDS,
+    Target,
+)
 
 # Each has what is multiplied first; none of the compiler's graphs transposes it.
 _PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat")
@@ -48,12 +58,17 @@ class Operations:
 
 
 def counted(engine: Engine) -> Operations:
-    """Count what the main outputs take. Runs three texts on the device of the engine."""
+    """Count what the main outputs take. Runs three texts: on the device, of engines on the CPU."""
     longest = min(_LENGTHS[-1], engine.max_length)
     lengths = [max(1, longest * n // _LENGTHS[-1]) for n in _LENGTHS]
-    runs = [_events(engine, n) for n in lengths]
+    with TemporaryDirectory() as folder:
+        path, provider = _runnable(engine, Path(folder))
+        runs = [_events(path, provider, _feeds(engine, n)) for n in lengths]
     totals = [sum(map(_operations, events)) for events in runs]
-    weight_bytes = sum(map(_weight_bytes, runs[0]))
+    if engine.artifact.manifest.target in ENGINE_TARGETS:
+        weight_bytes = engine_graphs.weight_bytes(engine_graphs.onnx_of(engine))
+    else:
+        weight_bytes = sum(map(_weight_bytes, runs[0]))
     if len(set(lengths)) < len(lengths):  # a model of very short texts
         return Operations((0.0, totals[-1] / lengths[-1], 0.0), weight_bytes)
     powers = np.vander(np.asarray(lengths, np.float64), 3, increasing=True)
@@ -61,31 +76,42 @@ def counted(engine: Engine) -> Operations:
     return Operations((fixed, linear, square), weight_bytes)
 
 
-def _events(engine: Engine, num_tokens: int) -> list[Any]:
-    """Run one text of so many tokens under the profiler; return what it told of each node."""
+def _runnable(engine: Engine, folder: Path) -> tuple[Path, str]:
+    """Return the file of the graph to run, and by which provider of ONNX Runtime."""
     manifest = engine.artifact.manifest
-    graph = manifest.graphs[MAIN_SET]
-    ort = import_onnxruntime()
+    if manifest.target in ENGINE_TARGETS:
+        return engine_graphs.write_in_fp32(engine_graphs.onnx_of(engine), folder), CPU_PROVIDER
+    provider = CPU_PROVIDER if manifest.target is Target.CPU else PROVIDER
+    return engine.artifact.file(manifest.graphs[MAIN_SET].file), provider
+
+
+def _feeds(engine: Engine, num_tokens: int) -> dict[str, Any]:
+    """Return the inputs of one text of so many tokens, in the types of the graph."""
+    inputs = engine.artifact.manifest.graphs[MAIN_SET].inputs
     segments = np.zeros(num_tokens, np.int64) if TOKEN_TYPE_IDS in engine.spec.inputs else None
     token = next(i for i in (1, 2) if i != engine.spec.pad_token_id) % engine.spec.vocab_size
     feeds: dict[str, Any] = dict(
         engine.feeds([TokenSequence(np.full(num_tokens, token, np.int64), segments)], "")
     )
-    if any(value.name == TOKEN_OFFSET for value in graph.inputs):
+    if any(value.name == TOKEN_OFFSET for value in inputs):
         feeds |= packing(feeds[ATTENTION_MASK].sum(axis=1), num_tokens)
-    on_cpu = manifest.target is Target.CPU
+    types = {value.name: value.dtype for value in inputs}
+    return {name: array.astype(types[name], copy=False) for name, array in feeds.items()}
+
+
+def _events(path: Path, provider: str, feeds: Mapping[str, Any]) -> list[Any]:
+    """Run one text under the profiler; return what it told of each node."""
+    ort = import_onnxruntime()
     with TemporaryDirectory() as folder:
         options = session_options(ort)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        providers = ["CPUExecutionProvider" if on_cpu else PROVIDER]
-        path = str(engine.artifact.file(graph.file))
         try:
-            session = ort.InferenceSession(path, options, providers=providers)
-            session.run(None, feeds)
+            session = ort.InferenceSession(str(path), options, providers=[provider])
+            session.run(None, dict(feeds))
             events: list[Any] = json.loads(Path(session.end_profiling()).read_text("utf-8"))
         except Exception as error:  # the library's exception classes share no public base
-            raise BackendError(f"ONNX Runtime cannot profile {graph.file}: {error}") from error
+            raise BackendError(f"ONNX Runtime cannot profile {path.name}: {error}") from error
     return [event["args"] for event in events if event["name"].endswith("kernel_time")]
 
 

@@ -101,7 +101,8 @@ def _on_gpu(model: Any, size: int, device: str | None, *, exact: bool) -> Callab
     return run
 
 
-def _onnx() -> Any:
+def import_onnx() -> Any:
+    """Import the package onnx, which graphs are made with. Raises MissingDependency."""
     try:
         import onnx
     except ModuleNotFoundError as error:
@@ -112,14 +113,14 @@ def _onnx() -> Any:
 
 
 def _fp32_graph() -> Any:
-    onnx = _onnx()
+    onnx = import_onnx()
     weights = np.random.default_rng(1).standard_normal((CPU_SIZE, CPU_SIZE), dtype=np.float32)
     node = onnx.helper.make_node("MatMul", ["left", "weights"], ["product"])
     return _graph([node], onnx.TensorProto.FLOAT, {"weights": weights})
 
 
 def _int8_graph() -> Any:
-    onnx = _onnx()
+    onnx = import_onnx()
     constants = {
         "weights": np.random.default_rng(1).integers(
             -127, 127, (CPU_SIZE, CPU_SIZE), dtype=np.int8
@@ -135,7 +136,7 @@ def _int8_graph() -> Any:
 
 
 def _chain(precision: Precision) -> Any:
-    onnx = _onnx()
+    onnx = import_onnx()
     make, kinds = onnx.helper.make_node, onnx.TensorProto
     types = {
         Precision.FP32: kinds.FLOAT,
@@ -154,7 +155,7 @@ def _chain(precision: Precision) -> Any:
 
 
 def _sum() -> Any:
-    onnx = _onnx()
+    onnx = import_onnx()
     node = onnx.helper.make_node("Add", ["left", "right"], ["product"])
     return _graph([node], onnx.TensorProto.FLOAT, {}, ("left", "right"))
 
@@ -162,7 +163,7 @@ def _sum() -> Any:
 def _graph(
     nodes: list[Any], kind: int, constants: dict[str, Any], inputs: tuple[str, ...] = ("left",)
 ) -> Any:
-    onnx = _onnx()
+    onnx = import_onnx()
     helper = onnx.helper
     graph = helper.make_graph(
         nodes,

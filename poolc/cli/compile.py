@@ -29,6 +29,8 @@ Quality = Annotated[
     ),
 ]
 
+_QUANTIZED = ("int8", "fp8")  # precisions whose products are quantised
+
 
 @grouped
 def compile_model(
@@ -62,20 +64,26 @@ def compile_model(
 def evidence(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a report says of an artifact's numbers: a name and a line each."""
     yield "parity", parity_line(report.get("parity", {}))
-    for route, found in report.get("int8", {}).get("routes", {}).items():
-        kinds = ", ".join(f"{count} {kind}" for kind, count in found["schemes"].items() if count)
-        of_route = "" if route == "main" else f" ({route})"
-        yield (
-            "int8",
-            f"cosine to fp32 {found['mean_cosine']:.4f}, worst {found['worst_cosine']:.4f} on "
-            f"texts that calibration did not see; {kinds}; {report['int8']['kernels']}{of_route}",
-        )
+    for precision in _QUANTIZED:
+        yield from _quantized(precision, report.get(precision, {}))
     yield from _memory(report.get("memory", {}))
     quality = dict(report.get("quality", {}))
     file = quality.pop("file", "")
     for metric, values in quality.items():
         shown = ", ".join(f"{precision} {value:.2f}" for precision, value in values.items())
         yield "quality", f"{metric.replace('_', ' ')} on {file}: {shown}"
+
+
+def _quantized(precision: str, quantized: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield how far each route is from fp32, and what its products became."""
+    for route, found in quantized.get("routes", {}).items():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found["schemes"].items() if count)
+        of_route = "" if route == "main" else f" ({route})"
+        yield (
+            precision,
+            f"cosine to fp32 {found['mean_cosine']:.4f}, worst {found['worst_cosine']:.4f} on "
+            f"texts that calibration did not see; {kinds}; {quantized['kernels']}{of_route}",
+        )
 
 
 def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -118,6 +126,7 @@ def _plain(result: CompileResult) -> dict[str, Any]:
         "seconds": dict(result.seconds),
         "parity": result.report.get("parity"),
         "int8": result.report.get("int8"),
+        "fp8": result.report.get("fp8"),
         "quality": result.report.get("quality"),
         "warnings": result.report.get("warnings", []),
     }

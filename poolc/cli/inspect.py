@@ -213,7 +213,7 @@ def _engine_needs(engine: EngineRequires | None) -> Iterator[str]:
     if engine.gpu is not None and engine.hardware_compatibility == "none":
         yield engine.gpu
     if engine.driver is not None:
-        yield f"a driver for CUDA {engine.driver}"
+        yield f"a driver for CUDA {engine.driver.split('.')[0]} or later"
 
 
 def _profiles(manifest: Manifest) -> Iterator[str]:

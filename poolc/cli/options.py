@@ -70,7 +70,9 @@ class CompileArguments:
     ] = None
     precision: Annotated[
         str | None,
-        typer.Option(help="Number format: fp32, on cpu also int8, on GPUs fp16 and bf16."),
+        typer.Option(
+            help="Number format: fp32; on cpu also int8, on GPUs fp16 and bf16, in TensorRT fp8."
+        ),
     ] = None
     runner: Annotated[
         str | None,
@@ -143,8 +145,8 @@ class CompileArguments:
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Texts like yours that int8 is calibrated on: one a line, or JSON lines; a few "
-            "hundred are read. poolc's own by default.",
+            help="Texts like yours that int8 and fp8 are calibrated on: one a line, or JSON "
+            "lines; a few hundred are read. poolc's own by default.",
         ),
     ] = None
     tune: Annotated[

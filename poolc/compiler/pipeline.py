@@ -23,7 +23,8 @@ from poolc.compiler.json_files import read_json
 from poolc.compiler.passes.strip_metadata import StripMetadataPass
 from poolc.compiler.provenance import source_record, space_id
 from poolc.compiler.quantize.calibration import read_texts
-from poolc.compiler.quantize.quantize import quantize
+from poolc.compiler.quantize.formats import format_of
+from poolc.compiler.quantize.quantize import QUANTIZED, Texts, quantize
 from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.report import tool_versions
 from poolc.compiler.source import SourceModel
@@ -125,17 +126,14 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
         report: dict[str, Any] = {"tools": tool_versions(), "cpu_features": sorted(cpu_features())}
         reference, quantized = frontend.reference(subject), None
         quality: dict[str, float] = {}
-        if options.precision is Precision.INT8:
+        if options.precision in QUANTIZED:
             with staging(parent) as exact, progress.stage("quantise"):
-                graphs = Lowerable(canonical)
-                manifest = _lower(target, graphs, inputs, options, exact, target.untimed())
-                seal(exact, manifest, report)
-                engine = Engine(open_artifact(exact))
+                engine = _canonical_engine(canonical, inputs, options, exact)
                 items = read_texts(Path(options.calibrate)) if options.calibrate else None
-                quantized = quantize(canonical, engine, reference.cases(), items, progress)
-                report["int8"] = quantized.report
-                if labelled is not None:
-                    quality[Precision.FP32.value] = measure(engine, labelled)
+                texts, form = Texts(reference.cases(), items), format_of(options.precision)
+                quantized = quantize(canonical, engine, texts, form, progress)
+                report[options.precision.value] = quantized.report
+                _measure(engine, labelled, Precision.FP32, quality)
         timing = store.root / "timing"
         graphs = Lowerable(canonical, quantized, options.precision, options, timing)
         absent = target.absent()
@@ -154,17 +152,17 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 engine = Engine(open_artifact(staged))
                 parity = verify(engine, reference)
                 manifest = _rebuildable(manifest, engine, reference, staged)
+                _measure(engine, labelled, options.precision, quality)
             else:
                 with staging(parent) as exact:
-                    engine = _engine_on_cpu(staged, manifest) or _canonical_engine(
-                        canonical, inputs, options, exact
-                    )
+                    twin = _engine_on_cpu(staged, manifest)
+                    engine = twin or _canonical_engine(canonical, inputs, options, exact)
                     parity = replace(verify(engine, reference), scope=CANONICAL_ONLY)
                     manifest = _with_reference(manifest, engine, reference, staged)
-                _warn_of_absence(absent, labelled, progress)
-            if labelled is not None and absent is None:
-                quality[options.precision.value] = measure(engine, labelled)
-                report["quality"] = {"file": labelled.file, labelled.metric: quality}
+                    _measure(twin, labelled, options.precision, quality)
+                _warn_of_absence(absent, labelled, quality, progress)
+        if labelled is not None and quality:
+            report["quality"] = {"file": labelled.file, labelled.metric: quality}
         measured = peak_memory.measure(staged, manifest, progress)
         if measured is not None:
             report["memory"] = measured
@@ -183,13 +181,27 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
     return artifact
 
 
-def _warn_of_absence(absent: str, labelled: Labelled | None, progress: Progress) -> None:
+def _measure(
+    engine: Engine | None, data: Labelled | None, precision: Precision, found: dict[str, float]
+) -> None:
+    """Add the task metric of an engine to those found, where there are both."""
+    if engine is not None and data is not None:
+        found[precision.value] = measure(engine, data)
+
+
+def _warn_of_absence(
+    absent: str, labelled: Labelled | None, quality: Mapping[str, float], progress: Progress
+) -> None:
     progress.warn(
         f"only the graph that it is made from was compared, on the CPU ({absent}): the artifact is "
         "checked where it is first loaded on its device"
     )
     if labelled is not None:
-        progress.warn("quality is measured only where the target's device is")
+        progress.warn(
+            "quality was measured on the graph that the engine is built from, on the CPU"
+            if quality
+            else "quality is measured only where the target's device is"
+        )
 
 
 def _engine_on_cpu(staged: Path, manifest: Manifest) -> Engine | None:

@@ -16,6 +16,7 @@ from poolc.compiler.targets.engines import (
     EngineFile,
     build_engines,
     engine_requires,
+    fp8_problem,
     open_builder,
     settings_for,
 )
@@ -25,7 +26,7 @@ from poolc.model_cache.manifest import GraphInfo, Manifest
 from poolc.model_cache.publish import publish, staging
 from poolc.model_cache.store import Store
 from poolc.runtime.first_load import CANONICAL_ONLY
-from poolc.spec import ENGINE_OPTIONS, ENGINE_TARGETS, CompileOptions, Target
+from poolc.spec import ENGINE_OPTIONS, ENGINE_TARGETS, CompileOptions, Precision, Target
 
 
 def rebuild(path: Path, store: Store, progress: Progress) -> Artifact:
@@ -41,6 +42,10 @@ def rebuild(path: Path, store: Store, progress: Progress) -> Artifact:
     onnx = _onnx_files(artifact)
     with progress.stage("start"):
         builder = open_builder(manifest.target, _options(manifest), store.root / "timing")
+    if manifest.precision is Precision.FP8:
+        problem = fp8_problem(builder, _options(manifest).hardware_compatibility)
+        if problem is not None:
+            raise ArtifactIncompatible(f"{path} cannot be rebuilt here: {problem}")
     settings = settings_for(builder, _options(manifest), manifest.precision, manifest.profiles)
     with staging(store.artifacts) as staged:
         _copy(artifact, staged)

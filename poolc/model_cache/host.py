@@ -102,7 +102,13 @@ class EngineHost:
 
 
 def engine_problem(requires: EngineRequires, here: EngineHost) -> str | None:
-    """Say why engines that were built elsewhere do not run here; None where they do."""
+    """Say why engines that were built elsewhere do not run here; None where they do.
+
+    TensorRT itself refuses another version of it or compute capability, and warns of errors on
+    another model of GPU (its developer guide, "Compatibility Checks"). It does not look at the
+    driver; a driver for an earlier major version of CUDA does not load the kernels
+    (github.com/NVIDIA/TensorRT/issues/3911), and within one CUDA promises that every driver does.
+    """
     name = requires.library
     if not _version_fits(requires, here.version):
         return f"it was built by {name} {requires.version}, and {here.version} is installed"
@@ -114,12 +120,18 @@ def engine_problem(requires: EngineRequires, here: EngineHost) -> str | None:
         )
     if requires.gpu not in (None, here.gpu) and requires.hardware_compatibility == "none":
         return f"it was built for {requires.gpu}, and this GPU is {here.gpu}"
-    if requires.driver not in (None, here.driver):
+    if requires.driver is not None and _numbers(here.driver)[0] < _numbers(requires.driver)[0]:
         return (
             f"it was built under a driver for CUDA {requires.driver}, and this one is for "
-            f"{here.driver}"
+            f"{here.driver}: install a newer driver"
         )
     return None
+
+
+def built_on_the_same(requires: EngineRequires, here: EngineHost) -> bool:
+    """Say whether engines come from this GPU, library and driver: what was compared holds here."""
+    built = (requires.version, requires.gpu, requires.driver)
+    return built == (here.version, here.gpu, here.driver)
 
 
 def _version_fits(requires: EngineRequires, here: str) -> bool:

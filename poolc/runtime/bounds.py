@@ -35,6 +35,9 @@ BOUNDS: Mapping[Precision, Bounds] = {
     # Integer products add exactly, whatever the batch; in half precision another size of a product
     # is another kernel, which rounds otherwise.
     Precision.INT8: Bounds(5e-2, mean_cosine=0.995, worst_cosine=0.98),
+    # A number that rounds to the other of two neighbours of E4M3 turns by a sixteenth, in a product
+    # of many.
+    Precision.FP8: Bounds(5e-2, 3e-2, mean_cosine=0.995, worst_cosine=0.98),
     Precision.FP16: Bounds(5e-3, 5e-3, mean_cosine=0.9999, worst_cosine=0.9999),
     Precision.BF16: Bounds(3e-2, 3e-2, mean_cosine=0.999, worst_cosine=0.999),
 }

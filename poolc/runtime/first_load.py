@@ -2,7 +2,8 @@
 
 An artifact that was compiled where its device is not carries token ids and reference outputs
 (``parity.safetensors``) and says ``canonical-only``. The first process that loads it on a device
-compares them, and what it found is remembered for that device, driver and runtime library.
+compares them, and what it found is remembered for that device, driver and runtime library. So it
+is with engines that come from another GPU, driver or version of their library.
 
 Format: ``ids`` [tokens] and ``starts`` [texts + 1] (int64), ``type_ids`` [tokens] where the model
 has segments, and each output of the main graph (float32): [texts, size], or [tokens, size] where it
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poolc.errors import ArtifactIncompatible, MissingDependency
+from poolc.model_cache.host import built_on_the_same
 from poolc.model_cache.manifest import PARITY_FILE
 from poolc.model_cache.stamps import Record
 from poolc.model_cache.store import Store
@@ -46,7 +48,8 @@ def complete(engine: Engine, store: Store) -> None:
     artifact = engine.artifact
     if PARITY_FILE not in artifact.manifest.files:
         return
-    if artifact.report().get("parity", {}).get("scope") != CANONICAL_ONLY:
+    compared = artifact.report().get("parity", {}).get("scope") != CANONICAL_ONLY
+    if compared and _compared_here(engine):
         return
     real, device = os.path.realpath(artifact.path), device_name(engine)
     kept = store.stamps.load(_KIND, real, artifact.artifact_id)
@@ -55,6 +58,17 @@ def complete(engine: Engine, store: Store) -> None:
     compare(engine, _read(artifact.file(PARITY_FILE)), device)
     hosts = "\n".join([*filter(None, kept.host.split("\n")), device])
     store.stamps.save(_KIND, real, Record(artifact.artifact_id, {}, hosts))
+
+
+def _compared_here(engine: Engine) -> bool:
+    """Say whether an artifact that was compared on its device was on such a one as this."""
+    target = engine.artifact.manifest.target
+    if target not in ENGINE_TARGETS:
+        return True
+    from poolc.runtime.backends.tensorrt import engine_host, engine_requires
+
+    first = None if engine.device is None else engine.device.split(",")[0].strip()
+    return built_on_the_same(engine_requires(engine.artifact), engine_host(target, first))
 
 
 def device_name(engine: Engine) -> str:
@@ -135,7 +149,7 @@ def _read(path: os.PathLike[str]) -> Arrays:
 
 def _refused(device: str, said: str, bound: str) -> ArtifactIncompatible:
     return ArtifactIncompatible(
-        f"on this device ({device}) {said}, beyond the bound of {bound}: the artifact was compiled "
-        "where the device is not and does not reproduce its reference here; compile the model on "
+        f"on this device ({device}) {said}, beyond the bound of {bound}: the artifact was not "
+        "compared on such a device and does not reproduce its reference here; compile the model on "
         "this machine"
     )

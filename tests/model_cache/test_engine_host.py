@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from poolc.model_cache.host import EngineHost, engine_problem
+from poolc.model_cache.host import EngineHost, built_on_the_same, engine_problem
 from poolc.model_cache.manifest import EngineRequires
 from poolc.model_cache.requests import recorded_options
 from poolc.spec import ENGINE_OPTIONS, CompileOptions
@@ -31,6 +31,9 @@ CARD = EngineHost("1.7.1.116", "12.0", "NVIDIA GeForce RTX 5090", "13.2")
             replace(SAME, gpu="NVIDIA B200", compute_capability="10.0"),
         ),
         (RTX, CARD),
+        (BUILT, replace(SAME, driver="13.2")),
+        (BUILT, replace(SAME, driver="13.0")),  # of one major version of CUDA
+        (BUILT, replace(SAME, driver="14.0")),
     ],
 )
 def test_engine_runs(requires: EngineRequires, here: EngineHost) -> None:
@@ -52,7 +55,7 @@ def test_engine_runs(requires: EngineRequires, here: EngineHost) -> None:
             "and 12.0.0.1 is installed",
         ),
         (BUILT, replace(SAME, gpu="NVIDIA H100"), "for NVIDIA H200, and this GPU is NVIDIA H100"),
-        (BUILT, replace(SAME, driver="13.2"), "a driver for CUDA 13.1, and this one is for 13.2"),
+        (BUILT, replace(SAME, driver="12.9"), "a driver for CUDA 13.1, and this one is for 12.9"),
         (
             replace(BUILT, hardware_compatibility="ampere-plus"),
             replace(SAME, compute_capability="7.5"),
@@ -63,6 +66,22 @@ def test_engine_runs(requires: EngineRequires, here: EngineHost) -> None:
 )
 def test_engine_does_not_run(requires: EngineRequires, here: EngineHost, said: str) -> None:
     assert said in str(engine_problem(requires, here))
+
+
+@pytest.mark.parametrize(
+    ("requires", "here", "same"),
+    [
+        (BUILT, SAME, True),
+        (BUILT, replace(SAME, driver="13.2"), False),
+        (BUILT, replace(SAME, gpu="NVIDIA H100"), False),
+        (replace(BUILT, version_compatible=True), replace(SAME, version="11.5.0.1"), False),
+        (RTX, CARD, False),  # it does not say which card compared it
+    ],
+)
+def test_what_was_compared_holds_on_such_a_machine_alone(
+    requires: EngineRequires, here: EngineHost, same: bool
+) -> None:
+    assert built_on_the_same(requires, here) is same
 
 
 def test_options_of_engines_change_no_other_request() -> None:

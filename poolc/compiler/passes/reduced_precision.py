@@ -9,7 +9,7 @@ overflow fp16. The library's own norms, softmax and attention add in fp32 by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,7 +247,18 @@ def _trunk(graph: ir.Graph, hidden: ir.Value | None) -> set[ir.Node]:
         if _looks_up(node, fed) or any(value in embedded for value in node.inputs):
             trunk.add(node)
             embedded.update(node.outputs)
-    return trunk
+    return trunk | set(_dequantized(trunk))
+
+
+def _dequantized(trunk: set[ir.Node]) -> Iterator[ir.Node]:
+    """Yield what makes numbers of the trunk's quantised weights: they are read in its precision."""
+    for node in trunk:
+        for value in node.inputs:
+            producer = None if value is None else value.producer()
+            if producer is not None and producer.op_type == "DequantizeLinear":
+                packed = producer.inputs[0]
+                if packed is not None and packed.const_value is not None:
+                    yield producer
 
 
 def _looks_up(node: ir.Node, fed: set[ir.Value]) -> bool:

@@ -1,1 +1,1 @@
-"""fp32 graphs -> int8 graphs: one file a step, in order in ``quantize.py``."""
+"""fp32 graphs -> int8 or fp8 graphs: one file a step, in order in ``quantize.py``."""

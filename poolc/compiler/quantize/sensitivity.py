@@ -1,12 +1,12 @@
-"""Which groups of products stay in fp32: each is quantised alone and its cost measured.
+"""Which groups of products are not quantised: each is quantised alone and its cost measured.
 
-The cost is what it does to the model's answers on texts that calibration did not see. Groups go
-back to fp32, the most costly for their size first, until the answers are close enough.
+The cost is what it does to the model's answers on texts that calibration did not see. Groups are
+left as they were, the most costly for their size first, until the answers are close enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from poolc.compiler.passes.quantize_linears import QuantizeLinearsPass
 from poolc.compiler.quantize.calibration import open_session
 from poolc.compiler.quantize.linears import Group
 from poolc.compiler.quantize.schemes import Choice, Scheme
@@ -28,7 +27,7 @@ Rows = Mapping[str, npt.NDArray[np.float32]]  # by output; tokens of all texts u
 MEAN_COSINE, WORST_COSINE = 0.9975, 0.99
 SMALL_ERROR = 0.025  # of outputs of few numbers, over max(1, largest)
 _FEW_NUMBERS = 16
-# Beyond this share of the multiplications int8 is not worth its name: the gate then decides.
+# Beyond this share of the multiplications it is not worth its name: the gate then decides.
 _MOST_LEFT = 0.15
 
 
@@ -74,9 +73,14 @@ class Trial:
     """Runs quantised variants of one graph over the same micro-batches."""
 
     def __init__(
-        self, model: ir.Model, outputs: Sequence[str], batches: Sequence[Feeds], levels: int
+        self,
+        model: ir.Model,
+        outputs: Sequence[str],
+        batches: Sequence[Feeds],
+        rewrite: Callable[[Mapping[str, Choice]], ir.passes.InPlacePass],
     ) -> None:
-        self._model, self._outputs, self._batches, self._levels = model, outputs, batches, levels
+        self._model, self._outputs, self._batches = model, outputs, batches
+        self._rewrite = rewrite
         self._exact = self._run({})
 
     def distance(self, choices: Mapping[str, Choice]) -> Distance:
@@ -84,7 +88,7 @@ class Trial:
         return distance(self._run(choices), self._exact)
 
     def _run(self, choices: Mapping[str, Choice]) -> Rows:
-        model = QuantizeLinearsPass(choices, self._levels)(self._model.clone()).model
+        model = self._rewrite(choices)(self._model.clone()).model
         rows: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in self._outputs}
         with TemporaryDirectory() as folder:
             session = open_session(model, Path(folder))
@@ -103,11 +107,13 @@ class Found:
     choices: Mapping[str, Choice]
     distance: Distance
     costs: Mapping[str, float] = field(default_factory=dict)  # empty where nothing had to be left
-    share_left: float = 0.0  # of the weights, in fp32
+    share_left: float = 0.0  # of the weights, as they were
 
 
 def leave_worst(groups: Sequence[Group], choices: Mapping[str, Choice], trial: Trial) -> Found:
-    """Leave the most harmful groups in fp32, until the answers are close enough or 15 % are left.
+    """Leave the most harmful groups as they are, until the answers are close enough.
+
+    At most 15 % of the weights.
 
     Costs are measured only where the answers are not close enough without.
     """

@@ -20,8 +20,8 @@ from poolc.spec import CompileOptions, ModelSpec, Precision, Profile
 class Lowerable:
     """Canonical graphs by route of a spec, the main one under "", and the precision they get.
 
-    ``quantized`` is how to quantise them, for int8. Of ``options`` the target reads its own;
-    ``timing`` is a folder where it may keep what it timed for the next compile.
+    ``quantized`` is how to quantise them, for int8 and fp8. Of ``options`` the target reads its
+    own; ``timing`` is a folder where it may keep what it timed for the next compile.
     """
 
     canonical: Mapping[str, ir.Model]

@@ -18,6 +18,7 @@ from poolc.compiler.passes.block_attention import BlockAttentionPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
 from poolc.compiler.targets.base import Lowerable, Lowered
 from poolc.compiler.targets.interface import (
+    check_precision,
     graph_file,
     graph_info,
     output_graphs,
@@ -28,7 +29,6 @@ from poolc.compiler.tuning.candidates import CANDIDATES, apply
 from poolc.compiler.tuning.choose import Built, Tuned, choose, why_not
 from poolc.compiler.tuning.record import Tuning, defaults
 from poolc.compiler.weights import save_sharing_weights
-from poolc.errors import InvalidOption
 from poolc.model_cache.host import cpu_features, host_class
 from poolc.model_cache.manifest import GraphInfo, PackedFor, Requires
 from poolc.runtime.backends.onnxruntime import runtime_version
@@ -54,16 +54,7 @@ class CpuCompiler:
 
     def check(self, options: CompileOptions) -> None:
         """See ``TargetCompiler.check``."""
-        if options.precision not in _PRECISIONS:
-            raise InvalidOption(
-                f"precision is {options.precision}; target cpu has: {', '.join(_PRECISIONS)}",
-                param="precision",
-            )
-        if options.calibrate is not None and options.precision is not Precision.INT8:
-            raise InvalidOption(
-                f"calibrate is for precision int8; precision is {options.precision}",
-                param="calibrate",
-            )
+        check_precision(options, _PRECISIONS)
         refuse_engine_options(options)
 
     def absent(self) -> str | None:
@@ -133,7 +124,7 @@ def _lowered(
 ) -> Lowered:
     record, requires = tuning.to_plain() | dict(blocked), _REQUIRES
     if source.quantized is not None:
-        requires = replace(requires, cpu_features=source.quantized.cpu_features)
+        requires = replace(requires, cpu_features=source.quantized.form.cpu_features)
         record |= source.quantized.tuning
     is_packed = any(info.packed for info in infos.values())
     packed_for = PackedFor(runtime_version(), host_class()) if is_packed else None

@@ -21,6 +21,7 @@ from poolc.compiler.passes.sizes_of_inputs import SizesOfInputsPass
 from poolc.compiler.passes.skip_norm import SkipNormPass
 from poolc.compiler.targets.base import Lowerable, Lowered
 from poolc.compiler.targets.interface import (
+    check_precision,
     graph_file,
     graph_info,
     output_graphs,
@@ -31,7 +32,7 @@ from poolc.compiler.tuning.candidates import apply
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
 from poolc.compiler.weights import save_sharing_weights
-from poolc.errors import CompileError, InvalidOption
+from poolc.errors import CompileError
 from poolc.model_cache.manifest import Requires
 from poolc.runtime.backends.cuda import PROVIDER
 from poolc.runtime.probe import provider_problem
@@ -59,13 +60,7 @@ class CudaCompiler:
 
     def check(self, options: CompileOptions) -> None:
         """See ``TargetCompiler.check``."""
-        if options.precision not in _PRECISIONS:
-            raise InvalidOption(
-                f"precision is {options.precision}; target cuda has: {', '.join(_PRECISIONS)}",
-                param="precision",
-            )
-        if options.calibrate is not None:
-            raise InvalidOption("calibrate is for precision int8, of target cpu", param="calibrate")
+        check_precision(options, _PRECISIONS)
         refuse_engine_options(options)
 
     def absent(self) -> str | None:

@@ -28,6 +28,9 @@ from poolc.runtime.memory import parse_bytes
 from poolc.runtime.profiles import AUTO, parse_profiles, read_profiles
 from poolc.spec import MAIN_SET, CompileOptions, Precision, Profile, Target
 
+# The first tensor cores that multiply E4M3 are Ada's: NVIDIA's support matrix of TensorRT.
+_FP8_FROM = (8, 9)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineBuilder:
@@ -105,6 +108,20 @@ def open_builder(target: Target, options: CompileOptions, timing: Path | None) -
     return EngineBuilder(target, trt, device, wanted, timing)
 
 
+def fp8_problem(builder: EngineBuilder, hardware_compatibility: str = "none") -> str | None:
+    """Say why a GPU that is built for cannot multiply in fp8; None where all can."""
+    older = [one for one in builder.compute_capabilities if _numbers(one) < _FP8_FROM]
+    if hardware_compatibility == "ampere-plus":
+        older.append("8.0 (hardware_compatibility is ampere-plus)")
+    if not older:
+        return None
+    wanted = ".".join(map(str, _FP8_FROM))
+    return (
+        f"precision fp8 needs GPUs of compute capability {wanted} or later (Ada, Hopper, "
+        f"Blackwell), and the engine is for {', '.join(older)}: compile in fp16"
+    )
+
+
 def read_settings(
     builder: EngineBuilder, options: CompileOptions, precision: Precision, max_length: int
 ) -> BuildSettings:
@@ -168,6 +185,10 @@ def engine_requires(builder: EngineBuilder, settings: BuildSettings) -> EngineRe
         hardware_compatibility=settings.hardware_compatibility,
         version_compatible=settings.version_compatible,
     )
+
+
+def _numbers(compute_capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in compute_capability.split("."))
 
 
 def _device_for_tensorrt() -> Device:

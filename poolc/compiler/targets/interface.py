@@ -1,8 +1,8 @@
-"""What targets that write ONNX files have in common: which graphs, their names, their interface."""
+"""What targets have in common: which graphs, their names, their interface, what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,13 @@ from poolc.spec import (
     TOKENS_SET,
     CompileOptions,
     ModelSpec,
+    Precision,
+    Target,
     output_sets,
 )
+
+# Precisions whose products are quantised, which needs calibration, and the targets that have them.
+_QUANTIZED_ON = {Precision.INT8: (Target.CPU,), Precision.FP8: ENGINE_TARGETS}
 
 
 def output_graphs(source: Lowerable, spec: ModelSpec) -> tuple[dict[str, tuple[str, ...]], bool]:
@@ -48,6 +53,26 @@ def graph_info(file: str, model: ir.Model) -> GraphInfo:
         inputs=tuple(_tensor_info(value) for value in model.graph.inputs),
         outputs=tuple(_tensor_info(value) for value in model.graph.outputs),
     )
+
+
+def check_precision(options: CompileOptions, allowed: Collection[Precision]) -> None:
+    """Raise InvalidOption for a precision that the target does not have, or for texts to calibrate
+    on where nothing is calibrated.
+    """
+    asked, target = options.precision, options.target
+    if asked not in allowed:
+        others = _QUANTIZED_ON.get(asked)
+        hint = f"; {asked} is for {' and '.join(others)}" if others else ""
+        raise InvalidOption(
+            f"precision is {asked}; target {target} has: {', '.join(allowed)}{hint}",
+            param="precision",
+        )
+    if options.calibrate is not None and asked not in _QUANTIZED_ON:
+        known = ", ".join(f"{one} ({', '.join(on)})" for one, on in _QUANTIZED_ON.items())
+        raise InvalidOption(
+            f"calibrate is for precisions that quantise: {known}; precision is {asked}",
+            param="calibrate",
+        )
 
 
 def refuse_engine_options(options: CompileOptions) -> None:

@@ -1,14 +1,17 @@
 """Engines of TensorRT and TensorRT-RTX, each with the ONNX graph that it was built from.
 
 Attention, norms and activations stay operators of the standard, which the libraries fuse; the
-precision is in the graph's types, since both build strongly typed networks. The same graph runs on
+precision is in the graph's types, since both build strongly typed networks; fp8 is in pairs of
+QuantizeLinear and DequantizeLinear around the products. The same graph runs on
 ONNX Runtime's CPU provider, where its numbers are compared, and is what an engine is rebuilt from
 on another machine (docs/decisions/020-tensorrt.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,10 +28,17 @@ from poolc.compiler.targets.engines import (
     build_engines,
     check_engine_options,
     engine_requires,
+    fp8_problem,
     open_builder,
     read_settings,
 )
-from poolc.compiler.targets.interface import graph_file, graph_info, output_graphs, run_on_cpu
+from poolc.compiler.targets.interface import (
+    check_precision,
+    graph_file,
+    graph_info,
+    output_graphs,
+    run_on_cpu,
+)
 from poolc.compiler.tuning.candidates import apply
 from poolc.compiler.tuning.choose import Tuned
 from poolc.compiler.tuning.record import Tuning
@@ -49,7 +59,7 @@ from poolc.spec import (
     route_spec,
 )
 
-_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16)
+_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.FP8)
 # What leaves work out, in the standard's own operators; heads stay axes of their own.
 _REWRITES = ("pack_linears", "attention_mask", "rms_norm", "rotary", "grouped_heads")
 # Sums over a row: a strongly typed norm adds in the type that it is given.
@@ -63,16 +73,13 @@ class TensorRTCompiler:
 
     def check(self, options: CompileOptions) -> None:
         """See ``TargetCompiler.check``; raises MissingDependency without the library or a GPU."""
-        if options.precision not in _PRECISIONS:
-            raise InvalidOption(
-                f"precision is {options.precision}; target {self.target} has: "
-                f"{', '.join(_PRECISIONS)}",
-                param="precision",
-            )
-        if options.calibrate is not None:
-            raise InvalidOption("calibrate is for precision int8, of target cpu", param="calibrate")
+        check_precision(options, _PRECISIONS)
         check_engine_options(self.target, options)
-        open_builder(self.target, options, None)
+        builder = open_builder(self.target, options, None)
+        if options.precision is Precision.FP8:
+            problem = fp8_problem(builder, options.hardware_compatibility)
+            if problem is not None:
+                raise InvalidOption(problem, param="precision")
 
     def absent(self) -> str | None:
         """See ``TargetCompiler.absent``."""
@@ -106,15 +113,15 @@ class TensorRTCompiler:
         for route in source.canonical if has_tokens else ():
             infos.setdefault(route_set(TOKENS_SET, route), infos[route_set(MAIN_SET, route)])
         budget_tokens = min(tuning.budget_tokens, budget(settings.profiles))
-        used = [name for name in tuning.rewrites if name in found]
+        record = {
+            "rewrites": [name for name in tuning.rewrites if name in found],
+            "budget_tokens": budget_tokens,
+            "attention_kernels": kernels,
+        }
         return Lowered(
             infos,
             Requires(engine=engine_requires(builder, settings)),
-            tuning={
-                "rewrites": used,
-                "budget_tokens": budget_tokens,
-                "attention_kernels": kernels,
-            },
+            tuning=record | dict(source.quantized.tuning if source.quantized else {}),
             profiles=settings.profiles,
         )
 
@@ -126,18 +133,27 @@ class TensorRTRtxCompiler(TensorRTCompiler):
 
 
 def lower_graph(
-    model: ir.Model, rewrites: tuple[str, ...], precision: Precision, max_length: int
+    model: ir.Model,
+    rewrites: tuple[str, ...],
+    precision: Precision,
+    max_length: int,
+    quantize: Callable[[ir.Model], object] | None = None,
 ) -> set[str]:
     """Rewrite a canonical graph of chosen outputs for TensorRT; return the rewrites that applied.
 
+    ``quantize`` rewrites matrix products in place, for fp8, whose other operators are in fp16.
     Raises CompileError for a graph that names no last hidden states, below fp32.
     """
     SizesOfInputsPass()(model)
-    found = apply(model, rewrites, before_int8=True) | apply(model, rewrites, before_int8=False)
+    found = apply(model, rewrites, before_int8=True)
+    if quantize is not None:
+        quantize(model)
+    found |= apply(model, rewrites, before_int8=False)
     CausalAttentionPass(max_length, run_on_cpu)(model)
     ExpandedMasksPass()(model)
-    is_full = precision is Precision.FP32
-    if not is_full and not ReducedPrecisionPass(precision, _EXACT)(model).modified:
+    trunk = Precision.FP16 if precision is Precision.FP8 else precision
+    is_full = trunk is Precision.FP32
+    if not is_full and not ReducedPrecisionPass(trunk, _EXACT)(model).modified:
         raise CompileError(
             f"precision {precision} needs the model's last hidden states in its graph, and this "
             "one hides them: compile it in fp32"
@@ -169,10 +185,12 @@ def _lower(
     sets, has_tokens = output_graphs(source, spec)
     models: dict[str, ir.Model] = {}
     found: set[str] = set()
+    quantized = source.quantized
     for route, canonical in source.canonical.items():
         longest = route_spec(spec, route).max_length
         for output_set, outputs in sets.items():
             model = SelectOutputsPass(outputs)(canonical.clone()).model
-            found |= lower_graph(model, tuning.rewrites, source.precision, longest)
+            quantize = None if quantized is None else partial(quantized.apply, route=route)
+            found |= lower_graph(model, tuning.rewrites, source.precision, longest, quantize)
             models[route_set(output_set, route)] = model
     return models, found, has_tokens

@@ -11,7 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from poolc.compiler.passes.quantize_linears import QuantizeLinearsPass
-from poolc.compiler.quantize import quantize as quantizing
+from poolc.compiler.quantize import formats
 from poolc.errors import ArtifactIncompatible, CompileError, InputError, InvalidOption, ParityError
 from poolc.model_cache import host
 from poolc.model_cache.artifact import open_artifact
@@ -82,7 +82,7 @@ def test_weights_keep_7_bits_without_integer_dot_products(
     compile_here: CompileHere,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(quantizing, "cpu_features", lambda: frozenset(features))
+    monkeypatch.setattr(formats, "cpu_features", lambda: frozenset(features))
     monkeypatch.setattr(host, "cpu_features", lambda: frozenset(features))
     artifact = compile_here(plain_bert, precision="int8")
     assert artifact.manifest.tuning["int8"]["levels"] == levels
@@ -135,7 +135,7 @@ def test_gate_holds_int8(
     def rough(choices: Any, levels: int) -> QuantizeLinearsPass:
         return QuantizeLinearsPass(choices, 2)
 
-    monkeypatch.setattr(quantizing, "QuantizeLinearsPass", rough)
+    monkeypatch.setattr(formats, "QuantizeLinearsPass", rough)
     with pytest.raises(ParityError, match=r"cosine to sentence-transformers is .* nothing was"):
         compile_here(plain_bert, precision="int8")
 

@@ -24,7 +24,7 @@ def test_check_precision(precision: Precision) -> None:
 
 
 def test_check_calibration_of_fp32() -> None:
-    with pytest.raises(InvalidOption, match="calibrate is for precision int8; precision is fp32"):
+    with pytest.raises(InvalidOption, match=r"calibrate is for .*; precision is fp32"):
         CpuCompiler().check(CompileOptions(calibrate="texts.txt"))
 
 

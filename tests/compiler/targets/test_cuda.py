@@ -240,5 +240,5 @@ def test_options_that_cuda_does_not_have() -> None:
     target.check(CompileOptions(target=Target.CUDA, precision=Precision.BF16))
     with pytest.raises(InvalidOption, match="precision is int8; target cuda has: fp32, fp16, bf16"):
         target.check(CompileOptions(target=Target.CUDA, precision=Precision.INT8))
-    with pytest.raises(InvalidOption, match="calibrate is for precision int8"):
+    with pytest.raises(InvalidOption, match="calibrate is for precisions that quantise"):
         target.check(CompileOptions(target=Target.CUDA, calibrate="texts.txt"))

@@ -18,7 +18,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, save
 
+from poolc.compiler.passes.float8_linears import Float8LinearsPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
+from poolc.compiler.quantize.linears import find_groups
+from poolc.compiler.quantize.schemes import Choice, Scheme
 from poolc.compiler.targets.engine_builder import (
     BuildSettings,
     build,
@@ -45,17 +48,31 @@ FUSED = frozenset({"bert/cls", "xlm-roberta/cls", "modernbert/cls", "nomic-bert/
 
 
 @pytest.fixture(scope="module")
-def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Precision], Path]:
-    """Export a family with heads of 64 numbers, lower it, and return the file of the main graph."""
+def exported_cell(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[ir.Model, Any]]:
+    """Export a family with heads of 64 numbers, once; return its canonical graph and spec."""
     made: dict[str, tuple[ir.Model, Any]] = {}
 
-    def write(cell: str, precision: Precision) -> Path:
+    def export(cell: str) -> tuple[ir.Model, Any]:
         if cell not in made:
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in {"hidden_size": 256, "intermediate_size": 512}.items():
                     patch.setitem(families._SIZES, name, value)
                 made[cell] = exported(cell, tmp_path_factory.mktemp("model"))
-        graph, spec = made[cell]
+        return made[cell]
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def onnx_file(
+    exported_cell: Callable[[str], tuple[ir.Model, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Precision], Path]:
+    """Lower an exported family, and return the file of the main graph."""
+
+    def write(cell: str, precision: Precision) -> Path:
+        graph, spec = exported_cell(cell)
         model = SelectOutputsPass(output_sets(spec)[MAIN_SET])(graph.clone()).model
         rewrites = TensorRTRtxCompiler().untimed().rewrites
         lower_graph(model, rewrites, precision, spec.max_length)
@@ -100,6 +117,27 @@ def test_tensorrt_rtx_compiles_fp32_without_fused_attention(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cell", ["bert/cls", "gpt2/last", "qwen3/last"])
+def test_tensorrt_rtx_compiles_fp8(
+    cell: str, rtx: ModuleType, exported_cell: Callable[[str], tuple[ir.Model, Any]], tmp_path: Path
+) -> None:
+    """For GPUs that have it; the library refuses the others, as the target does before."""
+    graph, spec = exported_cell(cell)
+    choices = {
+        group.name: Choice(Scheme.STATIC, 0.0, scale=0.02) for group in find_groups(graph.graph)
+    }
+    model = SelectOutputsPass(output_sets(spec)[MAIN_SET])(graph.clone()).model
+    rewrites = TensorRTRtxCompiler().untimed().rewrites
+    lower_graph(model, rewrites, Precision.FP8, spec.max_length, Float8LinearsPass(choices))
+    save_sharing_weights({"model.onnx": model}, tmp_path, "model.onnx.data")
+    built = build(rtx, tmp_path / "model.onnx", settings())
+    assert len(built.plan) > 100_000
+    assert built.fused_attention == (cell in FUSED)
+    with pytest.raises(CompileError, match="cannot build"):
+        build(rtx, tmp_path / "model.onnx", BuildSettings(PROFILES, compute_capabilities=("8.6",)))
+
+
+@pytest.mark.slow
 def test_tensorrt_rtx_says_what_it_cannot_read(rtx: ModuleType, tmp_path: Path) -> None:
     """Every node that it refuses: here types that a strongly typed network does not mix."""
     half = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["batch", 4])
@@ -124,15 +162,18 @@ def test_tensorrt_rtx_compiles_for_known_gpus_only(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_a_model_compiles_for_tensorrt_rtx_from_the_command_line(
-    rtx: ModuleType, tiny_embedder_source: Path, tmp_path: Path
+    precision: str, rtx: ModuleType, tiny_embedder_source: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "poolc", "compile", str(tiny_embedder_source)]
-    command += ["--target", "tensorrt-rtx", "--precision", "fp16", "--compute-capability", "8.9"]
+    command += ["--target", "tensorrt-rtx", "--precision", precision, "--compute-capability", "8.9"]
     command += ["--output", str(tmp_path / "artifact"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["parity"]["scope"] == "canonical-only"
+    said = json.loads(done.stdout)
+    assert said["parity"]["scope"] == "canonical-only"
+    assert (said["fp8"] is not None) == (precision == "fp8")
     manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
     needs = manifest["requires"]["engine"]
     assert (needs["library"], needs["compute_capabilities"]) == ("tensorrt_rtx", ["8.9"])

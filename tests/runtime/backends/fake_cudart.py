@@ -39,7 +39,9 @@ class FakeCudart:
 
     cudaStreamNonBlocking = 1
     cudaError_t = SimpleNamespace(cudaErrorMemoryAllocation=2)
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaMemcpyKind = SimpleNamespace(
+        cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+    )
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class FakeCudart:
         self.devices = 1
         self.name = b"NVIDIA H200"
         self.capability = (9, 0)
+        self.driver = 13010
         self.launches = 0
         self.recordings = 0
         self.can_record = True
@@ -89,7 +92,7 @@ class FakeCudart:
         return SUCCESS, SimpleNamespace(name=self.name, major=major, minor=minor)
 
     def cudaDriverGetVersion(self) -> tuple[Any, ...]:
-        return SUCCESS, 13010
+        return SUCCESS, self.driver
 
     def cudaSetDevice(self, index: int) -> tuple[Any, ...]:
         return (SUCCESS if 0 <= index < self.devices else INVALID_VALUE,)
@@ -127,13 +130,15 @@ class FakeCudart:
     def cudaMemcpyAsync(
         self, to: int, source: int, size: int, kind: int, stream: int
     ) -> tuple[Any, ...]:
-        device, host = (to, source) if kind == 1 else (source, to)
-        self.block(device, size)
-        assert any(
-            start <= host and host + size <= start + ctypes.sizeof(held)
-            for start, held in self._host.items()
-        ), "not pinned"
-        self.copied.append(("in" if kind == 1 else "out", size))
+        on_device = {1: [to], 2: [source], 3: [to, source]}[kind]
+        for address in on_device:
+            self.block(address, size)
+        for host in {to, source} - set(on_device):
+            assert any(
+                start <= host and host + size <= start + ctypes.sizeof(held)
+                for start, held in self._host.items()
+            ), "not pinned"
+        self.copied.append(({1: "in", 2: "out", 3: "within"}[kind], size))
 
         def move() -> None:
             ctypes.memmove(to, source, size)

@@ -21,6 +21,7 @@ import onnxruntime
 from tests.runtime.backends.fake_cudart import FakeCudart
 
 _SCRATCH_PER_TOKEN = 64  # bytes
+_TYPES: dict[str, Any] = {"tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
 class ILogger:
@@ -104,14 +105,15 @@ class OnnxParser:
         self._network.model = onnx.load(model)
         return True
 
-    def parse(self, model: bytes, path: str) -> bool:
+    def parse(self, model: bytes, path: str | None = None) -> bool:
         """Weights are read beside ``path``; TensorRT's own attribute of Attention is known."""
         loaded = onnx.load_from_string(model)
         for node in loaded.graph.node:
             kept = [one for one in node.attribute if one.name != "TRT_decomposable"]
             del node.attribute[:]
             node.attribute.extend(kept)
-        onnx.load_external_data_for_model(loaded, str(Path(path).parent))
+        if path is not None:
+            onnx.load_external_data_for_model(loaded, str(Path(path).parent))
         self._network.model = loaded
         return True
 
@@ -169,7 +171,7 @@ class IExecutionContext:
         return [name for name in self._engine.inputs if name not in self._shapes]
 
     def update_device_memory_size_for_shapes(self) -> int:
-        rows, seq = self._shapes["input_ids"]
+        rows, seq = self._shapes[self._engine.inputs[0]]
         return rows * seq * _SCRATCH_PER_TOKEN
 
     def set_device_memory(self, memory: int, size: int) -> None:
@@ -182,7 +184,7 @@ class IExecutionContext:
             return engine.fail("the scratch memory is too small")
         if engine.module.broken:
             return engine.fail(engine.module.broken)
-        engine.module.ran.append((self._profile, shapes["input_ids"]))
+        engine.module.ran.append((self._profile, shapes[engine.inputs[0]]))
         engine.module.cudart.compute(
             stream_handle, lambda: engine.compute(shapes, addresses, (memory, size))
         )
@@ -200,13 +202,14 @@ class ICudaEngine:
             base64.b64decode(plain["graph"]), options, providers=["CPUExecutionProvider"]
         )
         self.inputs = [value.name for value in self._session.get_inputs()]
+        self._types = [_TYPES[value.type] for value in self._session.get_inputs()]
 
     @property
     def num_optimization_profiles(self) -> int:
         return len(self.profiles)
 
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
-        rows, seq = self.profiles[profile_index]["input_ids"][2]
+        rows, seq = self.profiles[profile_index][self.inputs[0]][2]
         return int(rows * seq * _SCRATCH_PER_TOKEN)
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext:
@@ -223,10 +226,10 @@ class ICudaEngine:
         cudart = self.module.cudart
         cudart.block(*scratch)
         feeds = {}
-        for name in self.inputs:
+        for name, dtype in zip(self.inputs, self._types, strict=True):
             size = int(np.prod(shapes[name])) * 4
             raw = ctypes.string_at(cudart.block(addresses[name], size), size)
-            feeds[name] = np.frombuffer(raw, np.int32).reshape(shapes[name])
+            feeds[name] = np.frombuffer(raw, dtype).reshape(shapes[name])
         names = [value.name for value in self._session.get_outputs()]
         for name, array in zip(names, self._session.run(names, feeds), strict=True):
             content = np.ascontiguousarray(array).tobytes()

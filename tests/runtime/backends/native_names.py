@@ -13,6 +13,7 @@ _SOURCES = (
     *(ROOT / "poolc/runtime/backends").glob("tensorrt*.py"),
     ROOT / "poolc/runtime/backends/cuda_device.py",
     *(ROOT / "poolc/compiler/targets").glob("engine*.py"),
+    ROOT / "poolc/bench/engine_peaks.py",
 )
 # Of TensorRT-RTX only, asked for where it is the library.
 RTX_ONLY = frozenset({"ComputeCapability"})

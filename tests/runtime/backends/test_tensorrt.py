@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +25,12 @@ from poolc.errors import (
 )
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.store import Store
+from poolc.runtime import first_load
 from poolc.runtime.engine import Engine
 from poolc.spec import CompileOptions, Target
-from tests.runtime.backends.fake_cudart import FakeCudart
-from tests.runtime.backends.fake_tensorrt import FakeTensorRT
+from tests.runtime.backends.fakes import Fakes, install
 
 TEXTS = ["a", "the quick brown fox", "how do I reset my password?", "bread needs salt " * 6]
-
-
-@dataclass(frozen=True, slots=True)
-class Fakes:
-    trt: FakeTensorRT
-    cudart: FakeCudart
-
-
-def install(patch: pytest.MonkeyPatch, **settings: Any) -> Fakes:
-    """Put a GPU and its libraries into this process."""
-    cudart = FakeCudart()
-    trt = FakeTensorRT(cudart, **settings)
-    patch.setitem(sys.modules, "tensorrt", trt)
-    patch.setitem(sys.modules, "cuda.bindings.runtime", cudart)
-    return Fakes(trt, cudart)
 
 
 @pytest.fixture
@@ -185,6 +168,7 @@ def test_closing_gives_everything_back(fakes: Fakes, compiled: Path) -> None:
         ({"version": "11.5.0.1"}, "built by tensorrt 11.4.0.106, and 11.5.0.1 is installed"),
         ({"capability": (8, 0)}, "built for compute capability 9.0, and this GPU .* has 8.0"),
         ({"name": b"NVIDIA H100"}, "built for NVIDIA H200, and this GPU is NVIDIA H100"),
+        ({"driver": 12090}, "built under a driver for CUDA 13.1, and this one is for 12.9"),
     ],
 )
 def test_an_engine_of_another_machine_is_refused(
@@ -195,6 +179,34 @@ def test_an_engine_of_another_machine_is_refused(
         setattr(fakes.cudart, name, value)
     with pytest.raises(ArtifactIncompatible, match=f"does not run here: it was {said}.*--rebuild"):
         Engine(open_artifact(compiled))
+
+
+@pytest.mark.parametrize("driver", [13000, 13020, 14000])
+def test_under_another_driver_an_engine_is_compared_before_it_answers(
+    driver: int,
+    fakes: Fakes,
+    compiled: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once: what was found is remembered for the device and its driver."""
+    local = tmp_path / "store"
+    shutil.copytree(store.root, local)
+    monkeypatch.setenv("POOLC_CACHE", str(local))
+    compared: list[str] = []
+
+    def compare(engine: Engine, arrays: Any, device: str) -> None:
+        compared.append(device)
+
+    monkeypatch.setattr(first_load, "compare", compare)
+    folder = local / compiled.relative_to(store.root)
+    poolc.load(folder).close()
+    assert not compared  # it was, by the compile
+    fakes.cudart.driver = driver
+    for _ in range(2):
+        poolc.load(folder).close()
+    assert len(compared) == 1
 
 
 def test_without_a_gpu_or_its_driver_it_says_so(fakes: Fakes, compiled: Path) -> None:
@@ -267,6 +279,8 @@ def test_an_engine_is_rebuilt_for_this_machine(
         engine = poolc.load(compiled, rebuild=True)
         np.testing.assert_allclose(engine.embed(TEXTS), embedder.embed(TEXTS), atol=2e-6)
         engine.close()
+    fakes.cudart.driver = 13020
+    poolc.load(compiled, rebuild=True).close()
     assert len(jobs) == 1 and jobs[0].rebuild
     requires = engine.artifact.manifest.requires.engine
     assert requires is not None

@@ -79,7 +79,8 @@ def test_the_code_uses_names_that_are_listed() -> None:
 @pytest.mark.slow
 def test_names_are_those_of_tensorrt_rtx() -> None:
     trt = pytest.importorskip("tensorrt_rtx_bindings")
-    assert not missing(trt, listed("tensorrt_names.txt") | {"ComputeCapability.SM89"})
+    of_rtx = {"ComputeCapability.SM89", "ComputeCapability.CURRENT"}
+    assert not missing(trt, listed("tensorrt_names.txt") | of_rtx)
     config = {"num_compute_capabilities", "set_compute_capability"}
     assert not {name for name in config if not hasattr(trt.IBuilderConfig, name)}
 
