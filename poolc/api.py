@@ -149,6 +149,29 @@ def load(
     return _opened(artifact, store, limit, device, matryoshka)
 
 
+def open_model(
+    model: str | Path, *, refresh: bool = False, on_event: OnEvent | None = None, **options: Any
+) -> Artifact:
+    """Open an artifact, or that of a model folder or hub id, which is compiled on first use.
+
+    Nothing runs, and this machine need not be able to run it. Raises as ``load`` does; an artifact
+    takes no options.
+    """
+    chosen, store = make_options(**options), Store.default()
+    path = Path(model).expanduser()
+    if not is_artifact(path):
+        job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
+        with _naming_template(options):
+            return _artifact(job, store, on_event or _warn)[0]
+    artifact = open_artifact(path, store=store, check_host=False)
+    if _matryoshka_at_load(artifact, chosen) is not None:
+        raise InvalidOption(
+            "hf_overrides cannot change a compiled artifact: compile the model again",
+            param="hf_overrides",
+        )
+    return artifact
+
+
 def _opened(
     artifact: Artifact,
     store: Store,

@@ -20,7 +20,8 @@
     │   ├── ArtifactNotFound           nothing there
     │   ├── ArtifactCorrupt            a file is missing, altered or malformed
     │   ├── ArtifactIncompatible       written for another poolc, runtime or machine
-    │   └── ArtifactExists             publishing would overwrite something else
+    │   ├── ArtifactExists             publishing would overwrite something else
+    │   └── CannotExport               what another server or library has no way to run
     ├── MissingDependency              a package is not installed, or two exclude each other
     ├── BackendError                   the execution backend failed on valid input
     └── Overloaded                     the queue is full: try again later
@@ -140,6 +141,10 @@ class ArtifactIncompatible(ArtifactError):
 
 class ArtifactExists(ArtifactError):
     """Publishing would overwrite something else."""
+
+
+class CannotExport(ArtifactError):
+    """The artifact holds what the other server or library has no way to run."""
 
 
 class MissingDependency(PoolcError):

