@@ -13,6 +13,7 @@ from poolc.runtime.engine import Engine
 from poolc.serve.errors import add_error_handlers
 from poolc.serve.metrics import Metrics
 from poolc.serve.middleware import RequestLog, RequireKey, Shed
+from poolc.serve.refusals import Refusals
 from poolc.serve.registry import Registry
 from poolc.serve.routers import admin, cohere, health, ollama, openai, shared, tei, vllm, weaviate
 from poolc.serve.routers.admin import Load
@@ -26,9 +27,9 @@ def create_app(
 ) -> FastAPI:
     """Return the ASGI application over loaded engines, by the name each was given.
 
-    ``app.state`` holds ``registry``, ``metrics``, ``token_ids`` and ``settings``; ``load`` is how
-    a model is loaded that is added later. Raises InvalidOption for names that do not fit the
-    engines, and for cl100k without its vocabulary.
+    ``app.state`` holds ``registry``, ``metrics``, ``token_ids``, ``refusals`` and ``settings``;
+    ``load`` is how a model is loaded that is added later. Raises InvalidOption for names that do
+    not fit the engines, and for cl100k without its vocabulary.
     """
     app = FastAPI(title="poolc", version=__version__, root_path=settings.root_path)
     registry = Registry(engines, settings)
@@ -37,6 +38,9 @@ def create_app(
         model.scheduler.watch = metrics.watch(model.names[0])
     app.state.registry, app.state.metrics, app.state.settings = registry, metrics, settings
     app.state.token_ids = TokenIds(settings)
+    # Web pages are told more, and spans are of every request.
+    plain = not settings.allowed_origins and not settings.traces
+    app.state.refusals = Refusals(registry, metrics) if plain else None
     add_error_handlers(app)
     # The last one that is added sees a request first.
     app.add_middleware(Shed, registry=registry)

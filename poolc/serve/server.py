@@ -25,6 +25,7 @@ from poolc import api
 from poolc.runtime.cores import share_cores
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
+from poolc.serve.descriptors import allow_many
 from poolc.serve.gauges import forget_process, shared_metrics
 from poolc.serve.listening import bind, cannot_listen, url_of
 from poolc.serve.logs import configure_logging, log_config
@@ -141,6 +142,7 @@ def run(
     ``load`` loads the models that are added later; ``on_listening`` is called once requests can
     come.
     """
+    allow_many()
     app = create_app(engines, settings, load)
     config = uvicorn.Config(
         app,
