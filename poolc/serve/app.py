@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -21,6 +22,9 @@ from poolc.serve.settings import Settings
 from poolc.serve.token_ids import TokenIds
 from poolc.serve.tracing import Traced, open_tracer
 
+# FastAPI's own spans and counts: ours say more, and it looks for its providers at every request.
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
+
 
 def create_app(
     engines: Mapping[str, Engine], settings: Settings, load: Load | None = None
@@ -31,7 +35,9 @@ def create_app(
     ``load`` is how a model is loaded that is added later. Raises InvalidOption for names that do
     not fit the engines, and for cl100k without its vocabulary.
     """
-    app = FastAPI(title="poolc", version=__version__, root_path=settings.root_path)
+    app = FastAPI(
+        title="poolc", version=__version__, root_path=settings.root_path, telemetry=_NO_TELEMETRY
+    )
     registry = Registry(engines, settings)
     metrics = Metrics(registry.gauges, shared=settings.workers > 1)
     for model in registry.models:

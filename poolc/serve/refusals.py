@@ -6,6 +6,7 @@ come, refusing them must not take the time of answering. Knows nothing about soc
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -52,17 +53,16 @@ class Refusals:
         """
         if head.method != b"POST" or head.url[:1] != b"/" or b"%" in head.url:
             return None
-        error = self._registry.overloaded()
         path = head.url.partition(b"?")[0].decode("latin-1")
-        if error is None or path in OPEN_PATHS:
+        if path in OPEN_PATHS or not self._registry.is_full():
             return None
         logged = is_access_logged()
         given = dict(head.fields)
         if logged and _FORWARDED in given:
             return None
         request_id = request_id_of(given.get(REQUEST_ID.encode(), b"").decode("latin-1"))
-        fields, body = self._words(error, dialect_of_path(path))
-        self._metrics.rejected(type(error).__name__)
+        fields, body = self._words(dialect_of_path(path))
+        self._metrics.rejected(Overloaded.__name__)
         self._metrics.replied(OTHER_PATHS, _STATUS.value, 0.0)
         if logged:
             log_reply(
@@ -79,11 +79,12 @@ class Refusals:
         ending = (*ending, (REQUEST_ID.encode(), request_id.encode()))
         return b"".join((_STATUS_LINE, _lines(own_fields), fields, _lines(ending), b"\r\n", body))
 
-    def _words(self, error: Overloaded, dialect: Dialect) -> tuple[bytes, bytes]:
+    def _words(self, dialect: Dialect) -> tuple[bytes, bytes]:
         """Return the fields that are this reply's alone, and its body."""
         now_s = time.monotonic()
-        written_s, fields, body = self._written.get(dialect, (-_FRESH_S, b"", b""))
-        if now_s - written_s >= _FRESH_S:
+        written_s, fields, body = self._written.get(dialect, (-math.inf, b"", b""))
+        error = self._registry.overloaded() if now_s - written_s >= _FRESH_S else None
+        if error is not None:
             response = error_response(error, dialect)
             fields, body = _lines(response.raw_headers), bytes(response.body)
             self._written[dialect] = (now_s, fields, body)
