@@ -79,9 +79,7 @@ class Found:
 def main() -> int:
     """Run and print; the exit code is 1 where anything was wrong."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument(
-        "--artifact", type=Path, help="MiniLM, compiled on first use, if not given"
-    )
+    options.add_argument("--artifact", type=Path, help="MiniLM, compiled on first use, by default")
     options.add_argument("--requests", type=int, default=200_000)
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--stops", type=int, default=20)
@@ -103,7 +101,7 @@ def main() -> int:
     print(json.dumps({**told, "lives": told["lives"][:3]}, indent=1))
     if asked.json is not None:
         asked.json.write_text(json.dumps({"machine": machine(), **told}, indent=1) + "\n")
-    return int(bool(found.wrong) or bool(left) or any(found.exits))
+    return int(bool(found.wrong or left) or any(found.exits))
 
 
 def run(artifact: Path | None, requests: int, clients: int, stops: int) -> Found:

@@ -39,14 +39,14 @@ from poolc.serve.workers import Place, supervise
 
 log = logging.getLogger("poolc.serve")
 
-# Longer than clients keep idle connections, so that it is never the server who closes one just as
-# a request is sent on it.
+# Longer than clients keep idle connections: it is never the server who closes one just as a
+# request is sent on it.
 _KEEP_ALIVE_S = 75
 # What replies that are ready get to leave, however little of the drain's time is left.
 _LAST_REPLIES_S = 1
 _TICKS_A_SECOND = 10  # uvicorn's
-# Objects more than before, and collections of each younger generation. Almost all of a request goes
-# without a collection; thousands that wait were a quarter of the event loop's time by the default.
+# Almost all of a request goes without a collection; thousands that wait were a quarter of the event
+# loop's time by the default.
 _COLLECT_AFTER = (5000, 20, 20)
 # Of micro-batches: they take what the event loop leaves, and a tenth of a core that both want.
 _MODEL_NICENESS = 10
@@ -71,7 +71,6 @@ def serve(
     """
     models = list(dict.fromkeys(models))
     check_names(models, settings.served_model_names)
-
     compute_behind(_MODEL_NICENESS)
 
     def load(model: str) -> Engine:
