@@ -2,10 +2,12 @@
 
     python -m benchmarks.chaos [--artifact DIR] [--requests 200000] [--clients 32] [--stops 20]
 
-Every text has one vector, computed beforehand without a server. Every request has to be answered
-with the vectors of its own texts, or cleanly refused: 429, 503, or a connection that is closed or
-refused while the server stops. Anything else ends the run. Memory and descriptors of each server's
-life are told; a client that leaves must not leave anything behind.
+Every text has one vector, computed beforehand without a server, and no two of them are alike. Every
+request has to be answered with the vectors of its own texts, or cleanly refused: 429, 503, or a
+connection that is closed or refused while the server stops. Clients go on asking for a moment after
+SIGTERM, which comes at random. Anything else ends the run. A client that leaves must not leave
+anything behind: descriptors at the end of each of the server's lives are those of its start and of
+the clients', and its memory grows by no more than MOST_GROWTH_MB after a quarter of the requests.
 """
 
 from __future__ import annotations
@@ -41,8 +43,14 @@ _START_TIMEOUT_S = 60.0
 _TEXTS = 400
 _LEAVES = 0.2  # share of the requests whose client does not wait for the answer
 _MOST_TEXTS = 12
+_MEAN_MORE_TEXTS = 1.0  # behind the first of a request
+_GOES_ON_S = 0.1  # at most, after SIGTERM
+MOST_GROWTH_MB = 48.0
+_LONG_LIFE = 4000  # requests; in a shorter one the model still warms up
+_SPARE_DESCRIPTORS = 8
 _REFUSED = frozenset({429, 503})
 _SAME = 2e-6  # alone against batched
+_ALIKE = 1e-3  # two texts whose vectors are nearer could not be told apart
 
 
 @dataclass(slots=True)
@@ -55,13 +63,23 @@ class Found:
     worst: float = 0.0  # difference of any number
     wrong: list[str] = field(default_factory=list)
 
+    def left_behind(self, clients: int) -> list[str]:
+        """Return what a life of the server held at its end that it had no use for."""
+        said = []
+        for number, life in enumerate(self.lives, 1):
+            most = life["descriptors_before"] + clients + _SPARE_DESCRIPTORS
+            if life["descriptors_after"] > most:
+                said.append(f"life {number}: {life['descriptors_after']:.0f} descriptors")
+            grown = life["resident_mb_after"] - life["resident_mb_warm"]
+            if life["requests"] >= _LONG_LIFE and grown > MOST_GROWTH_MB:
+                said.append(f"life {number}: {grown:.0f} MB more than at its first quarter")
+        return said
+
 
 def main() -> int:
     """Run and print; the exit code is 1 where anything was wrong."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument(
-        "--artifact", type=Path, help="MiniLM, compiled on first use, if not given"
-    )
+    options.add_argument("--artifact", type=Path, help="MiniLM, compiled on first use, by default")
     options.add_argument("--requests", type=int, default=200_000)
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--stops", type=int, default=20)
@@ -69,19 +87,21 @@ def main() -> int:
     asked = options.parse_args()
     started = time.perf_counter()
     found = run(asked.artifact, asked.requests, asked.clients, asked.stops)
+    left = found.left_behind(asked.clients)
     told = {
         "requests": asked.requests,
         "seconds": time.perf_counter() - started,
         "outcomes": dict(found.outcomes),
         "worst_difference": found.worst,
         "wrong": found.wrong,
+        "left_behind": left,
         "exits": found.exits,
         "lives": found.lives,
     }
     print(json.dumps({**told, "lives": told["lives"][:3]}, indent=1))
     if asked.json is not None:
         asked.json.write_text(json.dumps({"machine": machine(), **told}, indent=1) + "\n")
-    return int(bool(found.wrong) or any(found.exits))
+    return int(bool(found.wrong or left) or any(found.exits))
 
 
 def run(artifact: Path | None, requests: int, clients: int, stops: int) -> Found:
@@ -94,6 +114,9 @@ def run(artifact: Path | None, requests: int, clients: int, stops: int) -> Found
     engine = poolc.load(artifact)
     vectors = np.asarray(engine.embed(texts, prompt=""), np.float32)
     engine.close()
+    apart = np.abs(vectors[:, None, :] - vectors[None, :, :]).max(axis=2) + np.eye(len(texts))
+    if apart.min() < _ALIKE:
+        raise RuntimeError(f"two texts have vectors that differ by {apart.min():.1g} only")
     return asyncio.run(_Chaos(artifact, texts, vectors, requests, clients, stops).run())
 
 
@@ -108,10 +131,13 @@ class _Chaos:
         stops: int,
     ) -> None:
         self._artifact, self._texts, self._vectors = artifact, texts, vectors
-        self._requests, self._clients, self._stops = requests, clients, stops
+        self._requests, self._clients = requests, clients
         self._draw = random.Random(SEED)
+        # After how many requests each life ends.
+        self._ends = [*sorted(self._draw.sample(range(1, requests), stops)), requests]
         self._sent = itertools.count()
-        self._up = asyncio.Event()
+        self._up = asyncio.Event()  # clients ask
+        self._steady = 0  # which life it is, of a server that nobody stops; 0 while one does
         self._done = False
         self._port = free_port()
         self.found = Found()
@@ -129,7 +155,8 @@ class _Chaos:
     async def _client(self, session: aiohttp.ClientSession) -> None:
         while (number := next(self._sent)) < self._requests and not self.found.wrong:
             await self._up.wait()
-            chosen = self._draw.sample(range(_TEXTS), self._draw.randint(1, _MOST_TEXTS))
+            count = min(_MOST_TEXTS, 1 + int(self._draw.expovariate(1 / _MEAN_MORE_TEXTS)))
+            chosen, life = self._draw.sample(range(_TEXTS), count), self._steady
             ask = asyncio.ensure_future(self._ask(session, chosen))
             if self._draw.random() < _LEAVES:
                 await asyncio.sleep(self._draw.expovariate(200))
@@ -138,8 +165,9 @@ class _Chaos:
                 outcome = await ask
             except asyncio.CancelledError:
                 outcome = "left"
-            except aiohttp.ClientError:
-                outcome = "closed" if not self._up.is_set() else "closed while up"
+            except aiohttp.ClientError as error:
+                steady = life and life == self._steady
+                outcome = f"wrong: {error!r} while nobody stops it" if steady else "closed"
                 await asyncio.sleep(0.01)
             self.found.outcomes[outcome] += 1
             if outcome.startswith("wrong"):
@@ -164,27 +192,33 @@ class _Chaos:
 
     async def _live(self) -> None:
         """Start the server, stop it, and again; the last life ends with the last request."""
-        each = max(1, self._requests // (self._stops + 1))
-        for life in itertools.count(1):
+        began = 0
+        for life, end in enumerate(self._ends, 1):
             process, log = self._start()
             await self._wait(process)
-            before = _held(process.pid)
+            told = {f"{name}_before": held for name, held in _held(process.pid).items()}
+            self._steady = life
             self._up.set()
-            until = each * life if life <= self._stops else self._requests
-            while sum(self.found.outcomes.values()) < until and not self._done:
-                await asyncio.sleep(0.02)
-            after = _held(process.pid)
-            self._up.clear()
+            await self._asked(began + (end - began) // 4)
+            told["resident_mb_warm"] = _held(process.pid)["resident_mb"]
+            await self._asked(end)
+            told |= {f"{name}_after": held for name, held in _held(process.pid).items()}
+            self._steady = 0
             process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(self._draw.uniform(0, _GOES_ON_S))
+            self._up.clear()
             self.found.exits.append(await asyncio.to_thread(process.wait, _START_TIMEOUT_S))
             log.close()
-            self.found.lives.append(
-                {**{f"{k}_before": v for k, v in before.items()},
-                 **{f"{k}_after": v for k, v in after.items()}}
-            )  # fmt: skip
-            if self._done or sum(self.found.outcomes.values()) >= self._requests:
-                self._up.set()  # nobody waits for a server that does not come
-                return
+            self.found.lives.append({**told, "requests": float(end - began)})
+            began = end
+            if self._done:
+                break
+        self._up.set()  # nobody waits for a server that does not come
+
+    async def _asked(self, count: int) -> None:
+        """Wait until so many requests have ended, or there are no more."""
+        while sum(self.found.outcomes.values()) < count and not self._done:
+            await asyncio.sleep(0.02)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Any]:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its server

@@ -88,14 +88,19 @@ def _overload(found: Found) -> str:
         rows.append(
             (
                 *(name, f"{offered:,.0f}", f"{one['requests_per_s']:,.0f}"),
-                *(f"{one['latency_ms']['p99']:,.0f}", statuses),
+                *(f"{one['latency_ms']['p99']:,.0f}", _late(one), statuses),
             )
         )
-    heads = ("poolc", "offered/s", "answered/s", "p99 ms of those", "answers")
+    heads = ("poolc", "offered/s", "answered/s", "p99 ms of those", "sent late, p99 ms", "answers")
     memory = "resident memory {:.0f} MB before, {:.0f} MB after".format(
         *(found[f"memory_{when}"] / 1e6 for when in ("before", "after"))
     )
     return f"## Five times too much\n\n{table(heads, rows)}\n\n{memory}\n"
+
+
+def _late(one: Found) -> str:
+    late_ms = one.get("sent_late_ms_p99")
+    return "not told" if late_ms is None else f"{late_ms:,.0f}"
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ def serve(
     """Put load on a server that speaks one of the dialects, and tell how it answers."""
     from poolc.bench import report
     from poolc.bench.asks import Dialect, asks, made_texts, read_texts
-    from poolc.bench.load import Target, closed, open_loop
+    from poolc.bench.connections import Target
+    from poolc.bench.load import closed, open_loop
 
     if dialect not in list(Dialect):
         raise InvalidOption(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ _OWN_THREADS = Path("/proc/self/task")
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 _computing = 0  # threads that run micro-batches now, of all engines
+_niceness = 0  # of the executor's threads, on top of the process' own
 _processes = 1  # that share the cores equally, this one among them
 
 
@@ -44,6 +46,23 @@ def share_cores(processes: int) -> None:
     global _processes
     _processes = processes
     allowed_cores.cache_clear()
+
+
+def compute_behind(niceness: int) -> None:
+    """Let micro-batches give way to this process' other threads, by so much niceness.
+
+    Only Linux gives every thread its own (setpriority(2), notes). To be called before anything is
+    loaded.
+    """
+    global _niceness
+    _niceness = niceness
+
+
+def _give_way() -> None:
+    if _niceness and sys.platform == "linux":
+        thread = threading.get_native_id()
+        now = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, now + _niceness)
 
 
 def _cgroup_quota() -> float | None:
@@ -123,7 +142,9 @@ def shared_executor() -> ThreadPoolExecutor:
     global _executor
     with _lock:
         if _executor is None:
-            _executor = ThreadPoolExecutor(allowed_cores(), thread_name_prefix="poolc-stream")
+            _executor = ThreadPoolExecutor(
+                allowed_cores(), thread_name_prefix="poolc-stream", initializer=_give_way
+            )
         return _executor
 
 

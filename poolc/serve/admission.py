@@ -13,6 +13,10 @@ from poolc.errors import Overloaded
 from poolc.serve.settings import Settings
 
 _MAX_RETRY_AFTER_S = 60.0
+# Requests that come faster than the event loop reads them wait where nobody counts them. While it
+# is that far behind, and the streams have that much to do, reading more gains nothing.
+_BEHIND_S = 0.5
+_ENOUGH_WORK_S = 1.0
 
 
 class Admission:
@@ -20,6 +24,7 @@ class Admission:
 
     def __init__(self, settings: Settings, streams: int) -> None:
         self.queued_tokens = 0
+        self.behind_s = 0.0  # the event loop, when it last looked; told by the server
         self._max_queued_tokens = settings.max_queued_tokens
         self._max_queue_s = settings.max_queue_s
         self._streams = streams
@@ -47,15 +52,28 @@ class Admission:
                 f"requests begin after about {wait_s:.1f} s, the limit is {self._max_queue_s:g} s"
             )
 
+    def is_full(self) -> bool:
+        """Return whether any request would be refused now, unread. Asked for every one: cheap."""
+        if self._by_priority or not self.queued_tokens:
+            return False
+        wait_s = self._seconds(self._first_tokens[0])
+        return (
+            wait_s > self._max_queue_s
+            or self.queued_tokens >= self._max_queued_tokens
+            or (self.behind_s > _BEHIND_S and wait_s > _ENOUGH_WORK_S)
+        )
+
     def overloaded(self) -> Overloaded | None:
         """Return why any request would be refused now, unread; None where one may get in."""
-        if self._by_priority or not self.queued_tokens:
+        if not self.is_full():
             return None
         try:
             self.refuse_if_full(1, 0)
         except Overloaded as error:
             return error
-        return None
+        return self._overloaded(
+            f"requests come faster than they are read, by {self.behind_s:.1f} s"
+        )
 
     @contextmanager
     def reserved(self, num_tokens: int) -> Iterator[None]:

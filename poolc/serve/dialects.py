@@ -50,7 +50,12 @@ def dialect_of(request: Request) -> Dialect:
     chosen: Dialect | None = getattr(request.state, "dialect", None)
     if chosen is not None:
         return chosen
-    return _PATHS.get(path_of(request), Dialect.OPENAI)
+    return dialect_of_path(path_of(request))
+
+
+def dialect_of_path(path: str) -> Dialect:
+    """Return whose path it is, without what a proxy puts before it."""
+    return _PATHS.get(path, Dialect.OPENAI)
 
 
 def path_of(request: Request) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from poolc.serve.settings import Settings
 
 ACCESS = "poolc.access"
+_access = logging.getLogger(ACCESS)
 _LINE = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -64,9 +65,13 @@ def configure_logging(settings: Settings) -> None:
     logging.config.dictConfig(log_config(settings))
 
 
+def is_access_logged() -> bool:
+    """Return whether requests get lines."""
+    return _access.isEnabledFor(logging.INFO)
+
+
 def log_reply(fields: dict[str, Any]) -> None:
     """Log one request that was answered."""
-    log = logging.getLogger(ACCESS)
-    if log.isEnabledFor(logging.INFO):
+    if is_access_logged():
         words = "{client} {method} {path} {status} {ms:.1f} ms {request_id}".format_map(fields)
-        log.info(words, extra={"fields": fields})
+        _access.info(words, extra={"fields": fields})

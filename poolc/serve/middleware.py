@@ -29,7 +29,7 @@ REQUEST_ID = "x-request-id"
 _MOST_ID_CHARS = 128
 # Probes come from machines that hold no key.
 OPEN_PATHS = ("/health", "/ready", "/ping", "/.well-known/ready", "/.well-known/live")
-_OTHER = "(other)"  # of paths that no route has: anybody can make up any number of them
+OTHER_PATHS = "(other)"  # of paths that no route has: anybody can make up any number of them
 
 
 class RequestLog:
@@ -43,7 +43,9 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started_s = time.perf_counter()
-        request_id = scope.setdefault("state", {})["request_id"] = _request_id(Request(scope))
+        request_id = scope.setdefault("state", {})["request_id"] = request_id_of(
+            Request(scope).headers.get(REQUEST_ID, "")
+        )
         status = 0
 
         async def with_id(message: MutableMapping[str, Any]) -> None:
@@ -62,7 +64,7 @@ class RequestLog:
             self._done(scope, request_id, status, time.perf_counter() - started_s)
 
     def _done(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        path = getattr(scope.get("route"), "path", _OTHER)
+        path = getattr(scope.get("route"), "path", OTHER_PATHS)
         self._metrics.replied(path, status, seconds)
         log_reply(
             {
@@ -104,6 +106,7 @@ class RequireKey:
         if scope["type"] == "http" and not self._allowed(request := Request(scope)):
             error = Unauthorized("this server asks for an API key: Authorization: Bearer KEY")
             response = error_response(error, dialect_of(request))
+            request.app.state.metrics.rejected(type(error).__name__)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -119,8 +122,8 @@ class RequireKey:
         return sum(hmac.compare_digest(found, digest) for digest in self._digests) > 0
 
 
-def _request_id(request: Request) -> str:
-    given = request.headers.get(REQUEST_ID, "")
+def request_id_of(given: str) -> str:
+    """Return the id that a request brought, or a new one where it cannot be used."""
     fit = 0 < len(given) <= _MOST_ID_CHARS and given.isascii() and given.isprintable()
     return given if fit else os.urandom(16).hex()
 

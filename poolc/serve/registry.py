@@ -124,10 +124,19 @@ class Registry:
             for model in self.models
         }
 
+    def is_full(self) -> bool:
+        """Return whether ``overloaded`` has a reason, without making it."""
+        return all(model.scheduler.admission.is_full() for model in self.models)
+
     def overloaded(self) -> Overloaded | None:
         """Return why any request would be refused now; None where some model may take one."""
         errors = [model.scheduler.admission.overloaded() for model in self.models]
         return None if None in errors else errors[0]
+
+    def event_loop_is_behind(self, seconds: float) -> None:
+        """Note how late the event loop comes to what it has to do."""
+        for model in self.models:
+            model.scheduler.admission.behind_s = seconds
 
     async def drain(self, timeout_s: float) -> bool:
         """Stop admission and finish what was let in; see ``Scheduler.drain``."""

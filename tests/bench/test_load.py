@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from poolc.bench import report
 from poolc.bench.asks import SEED, Dialect, asks, made_texts, read_texts
-from poolc.bench.load import Outcome, Target, closed, open_loop, percentile
+from poolc.bench.connections import Target
+from poolc.bench.load import Outcome, closed, open_loop, percentile
 from poolc.cli.main import main
 from poolc.errors import InputError, InvalidOption
 

@@ -147,3 +147,17 @@ def test_embed_after_fork(tiny_embedder: Path) -> None:
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no niceness of its own")
+def test_micro_batches_give_way_to_other_threads() -> None:
+    code = """
+import os, threading
+from poolc.runtime import cores
+def niceness():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+cores.compute_behind(3)
+print(cores.shared_executor().submit(niceness).result() - niceness())
+"""
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout == b"3\n"

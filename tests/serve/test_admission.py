@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import uvicorn
 
 from poolc.errors import Overloaded
 from poolc.serve.admission import Admission
 from poolc.serve.app import create_app
+from poolc.serve.server import _Server
 from poolc.serve.settings import Settings
 from tests.serve.conftest import MakeFake, client_of
 
@@ -68,6 +70,32 @@ def test_retry_after_is_when_the_queue_is_done() -> None:
     with pytest.raises(Overloaded) as caught:
         admission.refuse_if_full(1, 0)
     assert caught.value.retry_after_s == pytest.approx(7.0)
+
+
+def test_a_loop_that_is_behind_reads_no_more_than_there_are_streams_for() -> None:
+    admission = admission_of(max_queue_s=10.0)
+    admission.waits(150, 0)
+    assert admission.overloaded() is None
+    admission.behind_s = 0.6
+    refused = admission.overloaded()
+    assert refused is not None and "come faster than they are read" in str(refused)
+    admission.refuse_if_full(1, 0)  # what was read is not thrown away
+    admission.waits_no_more(100, 0)
+    assert admission.overloaded() is None, "the streams would run dry"
+
+
+def test_the_server_tells_how_far_its_loop_is_behind(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        app = create_app({"a": make_fake().engine, "b": make_fake().engine}, Settings())
+        server = _Server(uvicorn.Config(app, log_config=None), app, Settings(), lambda: None)
+        admissions = [model.scheduler.admission for model in app.state.registry.models]
+        await server.on_tick(1)
+        assert [one.behind_s for one in admissions] == [0.0, 0.0]
+        server._next_tick_s -= 3.0
+        await server.on_tick(2)
+        assert all(one.behind_s > 2.8 for one in admissions)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

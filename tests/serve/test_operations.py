@@ -70,6 +70,8 @@ def test_every_route_but_probes_asks_for_a_key(make_client: MakeClient, embedder
     refused = post(client, "/embed", inputs="a")
     assert list(refused.json()) == ["error", "error_type"]
     assert refused.headers["www-authenticate"] == "Bearer"
+    client.headers["x-api-key"] = "second"
+    assert 'poolc_rejections_total{reason="Unauthorized"} 7.0' in get(client, "/metrics").text
 
 
 # Ids, times and logs.
