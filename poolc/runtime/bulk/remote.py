@@ -31,6 +31,7 @@ from poolc.runtime.bulk.destination import (
 from poolc.runtime.bulk.inputs import Source
 from poolc.runtime.bulk.publish import META_SUFFIX, meta_bytes
 from poolc.runtime.bulk.shelf import (
+    Parts,
     Shelf,
     Stored,
     disk_errors,
@@ -57,6 +58,9 @@ class RemoteShelf(Shelf):
         with self._errors("write"), self._fs.open_output_stream(f"{self._parts}/{name}") as file:
             file.write(data)  # an object appears when its upload ends
         return stored(name, data)
+
+    def admit(self) -> str:
+        return ""  # whoever has credentials may put
 
     def open(self, name: str) -> Any:
         with self._errors("read"):
@@ -140,6 +144,9 @@ class RemotePlace(Destination):
         if self.of_parts:
             return RemoteShelf(self._place, f"{self._path}/{FOLDER_JOB}", self._path)
         return RemoteShelf(self._place, self._path + JOB_SUFFIX)
+
+    def open_parts(self, token: str) -> Parts:
+        return self.shelf()
 
     def unfinished(self) -> bool:
         return bool(self.shelf().entries())
