@@ -35,7 +35,7 @@ class Member:
     actor: Any
     parts: set[int] = field(default_factory=set)
     ready: bool = False
-    idle_since_s: float = 0.0
+    idle_since_s: float = field(default_factory=time.monotonic)
 
 
 class Crew:

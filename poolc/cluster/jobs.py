@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from poolc import api
 from poolc.bulk import limited
 from poolc.cluster.crew import Crew, check_room
 from poolc.cluster.dispatch import Dispatch
-from poolc.cluster.library import LOCAL, connected
+from poolc.cluster.library import LOCAL, connected, rows_alone
 from poolc.cluster.worker import Model
 from poolc.cluster.workers import Workers
 from poolc.model_cache.artifact import Artifact, is_artifact
 from poolc.runtime.bulk import BulkJob, BulkProgress, BulkResult, check
+from poolc.runtime.bulk.destination import STDOUT
 from poolc.runtime.bulk.parts import Part
 from poolc.runtime.bulk.progress import Meter
 from poolc.runtime.bulk.run import Sink, run_elsewhere
@@ -51,7 +53,8 @@ def run(
         options = {name: value for name, value in options.items() if name in api.LOADING}
     named = _model(artifact, options)
     target = artifact.manifest.target
-    with connected(address) as ray:
+    aside = rows_alone() if job.output == STDOUT else nullcontext()
+    with aside, connected(address) as ray:
         if (address or os.environ.get("RAY_ADDRESS") or LOCAL) == LOCAL:
             check_room(workers, target, ray.cluster_resources())
         with Crew(workers, named, target, job, listener) as crew:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from poolc.errors import BackendError, MissingDependency
@@ -57,6 +59,32 @@ def connected(address: str | None = None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def rows_alone() -> Iterator[None]:
+    """Keep standard output for what is written to its buffer: text goes to standard error.
+
+    Ray tells of workers that were lost by printing, whatever it is told about logs.
+    """
+    with redirect_stdout(_Aside(sys.stdout.buffer)):
+        yield
+
+
+class _Aside(io.TextIOBase):
+    """Text to standard error; ``buffer`` is still standard output."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def own_cores() -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.clients.environments import ROOT, installed
 
@@ -55,6 +57,20 @@ def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def output_of(program: str, *arguments: str, dies: bool = False) -> str:
     """Run a program to its end; ``dies``: it is killed by a signal on purpose."""
     with running(program, *arguments) as process:
+        if dies:  # its cluster ends a little later, and holds its pipes until then
+            assert process.wait(timeout=240) == -9
+            return ""
         out, err = process.communicate(timeout=240)
-    assert process.returncode == (-9 if dies else 0), err[-4000:]
+    assert process.returncode == 0, err[-4000:]
     return out
+
+
+def said_by(program: str, *arguments: str) -> Any:
+    """Run a program to its end; return what it says: JSON, on a line of its own."""
+    return said_in(output_of(program, *arguments))
+
+
+def said_in(out: str) -> Any:
+    """Return what a program says; Ray prints other lines before and after."""
+    (line,) = [line for line in out.splitlines() if line.startswith("said ")]
+    return json.loads(line.removeprefix("said "))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from poolc.runtime.engine import Engine
-from tests.cluster.environment import output_of
+from tests.cluster.environment import said_by
 from tests.runtime.bulk.conftest import texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -28,7 +28,7 @@ def test_answers_are_the_engines(
     ]
     kinds = ("embedder", "classifier", "cross_encoder", "splade")
     told: dict[str, Any] = {kind: str(artifact(f"tiny_{kind}")) for kind in kinds}
-    found = json.loads(output_of("columns", json.dumps({**told, "rows": rows})))
+    found = said_by("columns", json.dumps({**told, "rows": rows}))
     for name, kept in (("embedding", "embedding"), ("arrow", "v")):
         size = 8 if name == "embedding" else None
         vectors = np.array([row[kept] for row in found[name]])

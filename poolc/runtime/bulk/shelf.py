@@ -89,8 +89,8 @@ class Shelf(Parts):
     def clear(self) -> None:
         """Remove the ledger and what else is the job's own."""
 
-    def close(self) -> None:  # noqa: B027 (a remote shelf holds nothing)
-        """Let other processes have the job."""
+    def close(self) -> None:
+        """Let other processes have the job; a remote shelf holds nothing."""
 
 
 class LocalShelf(Shelf):

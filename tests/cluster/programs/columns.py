@@ -25,7 +25,7 @@ def main() -> None:
             rows, Scorer, models["cross_encoder"], {"left_column": "text", "right_column": "other"}
         ),
     }
-    print(json.dumps(found, default=plain))
+    print("\nsaid", json.dumps(found, default=plain), flush=True)
 
 
 def answers(

@@ -2,7 +2,7 @@
 
 A job has ``task``, ``model``, ``inputs``, ``output`` and ``options``; ``kill`` is "worker" or
 "driver", killed as soon as something is committed; ``unreachable``: workers are not let in to the
-output. Prints a JSON list: what each job did, or the error that it raised.
+output. Prints ``said`` and a JSON list: what each job did, or the error that it raised.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from poolc.runtime.bulk.commit import Commit
 from poolc.spec import Task
 
 pids: list[int] = []
-introduced = Crew._introduced
+begun: list[int] = []
+introduced, begin, open_crew = Crew._introduced, Crew._begin, Crew.open
 admit = Commit.admit
 
 
@@ -33,14 +34,29 @@ def note(self: Crew, member: Any, said: Any) -> None:
     introduced(self, member, said)
 
 
+def count(self: Crew) -> None:
+    begun.append(1)
+    begin(self)
+
+
+def all_there(self: Crew) -> Any:
+    """Begin with all of the first workers: small jobs would end before the second one is ready."""
+    first = open_crew(self)
+    while self.num_ready() < self._workers.least:
+        self.calls.wait(1.0)
+    return first
+
+
 def main() -> None:
-    setattr(Crew, "_introduced", note)  # noqa: B010
+    for name, other in (("_introduced", note), ("_begin", count), ("open", all_there)):
+        setattr(Crew, name, other)
     ray.init(num_cpus=4, include_dashboard=False, object_store_memory=1 << 28, log_to_driver=False)
-    print(json.dumps([run(job) for job in json.loads(sys.argv[1])]))
+    print("\nsaid", json.dumps([run(job) for job in json.loads(sys.argv[1])]), flush=True)
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     pids.clear()
+    begun.clear()
     events: list[str] = []
     progress: list[int] = []
     setattr(Commit, "admit", (lambda self: None) if job.get("unreachable") else admit)  # noqa: B010
@@ -73,6 +89,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "tokens": result.num_tokens,
         "progress": progress,
         "workers": len(set(pids)),
+        "begun": len(begun),
         "events": events,
     }
 

@@ -1,7 +1,8 @@
 """Serves an artifact on a local cluster of Ray, and does what lines of standard input say.
 
 ``deploy ARGS``: (again) by the arguments of ``poolc.ray.app``, as JSON; says ``deployed REPLICAS``.
-``check FILE``: whether Ray Serve takes a file as a config; says ``deployed 0``. ``end``. The first argument is the port.
+``check FILE``: whether Ray Serve takes a file as a config; says ``deployed 0``.
+``end``. The first argument is the port.
 """
 
 from __future__ import annotations
