@@ -1,6 +1,6 @@
 """A bulk job by two workers of Ray on this machine, against the same job by one process.
 
-    python -m benchmarks.ray [--model M] [--data FOLDER] [--rows 81920] [--rounds 2] [--json FILE]
+    python -m benchmarks.ray [--model M] [--data FOLDER] [--rows 40960] [--rounds 2] [--json FILE]
 
 To be run by a Python that has poolc and Ray. Runs alternate, alone and on Ray, each in a process of
 its own with as many cores: one process on all of them, and workers that share them out. Both write
@@ -32,8 +32,8 @@ ALONE, ON_RAY = "alone", "on_ray"
 def main() -> None:
     """Run the rounds and print what they took."""
     options = parser("A bulk job on Ray against the same job by one process")
-    options.add_argument("--rows", type=int, default=81_920)
-    options.add_argument("--part-rows", type=int, default=4_096)
+    options.add_argument("--rows", type=int, default=40_960)
+    options.add_argument("--part-rows", type=int, default=2_048)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--output", type=Path, default=Path(".bench/ray"))
