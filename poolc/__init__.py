@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolc import bulk
+    from poolc import bulk, ray
     from poolc.api import CompileResult, compile, load
     from poolc.errors import PoolcError
     from poolc.llm import LLM, PoolerConfig, PoolingParams
@@ -43,8 +43,10 @@ __all__ = [
     "bulk",
     "compile",
     "load",
+    "ray",
 ]
 
+_MODULES = ("bulk", "ray")
 _HOMES = {
     "HybridVectors": "poolc.runtime.heads.hybrid",
     "LLM": "poolc.llm",
@@ -64,8 +66,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "bulk":
-        return importlib.import_module("poolc.bulk")
+    if name in _MODULES:
+        return importlib.import_module(f"poolc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'poolc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

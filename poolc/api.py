@@ -45,6 +45,8 @@ from poolc.runtime.memory import parse_bytes
 from poolc.spec import ENGINE_TARGETS, LIBRARY_DEFAULT, CompileOptions, MatryoshkaSpec
 
 OnEvent = Callable[[dict[str, Any]], None]
+# Options of ``load`` that compile nothing.
+LOADING = ("memory_limit", "device", "trust_plan", "rebuild")
 RUNNERS = ("auto", "pooling", "generate")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
@@ -93,7 +95,7 @@ def compile(
         None if quality is None else Path(quality),
     )
     with _naming_template(options):
-        artifact, done = _artifact(job, store, on_event or _warn)
+        artifact, done = _artifact(job, store, on_event or warn)
     seconds = done.seconds if done is not None else {}
     return CompileResult(
         artifact.path,
@@ -133,38 +135,50 @@ def load(
     """
     chosen, store = make_options(**options), Store.default()
     limit = parse_bytes(memory_limit, "memory_limit")
+    listener = on_event or warn
     path = Path(model).expanduser()
-    listener = on_event or _warn
     matryoshka = None
     if is_artifact(path):
         artifact = open_artifact(path, store=store)
         matryoshka = _matryoshka_at_load(artifact, chosen)
     else:
-        job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
-        with _naming_template(options):
-            artifact = _artifact(job, store, listener)[0]
+        artifact = locate(model, refresh=refresh, on_event=listener, **options)
     if artifact.manifest.target in ENGINE_TARGETS:
         wish = Wish(device, trust_plan=trust_plan, rebuild=rebuild)
         artifact = runnable(artifact, store, wish, listener)
     return _opened(artifact, store, limit, device, matryoshka)
 
 
+def locate(
+    model: str | Path,
+    *,
+    refresh: bool = False,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> Artifact:
+    """Return the artifact that ``load`` would load, compiled if need be, without running it.
+
+    For who has others run it: the machine at hand need not be able to. ``options`` are those of
+    ``compile``. Raises as ``load`` does.
+    """
+    store, path = Store.default(), Path(model).expanduser()
+    if is_artifact(path):
+        return open_artifact(path, store=store, check_host=False)
+    job = compiler_process.Job(str(model), make_options(**options), store.root, refresh=refresh)
+    with _naming_template(options):
+        return _artifact(job, store, on_event or warn)[0]
+
+
 def open_model(
     model: str | Path, *, refresh: bool = False, on_event: OnEvent | None = None, **options: Any
 ) -> Artifact:
-    """Open an artifact, or that of a model folder or hub id, which is compiled on first use.
+    """Return what ``locate`` does, for who reads the artifact itself: its options are fixed.
 
-    Nothing runs, and this machine need not be able to run it. Raises as ``load`` does; an artifact
-    takes no options.
+    Raises as ``load`` does, and InvalidOption for options beside an artifact.
     """
-    chosen, store = make_options(**options), Store.default()
-    path = Path(model).expanduser()
-    if not is_artifact(path):
-        job = compiler_process.Job(str(model), chosen, store.root, refresh=refresh)
-        with _naming_template(options):
-            return _artifact(job, store, on_event or _warn)[0]
-    artifact = open_artifact(path, store=store, check_host=False)
-    if _matryoshka_at_load(artifact, chosen) is not None:
+    artifact = locate(model, refresh=refresh, on_event=on_event, **options)
+    fixed = is_artifact(Path(model).expanduser())
+    if fixed and _matryoshka_at_load(artifact, make_options(**options)) is not None:
         raise InvalidOption(
             "hf_overrides cannot change a compiled artifact: compile the model again",
             param="hf_overrides",
@@ -283,7 +297,7 @@ def _stored(
         return None
 
 
-def _warn(event: dict[str, Any]) -> None:
+def warn(event: dict[str, Any]) -> None:
     """Pass the compiler's warnings on where nobody listens to its events."""
     if event["event"] == "warning":
         warnings.warn(event["message"], UserWarning, stacklevel=4)

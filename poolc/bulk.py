@@ -54,6 +54,7 @@ _COLUMNS = {
     "keep": "keep",
 }
 _SETTINGS = tuple(f.name for f in fields(Settings))
+_LOADING = ("memory_limit", "device")
 _PARAMS = tuple(f.name for f in fields(Params))
 
 
@@ -145,9 +146,7 @@ def run(
         if options:
             raise InvalidOption(f"{', '.join(options)} cannot change a model that is loaded")
         return run_job(model, job_for_model(model, job), on_progress)
-    limit = parse_bytes(options.get("memory_limit"), "memory_limit")
-    if limit is not None:
-        job = replace(job, settings=replace(job.settings, memory_limit=limit))
+    job = limited(job, options.get("memory_limit"))
     engine = api.load(model, on_event=on_event, **options)
     try:
         return run_job(engine, job_for_model(engine, job), on_progress)
@@ -159,8 +158,27 @@ def _start(
     task: Task, model: str | Path | Engine, inputs: Inputs, output: str | Path, options: Any
 ) -> BulkResult:
     on_progress = options.pop("on_progress", None)
-    loading = {n: options.pop(n) for n in ("memory_limit", "device") if n in options}
-    known = (*_COLUMNS, *_PARAMS, *_SETTINGS, "on_progress", "memory_limit", "device")
+    loading = {n: options.pop(n) for n in _LOADING if n in options}
+    job = job_of(task, inputs, output, options)
+    return run(model, job, on_progress=on_progress, **loading)
+
+
+def limited(job: BulkJob, memory_limit: int | str | None) -> BulkJob:
+    """Return a job whose parts are bounded by a model's memory limit. Raises InvalidOption."""
+    limit = parse_bytes(memory_limit, "memory_limit")
+    if limit is None:
+        return job
+    return replace(job, settings=replace(job.settings, memory_limit=limit))
+
+
+def job_of(
+    task: Task, inputs: Inputs, output: str | Path, options: dict[str, Any], *others: str
+) -> BulkJob:
+    """Return the job that keywords describe. ``others`` are keywords that were taken before.
+
+    Raises InvalidOption for one that is unknown, with the nearest name.
+    """
+    known = (*_COLUMNS, *_PARAMS, *_SETTINGS, *_LOADING, "on_progress", *others)
     for name in options:
         if name not in known:
             raise InvalidOption(f"there is no option {name!r}; {nearest(name, known)}", param=name)
@@ -173,5 +191,4 @@ def _start(
     params = Params(**{n: v for n, v in options.items() if n in _PARAMS})
     settings = Settings(**{n: v for n, v in options.items() if n in _SETTINGS})
     chosen = (inputs,) if isinstance(inputs, (str, Path)) else tuple(inputs)
-    job = BulkJob(task, chosen, str(output), columns, params, settings)
-    return run(model, job, on_progress=on_progress, **loading)
+    return BulkJob(task, chosen, str(output), columns, params, settings)

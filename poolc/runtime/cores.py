@@ -24,6 +24,7 @@ _executor: ThreadPoolExecutor | None = None
 _computing = 0  # threads that run micro-batches now, of all engines
 _niceness = 0  # of the executor's threads, on top of the process' own
 _processes = 1  # that share the cores equally, this one among them
+_most_cores: int | None = None  # what somebody else, who shares out the machine, lets this one use
 
 
 @cache
@@ -35,6 +36,8 @@ def allowed_cores() -> int:
         cores = os.cpu_count() or 1
     quota = _cgroup_quota()
     allowed = min(cores, math.ceil(quota)) if quota else cores
+    if _most_cores is not None:
+        allowed = min(allowed, _most_cores)
     return max(1, math.ceil(allowed / _processes))
 
 
@@ -63,6 +66,11 @@ def _give_way() -> None:
         thread = threading.get_native_id()
         now = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, now + _niceness)
+def limit_cores(most: int) -> None:
+    """Use no more than so many cores from now on. To be called before anything is loaded."""
+    global _most_cores
+    _most_cores = most
+    allowed_cores.cache_clear()
 
 
 def _cgroup_quota() -> float | None:

@@ -99,3 +99,21 @@ def test_wrong_options(
     ran = cli("embed", tiny_embedder, text_file, "-o", text_file.with_name("o.jsonl"), *options)
     assert ran.code == 2
     assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "rai"), "--engine is 'rai'; allowed: local, ray; did you mean ray?"),
+        (("--workers", "2"), "--workers is for --engine ray: add it"),
+        (("--ray-address", "auto"), "--ray-address is for --engine ray: add it"),
+        (("--engine", "ray", "--workers", "2-3"), "workers is '2-3'; allowed: how many (4)"),
+        (("--engine", "ray", "--num-cpus", "0"), "num_cpus is 0; allowed: more than 0"),
+    ],
+)
+def test_engine_options_refused(
+    cli: Cli, tiny_embedder: Path, text_file: Path, options: tuple[str, ...], message: str
+) -> None:
+    ran = cli("embed", tiny_embedder, text_file, "-o", "-", *options)
+    assert ran.code == 2
+    assert message in ran.err

@@ -85,17 +85,25 @@ NODE = ("openai@7.57.0",)
 def python_of(name: str) -> Path:
     """Return the interpreter of a set, installing it first unless that was done."""
     packages = (SETS | OTHERS)[name]
-    folder = FOLDER / f"{name}-{_digest(packages)}"
+    return installed(name, packages, _digest(packages))
+
+
+def installed(name: str, arguments: Sequence[str], digest: str) -> Path:
+    """Return the interpreter of an environment, made first by ``pip install`` of ``arguments``.
+
+    It is made anew where ``digest`` is another one.
+    """
+    folder = FOLDER / f"{name}-{digest}"
     python = folder / "bin" / "python"
     with _locked(folder):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(folder)])
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            torch = [package for package in packages if package.startswith("torch==")]
+            torch = [package for package in arguments if package.startswith("torch==")]
             if torch and "TORCH_INDEX" in os.environ:  # a build without CUDA (scripts/bootstrap.py)
                 _run([*pip, "--index-url", os.environ["TORCH_INDEX"], *torch])
-            _run([*pip, *packages])
+            _run([*pip, *arguments])
             (folder / "complete").touch()
     return python
 

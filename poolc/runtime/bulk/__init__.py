@@ -1,9 +1,10 @@
 """Bulk jobs: files in, files out, in bounded memory; killed at any moment, they go on.
 
 ``records.py`` reads rows, ``parts.py`` cuts them into parts, ``compute.py`` runs one part,
-``commit.py`` makes it count (``shelf.py`` and ``ledger.py`` are what it writes to), ``outputs.py``
-says what a part is as bytes; ``run.py`` does all of it at once. The three in the middle are
-functions of their own, so that another program may hand out the parts.
+``storing.py`` makes files of it, ``commit.py`` makes it count (``shelf.py`` and ``ledger.py`` are
+what it writes to), ``outputs.py`` says what a part is as bytes; ``run.py`` does all of it at once.
+Cutting, running, storing and committing are functions of their own, so that another program may
+hand out the parts.
 """
 
 from __future__ import annotations

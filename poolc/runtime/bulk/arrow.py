@@ -47,7 +47,7 @@ class Tables:
         id_name = self._columns.id or ID_COLUMN
         if id_name not in kept and self._has_ids(records):
             found[ID_COLUMN] = self._ids(records)
-        answers = {c.name: self._values(c.values) for c in answered.columns}
+        answers = {c.name: self.values(c.values) for c in answered.columns}
         answers[TRUNCATED] = self._arrow.array(answered.truncated)
         for name in kept:
             if name in (*found, *answers):
@@ -88,7 +88,8 @@ class Tables:
         tables = []
         for _, run in groupby(enumerate(rows), lambda at: (id(at[1].batch), at[1].row - at[0])):
             members = [row for _, row in run]
-            batch = members[0].batch.slice(members[0].row, len(members))
+            # A copy: the bits behind a slice's last row would be those of rows that are not in it.
+            batch = members[0].batch.take(self._arrow.array([row.row for row in members]))
             tables.append(self._arrow.Table.from_batches([batch]))
         table = self._arrow.concat_tables(tables, promote_options="default")
         return table if self._columns.keeps_all else table.select(list(self._columns.keep))
@@ -115,7 +116,8 @@ class Tables:
             ) from error
         return array.cast(self._arrow.string()) if array.type == self._arrow.null() else array
 
-    def _values(self, values: Values) -> Any:
+    def values(self, values: Values) -> Any:
+        """Return answers as an Arrow array, by the type that they have in every table."""
         arrow = self._arrow
         if isinstance(values, np.ndarray):
             return self._numbers(values)

@@ -6,6 +6,7 @@ the rest again gives the same bytes. Knows nothing about how parts are computed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +17,7 @@ import numpy as np
 
 from poolc.errors import InputError, InvalidText
 from poolc.runtime.bulk import ledger
-from poolc.runtime.bulk.answers import Column, array_columns, array_of, shape_and_dtype
+from poolc.runtime.bulk.answers import array_columns, array_of
 from poolc.runtime.bulk.compute import Answered
 from poolc.runtime.bulk.dedupe import Earlier, by_part, read_digests, read_rows
 from poolc.runtime.bulk.describe import (
@@ -31,17 +32,14 @@ from poolc.runtime.bulk.destination import WHOLE, Destination
 from poolc.runtime.bulk.formats import TABLES, Format
 from poolc.runtime.bulk.job import BulkJob
 from poolc.runtime.bulk.ledger import Done
-from poolc.runtime.bulk.outputs import Array, JsonLines, Layout, Output, error_lines
 from poolc.runtime.bulk.shelf import Stored
-from poolc.runtime.bulk.table_outputs import (
-    ArrowFile,
-    ArrowPart,
-    ParquetFile,
-    ParquetPart,
-    meta_in,
-    schema_of,
-)
-from poolc.runtime.engine import Engine
+from poolc.runtime.bulk.storing import Storing
+from poolc.runtime.bulk.subject import Subject
+from poolc.runtime.bulk.table_outputs import meta_in, schema_of
+
+Files = Sequence[tuple[str, Any]]  # names and bytes
+_PART = re.compile(r"part-(\d{5,})\.(?:jsonl|parquet|arrow)$")
+_OWN_KINDS = ("errors", "distinct")
 
 
 class Commit:
@@ -51,10 +49,11 @@ class Commit:
     """
 
     def __init__(
-        self, engine: Engine, job: BulkJob, place: Destination, told: dict[str, Any]
+        self, subject: Subject, job: BulkJob, place: Destination, told: dict[str, Any]
     ) -> None:
-        self._engine, self._job, self._place = engine, job, place
+        self._subject, self._job, self._place = subject, job, place
         self._key = job_key(told)
+        self.strict = job.settings.strict
         self._shelf = place.shelf()
         try:
             settings = job.settings
@@ -69,43 +68,38 @@ class Commit:
                 restart=settings.restart,
             )
             self._done = list(self.begun.parts)
-            self._output = self._open_output()
+            base = self.begun.base or {}
+            first_index, num_before = int(base.get("rows", 0)), int(base.get("parts", 0))
+            self.storing = Storing(subject, job, place.of_parts, first_index, num_before)
+            known = self._schema() if self.storing.needs_schema else None
+            self._output = self.storing.output(known)
         except BaseException:
             self._leave()
             raise
 
-    @property
-    def first_index(self) -> int:
-        """The index of the job's first row: how many inputs rows the output had before."""
-        return int((self.begun.base or {}).get("rows", 0))
-
     def add(self, answered: Answered) -> Done:
         """Store a part and enter it into the ledger; on return it survives anything."""
-        answered = self._completed(answered)
-        number = answered.part.number
-        name = f"part-{number + self._num_before:05d}"
-        data = self._output.encode(answered)
-        told = error_lines(answered, self.first_index)
-        shape, dtype = (None, None) if data is None else shape_and_dtype(answered.columns)
-        done = Done(
-            number,
-            len(answered.part.records),
-            len(answered.rows),
-            answered.num_truncated,
-            answered.num_tokens,
-            answered.num_computed,
-            answered.part.num_bytes,
-            answered.part.end,
-            answered.part.digest(),
-            None if data is None else self._shelf.put(name + self._output.suffix, data),
-            None if told is None else self._shelf.put(f"{self._own_prefix}{name}.errors", told),
-            self._put_distinct(name, answered),
-            None if shape is None else tuple(shape),
-            dtype,
-        )
-        ledger.commit(self._shelf, done)
-        self._done.append(done)
-        return done
+        done = self.storing.store(self._output, self._completed(answered), self._shelf.put)
+        return self._enter(done)
+
+    def enter(self, done: Done, files: Files = ()) -> Done:
+        """Enter a part that was stored elsewhere; ``files`` are those that could not be put."""
+        for name, data in files:
+            self._shelf.put(name, data)
+        return self._enter(done)
+
+    @property
+    def schema(self) -> Any:
+        """The schema of tables, once it is known; None of other formats."""
+        return self._output.schema
+
+    @schema.setter
+    def schema(self, schema: Any) -> None:
+        self._output = self.storing.output(schema)
+
+    def admit(self) -> str:
+        """Let other processes put parts (``Destination.open_parts``); return what they show."""
+        return self._shelf.admit()
 
     def finish(self) -> Mapping[str, Any]:
         """Put the output in place and forget the job; return what the output says of itself.
@@ -141,11 +135,10 @@ class Commit:
                     known.add(done.number, read_digests(file))
         return known
 
-    def _put_distinct(self, name: str, answered: Answered) -> Stored | None:
-        if answered.distinct is None:
-            return None
-        data = answered.distinct.to_bytes()
-        return self._shelf.put(f"{self._own_prefix}{name}.distinct", data)
+    def _enter(self, done: Done) -> Done:
+        ledger.commit(self._shelf, done)
+        self._done.append(done)
+        return done
 
     def _completed(self, answered: Answered) -> Answered:
         """Return answers with those that rows borrow of earlier parts, in order of rows."""
@@ -165,7 +158,7 @@ class Commit:
             values.append(found[0])
             cut.append(found[1])
         order = np.argsort(rows, kind="stable").tolist()
-        job, spec = self._job, self._engine.spec
+        job, spec = self._job, self._subject.spec
         return replace(
             answered,
             rows=[rows[i] for i in order],
@@ -177,15 +170,6 @@ class Commit:
     @property
     def _describes_itself(self) -> bool:
         return self._output.has_meta and not self._place.of_parts
-
-    @property
-    def _num_before(self) -> int:
-        """Parts that an output folder held before."""
-        return int((self.begun.base or {}).get("parts", 0))
-
-    @property
-    def _own_prefix(self) -> str:
-        return "_" if self._place.of_parts else ""
 
     def _leave(self) -> None:
         if len(list(islice(self._shelf.read(), 2))) <= 1:
@@ -200,17 +184,15 @@ class Commit:
         self._shelf.clear()
 
     def _discard(self) -> None:
-        """Remove the parts of an unfinished job, and one that it stored without entering it."""
-        first, following, names = None, 0, list[str]()
+        """Remove the parts of an unfinished job, and those that it stored without entering them."""
+        before: int | None = None
+        names: list[str] = []
         for entry in self._shelf.read():
-            if first is None:
-                first = entry
-                following = int((entry.get(ledger.BASE) or {}).get("parts", 0))
-            following += entry.get("kind") == "part"
+            if before is None:
+                before = int((entry.get(ledger.BASE) or {}).get("parts", 0))
             names += [entry[kind]["name"] for kind in ledger.FILES if entry.get(kind)]
-        if first is not None:
-            suffixes = (".jsonl", ".parquet", ".arrow")
-            names += [f"part-{following:05d}{suffix}" for suffix in suffixes]
+        if before is not None and self._place.of_parts:
+            names += _parts_from(self._place.identity() or [], before)
         for name in names:
             self._shelf.remove(name)
         self._shelf.truncate(0)
@@ -225,7 +207,7 @@ class Commit:
                 self._refuse_full_folder()
             return None
         there = meta_there(self._place, self._job)
-        old = check_append(there, self._engine, self._job, self._place.name)
+        old = check_append(there, self._subject.artifact, self._job, self._place.name)
         rows = int(old.get("rows", 0)) + int(old.get("rows_failed", 0))
         parts = len(identity) if self._place.of_parts else 0
         return {"identity": identity, "meta": dict(old), "rows": rows, "parts": parts}
@@ -236,19 +218,6 @@ class Commit:
             "name another folder",
             param="output",
         )
-
-    def _open_output(self) -> Output:
-        job, kind = self._job, self._job.format
-        layout = Layout(job.columns, bool(job.params.truncate), self.first_index)
-        if kind is Format.JSONL:
-            return JsonLines(layout)
-        if kind is Format.NPY:
-            return Array()
-        schema = self._schema()
-        if self._place.of_parts:
-            made = ParquetPart if kind is Format.PARQUET else ArrowPart
-            return made(layout, self._describe, schema)
-        return (ParquetFile if kind is Format.PARQUET else ArrowFile)(layout, schema)
 
     def _schema(self) -> Any:
         """Return the schema of what was written before, None where nothing was."""
@@ -263,13 +232,10 @@ class Commit:
                 return schema_of(kind, file)
         return None
 
-    def _describe(self, columns: Sequence[Column]) -> dict[str, Any]:
-        return describe(self._engine, self._job, *shape_and_dtype(columns))
-
     def _meta(self) -> dict[str, Any]:
         first = next((done for done in self._done if done.shape is not None), None)
         shape, dtype = ((), "") if first is None else (first.shape or (), first.dtype or "")
-        meta = describe(self._engine, self._job, shape, dtype)
+        meta = describe(self._subject, self._job, shape, dtype)
         meta["rows"] = sum(done.num_written for done in self._done)
         meta["rows_failed"] = sum(done.num_rows - done.num_written for done in self._done)
         if self._job.params.truncate:
@@ -281,7 +247,7 @@ class Commit:
             check_same_rows(self.begun.base["meta"], meta, self._place.name)
             meta = appended(self.begun.base["meta"], meta)
         if self._place.of_parts:
-            meta["parts"] = self._num_before + len(self._done)
+            meta["parts"] = self.storing.num_before + len(self._done)
         return meta
 
     def _assembled(self, meta: Mapping[str, Any]) -> Stored:
@@ -355,6 +321,15 @@ def _first_message(errors: bytes | None) -> str:
     if not errors:
         return "there are none"
     return str(orjson.loads(errors.split(b"\n", 1)[0])["message"])
+
+
+def _parts_from(names: Sequence[str], first: int) -> list[str]:
+    """Return those of a folder's names that are parts, from a number on, and what they may own."""
+    found = [(name, int(match.group(1))) for name in names if (match := _PART.match(name))]
+    parts = [(name, number) for name, number in found if number >= first]
+    last = max((number for _, number in parts), default=first - 1)
+    own = [f"_part-{n:05d}.{kind}" for n in range(first, last + 1) for kind in _OWN_KINDS]
+    return [name for name, _ in parts] + own
 
 
 def _plain(part: Stored) -> dict[str, Any]:

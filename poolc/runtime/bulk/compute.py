@@ -19,7 +19,7 @@ import numpy.typing as npt
 from poolc.errors import InputError
 from poolc.runtime.batching import MicroBatch
 from poolc.runtime.bulk.answers import Column, array_of, columns_of
-from poolc.runtime.bulk.dedupe import Distinct, Earlier, Found, digest_of
+from poolc.runtime.bulk.dedupe import Distinct, Found, Known, digest_of
 from poolc.runtime.bulk.parts import Part
 from poolc.runtime.calls import windows
 from poolc.runtime.engine import Engine
@@ -80,7 +80,7 @@ class Answered:
         return int(self.truncated.sum())
 
 
-def tokenise(engine: Engine, asked: Asked, part: Part, earlier: Earlier | None = None) -> Tokenised:
+def tokenise(engine: Engine, asked: Asked, part: Part, earlier: Known | None = None) -> Tokenised:
     """Validate and tokenise the texts of a part; what cannot be is among the failures.
 
     Texts that ``earlier`` knows are not tokenised again, and it learns those that are. Raises

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,16 @@ class Distinct:
         file.write(self.truncated.astype(np.uint8).tobytes())
         file.write(b"".join(self.digests))
         return file.getvalue()
+
+
+class Known(Protocol):
+    """What tokenising a part asks about earlier ones, and tells for later ones."""
+
+    def find(self, items: Iterable[Item]) -> dict[Item, Found]:
+        """Return those of ``items`` that were computed before."""
+
+    def add(self, part: int, digests: Sequence[bytes]) -> None:
+        """Take note of the distinct texts of a part, in their places."""
 
 
 class Earlier:

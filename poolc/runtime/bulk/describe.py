@@ -1,6 +1,6 @@
 """What an output says of itself, what a ledger says of its job, and whether rows may be appended.
 
-Knows engines and data about them; writes nothing.
+Knows models as data; writes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from poolc.errors import InputError
+from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.host import host_class, runtimes_on_path
 from poolc.model_cache.serde import to_plain
 from poolc.runtime.bulk.answers import class_values
@@ -20,6 +21,7 @@ from poolc.runtime.bulk.inputs import Source
 from poolc.runtime.bulk.job import BulkJob
 from poolc.runtime.bulk.ledger import BASE, HOST, INPUTS
 from poolc.runtime.bulk.parts import Cut
+from poolc.runtime.bulk.subject import Subject
 from poolc.runtime.engine import Engine
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Params
@@ -31,38 +33,8 @@ _QUANTISED = (Precision.INT8.value, Precision.FP8.value)
 _FIXED = ("task", "dtype", "row_shape", "labels", "values")
 
 
-def describe(
-    engine: Engine, job: BulkJob, shape: Sequence[int | None], dtype: str
-) -> dict[str, Any]:
-    """Return what a reader of the rows must know: their space, and how they were made."""
-    manifest = engine.artifact.manifest
-    usual = to_plain(Params())
-    asked = {name: v for name, v in to_plain(job.params).items() if v != usual[name]}
-    meta: dict[str, Any] = {
-        "task": job.task.value,
-        "model": {"id": manifest.source.id, "revision": manifest.source.revision},
-        "artifact_id": engine.artifact.artifact_id,
-        "space_id": engine.artifact.space_id,
-        "target": manifest.target.value,
-        "precision": manifest.precision.value,
-        "row_shape": list(shape),
-        "dtype": dtype,
-        "params": asked,
-        "inputs": [str(path) for path in job.inputs],
-    }
-    if job.task in _RAGGED_TASKS:
-        meta["prompt"] = resolve_prompt(engine.spec, job.params)
-    if job.task is Task.EMBED:
-        meta["dimensions"] = job.params.dimensions or engine.spec.default_dimensions
-        meta["dimensions"] = meta["dimensions"] or engine.spec.embedding_size
-    if job.task in (Task.CLASSIFY, Task.CLASSIFY_TOKENS):
-        values = class_values(engine.spec, job.params)
-        meta |= {"labels": list(engine.spec.labels), "values": values}
-    return meta
-
-
-def header(engine: Engine, job: BulkJob, sources: Sequence[Source], where: Cut) -> dict[str, Any]:
-    """Return everything that the output is a function of, as JSON holds it."""
+def subject_of(engine: Engine, job: BulkJob) -> Subject:
+    """Return what the bookkeeping of a job knows of the model, and of the host that runs it."""
     host = {
         "class": host_class(),
         "backend": engine.backend_name,
@@ -72,11 +44,46 @@ def header(engine: Engine, job: BulkJob, sources: Sequence[Source], where: Cut) 
         import pyarrow
 
         host["pyarrow"] = pyarrow.__version__
+    return Subject(engine.artifact, engine.spec, engine.budget_tokens, host)
+
+
+def describe(
+    subject: Subject, job: BulkJob, shape: Sequence[int | None], dtype: str
+) -> dict[str, Any]:
+    """Return what a reader of the rows must know: their space, and how they were made."""
+    manifest = subject.artifact.manifest
+    usual = to_plain(Params())
+    asked = {name: v for name, v in to_plain(job.params).items() if v != usual[name]}
+    meta: dict[str, Any] = {
+        "task": job.task.value,
+        "model": {"id": manifest.source.id, "revision": manifest.source.revision},
+        "artifact_id": subject.artifact.artifact_id,
+        "space_id": subject.artifact.space_id,
+        "target": manifest.target.value,
+        "precision": manifest.precision.value,
+        "row_shape": list(shape),
+        "dtype": dtype,
+        "params": asked,
+        "inputs": [str(path) for path in job.inputs],
+    }
+    if job.task in _RAGGED_TASKS:
+        meta["prompt"] = resolve_prompt(subject.spec, job.params)
+    if job.task is Task.EMBED:
+        meta["dimensions"] = job.params.dimensions or subject.spec.default_dimensions
+        meta["dimensions"] = meta["dimensions"] or subject.spec.embedding_size
+    if job.task in (Task.CLASSIFY, Task.CLASSIFY_TOKENS):
+        values = class_values(subject.spec, job.params)
+        meta |= {"labels": list(subject.spec.labels), "values": values}
+    return meta
+
+
+def header(subject: Subject, job: BulkJob, sources: Sequence[Source], where: Cut) -> dict[str, Any]:
+    """Return everything that the output is a function of, as JSON holds it."""
     told = {
         "task": job.task.value,
-        "artifact_id": engine.artifact.artifact_id,
-        "space_id": engine.artifact.space_id,
-        "budget_tokens": engine.budget_tokens,
+        "artifact_id": subject.artifact.artifact_id,
+        "space_id": subject.artifact.space_id,
+        "budget_tokens": subject.budget_tokens,
         "params": to_plain(job.params),
         "columns": to_plain(job.columns),
         "output_format": job.format.value,
@@ -85,7 +92,7 @@ def header(engine: Engine, job: BulkJob, sources: Sequence[Source], where: Cut) 
         "dedupe": job.settings.dedupe,
         "append": job.settings.append,
         INPUTS: [source.identity() for source in sources],
-        HOST: host,
+        HOST: dict(subject.host),
         BASE: None,
     }
     plain: dict[str, Any] = orjson.loads(orjson.dumps(told))
@@ -109,7 +116,7 @@ def rows_digest(digests: Iterable[str]) -> str:
 
 
 def check_append(
-    old: Mapping[str, Any] | None, engine: Engine, job: BulkJob, output: str
+    old: Mapping[str, Any] | None, artifact: Artifact, job: BulkJob, output: str
 ) -> Mapping[str, Any]:
     """Check that rows of this model may stand beside those of an output that says ``old``.
 
@@ -121,7 +128,6 @@ def check_append(
             f"{output} does not say which artifact made it: only what poolc wrote is appended to",
             param="output",
         )
-    artifact = engine.artifact
     if old.get("space_id") != artifact.space_id:
         raise InputError(
             f"{output} holds vectors of the space {_short(old.get('space_id'))}, this model makes "

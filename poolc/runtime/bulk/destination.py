@@ -19,7 +19,15 @@ from poolc.errors import InputError
 from poolc.runtime.bulk import storage
 from poolc.runtime.bulk.inputs import Source
 from poolc.runtime.bulk.publish import clear_drafts, meta_bytes, meta_place, publish, write_beside
-from poolc.runtime.bulk.shelf import LocalShelf, Shelf, Stored, disk_errors, has_ledger
+from poolc.runtime.bulk.shelf import (
+    LocalParts,
+    LocalShelf,
+    Parts,
+    Shelf,
+    Stored,
+    disk_errors,
+    has_ledger,
+)
 
 STDOUT = "-"
 JOB_SUFFIX = ".poolc"
@@ -47,6 +55,13 @@ class Destination(ABC):
     @abstractmethod
     def shelf(self) -> Shelf:
         """Open the shelf of the job."""
+
+    @abstractmethod
+    def open_parts(self, token: str) -> Parts | None:
+        """Return where a process puts parts that the job's owner let in; see ``Shelf.admit``.
+
+        None where the place cannot be reached from here, or another run has taken over.
+        """
 
     @abstractmethod
     def unfinished(self) -> bool:
@@ -117,6 +132,10 @@ class LocalFile(Destination):
             for written in (self._path, meta_place(self._path), Path(self.errors_name())):
                 clear_drafts(written)
         return shelf
+
+    def open_parts(self, token: str) -> Parts | None:
+        parts = LocalParts(self._job, token)
+        return parts if parts.is_there() else None
 
     def unfinished(self) -> bool:
         return has_ledger(self._job)
@@ -198,6 +217,10 @@ class LocalFolder(Destination):
             for name in (FOLDER_META, FOLDER_ERRORS):
                 clear_drafts(self._path / name)
         return shelf
+
+    def open_parts(self, token: str) -> Parts | None:
+        parts = LocalParts(self._path / FOLDER_JOB, token, self._path)
+        return parts if parts.is_there() else None
 
     def unfinished(self) -> bool:
         return has_ledger(self._path / FOLDER_JOB)

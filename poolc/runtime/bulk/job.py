@@ -25,8 +25,9 @@ from poolc.runtime.bulk.inputs import Source, expand
 from poolc.runtime.bulk.parts import PART_ROWS
 from poolc.runtime.bulk.records import check_inputs
 from poolc.runtime.engine import Engine
+from poolc.runtime.heads import check_params
 from poolc.runtime.request import Params
-from poolc.spec import Kind, ModelSpec, Task
+from poolc.spec import Kind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,6 @@ def check(job: BulkJob) -> list[Source]:
     return sources
 
 
-def check_model(spec: ModelSpec, job: BulkJob) -> None:
-    """Refuse an output that cannot hold what this model answers. Raises InvalidOption."""
-    _check_output(job, job.task is Task.REWARD and spec.kind is Kind.REWARD)
-
-
 def _check_output(job: BulkJob, ragged: bool) -> None:
     kind = job.format
     if job.output == STDOUT and kind is not Format.JSONL:
@@ -175,6 +171,16 @@ def _check_output(job: BulkJob, ragged: bool) -> None:
         )
     if kind in TABLES:
         import_arrow("", f"writing {job.output}")
+
+
+def check_engine(engine: Engine, job: BulkJob) -> None:
+    """Refuse what this model does not do, or this output cannot hold of it.
+
+    Raises UnsupportedTask, InvalidOption and InvalidDimensions.
+    """
+    engine.require(job.task)
+    check_params(engine.spec, job.task, job.params)
+    _check_output(job, job.task is Task.REWARD and engine.spec.kind is Kind.REWARD)
 
 
 def job_for_model(engine: Engine, job: BulkJob) -> BulkJob:

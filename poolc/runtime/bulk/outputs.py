@@ -42,6 +42,11 @@ class Output(ABC):
     suffix: str
     has_meta = False  # whether the file itself says how its rows were made
 
+    @property
+    def schema(self) -> Any:
+        """What all parts must fit, known after the first one; None of formats without types."""
+        return None
+
     @abstractmethod
     def encode(self, answered: Answered) -> Any:
         """Return the bytes of a part; None where it has no rows to write."""

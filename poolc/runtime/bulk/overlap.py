@@ -25,6 +25,7 @@ class Ahead(Generic[T]):
         self._items = items
         self._made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)
         self._stopped = threading.Event()
+        self.ended = False  # whether ``made`` has returned the last item
         # A daemon: nobody can interrupt a thread that waits for standard input.
         self._thread = threading.Thread(target=self._make, name="poolc-bulk-read", daemon=True)
 
@@ -35,6 +36,24 @@ class Ahead(Generic[T]):
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
         self._thread.join(timeout=1.0)
+
+    def made(self) -> list[T]:
+        """Return the next item if it is made by now; the iterator would wait for it.
+
+        Raises what making it raised.
+        """
+        try:
+            made = self._made.get_nowait()
+        except queue.Empty:
+            return []
+        self.ended = not isinstance(made, tuple)
+        if isinstance(made, BaseException):
+            raise made
+        return [] if made is None else [*made]
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait so many seconds, or until no more items will be made."""
+        self._thread.join(timeout_s)
 
     def _taken(self) -> Iterator[T]:
         while (made := self._made.get()) is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
-from poolc.runtime.bulk.records import Position, Record
+from poolc.runtime.bulk.records import Position, Record, TableRow
 from poolc.spec import Kind, ModelSpec, Task
 
 # Sorted by length inside a part, this many texts leave 1 to 3 % of padding.
@@ -58,6 +59,26 @@ class Part:
             digest.update(said.encode("utf-8", "surrogatepass"))
             digest.update(b"\1")
         return digest.hexdigest()
+
+
+def portable(part: Part) -> Part:
+    """Return a part to be sent to another process: kept rows of tables hold those rows alone.
+
+    A record batch is pickled whole, and many parts may hold rows of one.
+    """
+    batches: dict[int, list[int]] = {}
+    for at, record in enumerate(part.records):
+        if isinstance(record.kept, TableRow):
+            batches.setdefault(id(record.kept.batch), []).append(at)
+    if not batches:
+        return part
+    records = list(part.records)
+    for members in batches.values():
+        rows = [cast("TableRow", records[at].kept) for at in members]
+        own = rows[0].batch.take([row.row for row in rows])
+        for place, at in enumerate(members):
+            records[at] = records[at]._replace(kept=TableRow(own, place))
+    return replace(part, records=records)
 
 
 def cut_for(spec: ModelSpec, task: Task, rows: int, memory_limit: int | None) -> Cut:

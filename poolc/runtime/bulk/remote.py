@@ -32,6 +32,7 @@ from poolc.runtime.bulk.destination import (
 from poolc.runtime.bulk.inputs import Source
 from poolc.runtime.bulk.publish import META_SUFFIX, meta_bytes
 from poolc.runtime.bulk.shelf import (
+    Parts,
     Shelf,
     Stored,
     disk_errors,
@@ -62,6 +63,9 @@ class RemoteShelf(Shelf):
             file.write(data)  # an object appears when its upload ends
         self._sizes = None
         return stored(name, data)
+
+    def admit(self) -> str:
+        return ""  # whoever has credentials may put
 
     def open(self, name: str) -> Any:
         with self._errors("read"):
@@ -160,6 +164,9 @@ class RemotePlace(Destination):
         if self.of_parts:
             return RemoteShelf(self._place, f"{self._path}/{FOLDER_JOB}", self._path)
         return RemoteShelf(self._place, self._path + JOB_SUFFIX)
+
+    def open_parts(self, token: str) -> Parts:
+        return self.shelf()
 
     def unfinished(self) -> bool:
         return next(self.shelf().read(), None) is not None

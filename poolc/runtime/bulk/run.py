@@ -11,26 +11,27 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from poolc.errors import InputError, InvalidText
 from poolc.runtime.bulk import ledger
-from poolc.runtime.bulk.answers import shape_and_dtype
-from poolc.runtime.bulk.commit import Commit, finished_already
+from poolc.runtime.bulk.commit import Commit, Files, finished_already
 from poolc.runtime.bulk.compute import Answered, Asked, Running, tokenise
 from poolc.runtime.bulk.dedupe import Earlier
-from poolc.runtime.bulk.describe import describe, header
+from poolc.runtime.bulk.describe import describe, header, subject_of
 from poolc.runtime.bulk.destination import STDOUT, destination
 from poolc.runtime.bulk.inputs import Source
-from poolc.runtime.bulk.job import BulkJob, BulkResult, check, check_model
-from poolc.runtime.bulk.ledger import Begun
-from poolc.runtime.bulk.outputs import JsonLines, Layout
+from poolc.runtime.bulk.job import BulkJob, BulkResult, check, check_engine
+from poolc.runtime.bulk.ledger import Begun, Done
 from poolc.runtime.bulk.overlap import Ahead, Behind
 from poolc.runtime.bulk.parts import Part, cut, cut_for
 from poolc.runtime.bulk.progress import Meter, OnProgress
 from poolc.runtime.bulk.records import START, read_records
+from poolc.runtime.bulk.shelf import Stored, stored
+from poolc.runtime.bulk.storing import Storing
+from poolc.runtime.bulk.subject import Subject
 from poolc.runtime.engine import Engine
-from poolc.runtime.heads import check_params
 
 _AT_ONCE = 2  # parts on the engine: the next one fills the streams when the last one runs out
 
@@ -68,6 +69,31 @@ class _Reading:
             raise InvalidText(f"no texts in {named}", param="inputs")
 
 
+class Sink(Protocol):
+    """Where the parts of a job go, in order: an output with its ledger, or standard output."""
+
+    storing: Storing
+    strict: bool  # whether the first row that cannot be processed ends the job
+    schema: Any
+
+    def add(self, answered: Answered) -> object:
+        """Take a part that was computed here."""
+
+    def enter(self, done: Done, files: Files = ()) -> object:
+        """Take a part that was stored elsewhere, but for ``files``."""
+
+    def earlier(self) -> Earlier | None:
+        """Return the texts that later parts may borrow of, where they may."""
+
+    def admit(self) -> str | None:
+        """Let other processes put parts; None where there is nothing to put."""
+
+
+Compute = Callable[[Iterator[Part], Sink, Meter], None]
+"""Computes parts and hands them to a sink, in order. Those before one that fails are handed over
+before its error is raised."""
+
+
 def run(engine: Engine, job: BulkJob, on_progress: OnProgress | None = None) -> BulkResult:
     """Run a job, or what is left of it; the output appears when all of it is on disk.
 
@@ -79,20 +105,35 @@ def run(engine: Engine, job: BulkJob, on_progress: OnProgress | None = None) -> 
     options that cannot be used.
     """
     sources = check(job)
-    engine.require(job.task)
-    check_params(engine.spec, job.task, job.params)
-    check_model(engine.spec, job)
+    check_engine(engine, job)
+    subject = subject_of(engine, job)
+    return run_elsewhere(partial(_compute, engine, job), subject, job, sources, on_progress)
+
+
+def run_elsewhere(
+    compute: Compute,
+    subject: Subject,
+    job: BulkJob,
+    sources: list[Source],
+    on_progress: OnProgress | None = None,
+) -> BulkResult:
+    """Run a checked job as ``run`` does, by ``compute``, on a model that need not be loaded here.
+
+    ``sources`` is what ``check`` returned.
+    """
     settings = job.settings
-    where = cut_for(engine.spec, job.task, settings.part_rows, settings.memory_limit)
+    where = cut_for(subject.spec, job.task, settings.part_rows, settings.memory_limit)
     reading = _Reading(job, sources, where)
     if job.output == STDOUT:
-        return _to_stdout(engine, reading, on_progress)
-    return _to_output(engine, reading, on_progress)
+        return _to_stdout(compute, subject, reading, on_progress)
+    return _to_output(compute, subject, reading, on_progress)
 
 
-def _to_output(engine: Engine, reading: _Reading, on_progress: OnProgress | None) -> BulkResult:
+def _to_output(
+    compute: Compute, subject: Subject, reading: _Reading, on_progress: OnProgress | None
+) -> BulkResult:
     job = reading.job
-    place, told = destination(job.output), header(engine, job, reading.sources, reading.where)
+    place, told = destination(job.output), header(subject, job, reading.sources, reading.where)
     digests = (part.digest() for part in reading.parts(Begun()))
     before = finished_already(place, job, told, digests)
     if before is not None:
@@ -100,43 +141,67 @@ def _to_output(engine: Engine, reading: _Reading, on_progress: OnProgress | None
         shelf.clear()
         shelf.close()
         return _result(job, before, before["rows"] + before["rows_failed"], Meter(None, None))
-    commit = Commit(engine, job, place, told)
+    commit = Commit(subject, job, place, told)
     try:
         begun = commit.begun
         resumed = begun.num_rows, sum(part.num_bytes for part in begun.parts)
         meter = Meter(on_progress, reading.total_bytes, resumed=resumed)
-
-        earlier = commit.earlier()
-        try:
-            _compute(engine, job, reading.parts(begun), meter, commit.add, earlier=earlier)
-        finally:
-            if earlier is not None:
-                earlier.close()
+        compute(reading.parts(begun), commit, meter)
         meta = commit.finish()
     finally:
         commit.close()
     return _result(job, meta, resumed[0], meter, place.errors_name())
 
 
-def _to_stdout(engine: Engine, reading: _Reading, on_progress: OnProgress | None) -> BulkResult:
-    job = reading.job
-    lines = JsonLines(Layout(job.columns, bool(job.params.truncate)))
-    meter = Meter(on_progress, reading.total_bytes)
-    meta: dict[str, Any] = {}
-    counts = {"rows": 0, "rows_failed": 0, "rows_truncated": 0}
+class _Stdout:
+    """Parts as lines of standard output."""
 
-    def write(answered: Answered) -> None:
-        if not meta:
-            meta.update(describe(engine, job, *shape_and_dtype(answered.columns)))
-        sys.stdout.buffer.write(lines.encode(answered) or b"")
+    strict = True
+    schema: Any = None
+
+    def __init__(self, subject: Subject, job: BulkJob) -> None:
+        self.storing = Storing(subject, job, of_parts=False)
+        self.meta: dict[str, Any] = {}
+        self.num_rows = self.num_truncated = 0
+        self._lines = self.storing.output()
+
+    def add(self, answered: Answered) -> None:
+        lines: list[Any] = []
+
+        def put(name: str, data: Any) -> Stored:
+            lines.append((name, data))
+            return stored(name, data)
+
+        self.enter(self.storing.store(self._lines, answered, put), lines)
+
+    def enter(self, done: Done, files: Files = ()) -> None:
+        if not self.meta and done.shape is not None:
+            subject, job = self.storing.subject, self.storing.job
+            self.meta = describe(subject, job, done.shape, done.dtype or "")
+        for name, data in files:
+            if done.file is not None and name == done.file.name:
+                sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-        counts["rows"] += len(answered.rows)
-        counts["rows_truncated"] += answered.num_truncated
+        self.num_rows += done.num_written
+        self.num_truncated += done.num_truncated
 
-    _compute(engine, job, reading.parts(Begun()), meter, write, strict=True)
-    if not job.params.truncate:
-        del counts["rows_truncated"]
-    return _result(job, {**meta, **counts}, 0, meter)
+    def earlier(self) -> None:
+        return None
+
+    def admit(self) -> None:
+        return None
+
+
+def _to_stdout(
+    compute: Compute, subject: Subject, reading: _Reading, on_progress: OnProgress | None
+) -> BulkResult:
+    job = reading.job
+    sink, meter = _Stdout(subject, job), Meter(on_progress, reading.total_bytes)
+    compute(reading.parts(Begun()), sink, meter)
+    counts = {"rows": sink.num_rows, "rows_failed": 0}
+    if job.params.truncate:
+        counts["rows_truncated"] = sink.num_truncated
+    return _result(job, {**sink.meta, **counts}, 0, meter)
 
 
 def _result(
@@ -157,24 +222,12 @@ def _result(
     )
 
 
-def _compute(
-    engine: Engine,
-    job: BulkJob,
-    parts: Iterator[Part],
-    meter: Meter,
-    take: Callable[[Answered], object],
-    *,
-    strict: bool = False,
-    earlier: Earlier | None = None,
-) -> None:
-    """Compute parts and hand their answers to ``take``, in order, on a thread of its own.
-
-    What is computed when the inputs fail is handed over before the error is raised.
-    """
-    strict = strict or job.settings.strict
+def _compute(engine: Engine, job: BulkJob, parts: Iterator[Part], sink: Sink, meter: Meter) -> None:
+    """Compute parts and hand their answers to ``sink``, in order, on a thread of its own."""
     asked = Asked(job.task, job.params, job.settings.dedupe)
+    earlier = sink.earlier()
     running: deque[tuple[Part, Running]] = deque()
-    writer = Behind(take)
+    writer = Behind(sink.add)
 
     def finish_first() -> None:
         part, work = running.popleft()
@@ -189,7 +242,7 @@ def _compute(
             try:
                 for part in coming:
                     found = tokenise(engine, asked, part, earlier)
-                    if strict and found.failures:
+                    if sink.strict and found.failures:
                         failure = next(iter(found.failures.values()))
                         break
                     running.append((part, Running(engine, asked, found)))
@@ -204,4 +257,8 @@ def _compute(
     finally:
         for _, work in running:
             work.cancel()
-        writer.close()
+        try:
+            writer.close()
+        finally:
+            if earlier is not None:
+                earlier.close()

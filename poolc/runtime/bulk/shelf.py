@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import secrets
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from poolc.model_cache import durable
 
 _LEDGER = "ledger.jsonl"
 _BUFFER_BYTES = 1 << 20
+_ADMITTED = "admitted-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,23 @@ def stored(name: str, data: Any) -> Stored:
     return Stored(name, view.nbytes, hashlib.blake2b(view, digest_size=16).hexdigest())
 
 
-class Shelf(ABC):
-    """Parts and ledger of one job. Raises InputError for what the disk or the store refuses."""
+class Parts(ABC):
+    """Where parts are put. Raises InputError for what the disk or the store refuses."""
 
     @abstractmethod
     def put(self, name: str, data: Any) -> Stored:
         """Store a part durably, in one step; an older one of that name is replaced."""
+
+
+class Shelf(Parts):
+    """Parts and ledger of one job."""
+
+    @abstractmethod
+    def admit(self) -> str:
+        """Let other processes put parts of this run, and those of earlier runs no more.
+
+        Returns what they show to ``Destination.open_parts``.
+        """
 
     @abstractmethod
     def open(self, name: str) -> Any:
@@ -82,8 +95,8 @@ class Shelf(ABC):
     def clear(self) -> None:
         """Remove the ledger and what else is the job's own."""
 
-    def close(self) -> None:  # noqa: B027 (a remote shelf holds nothing)
-        """Let other processes have the job."""
+    def close(self) -> None:
+        """Let other processes have the job; a remote shelf holds nothing."""
 
 
 class LocalShelf(Shelf):
@@ -105,18 +118,15 @@ class LocalShelf(Shelf):
             raise
 
     def put(self, name: str, data: Any) -> Stored:
-        draft = self.folder / f"{name}.draft"
-        with disk_errors(self._parts / name):
-            draft.unlink(missing_ok=True)  # of a process that was killed
-            try:
-                durable.write_new(draft, data)
-                os.replace(draft, self._parts / name)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    draft.unlink()  # a full disk needs its space
-                raise
-            durable.fsync_folder(self._parts)
-        return stored(name, data)
+        return _put(self._parts / name, self.folder / f"{name}.draft", data)
+
+    def admit(self) -> str:
+        with disk_errors(self.folder):
+            for old in self.folder.glob(f"{_ADMITTED}*"):
+                shutil.rmtree(old)
+            token = secrets.token_hex(16)
+            (self.folder / f"{_ADMITTED}{token}").mkdir()
+        return token
 
     def open(self, name: str) -> IO[bytes]:
         with disk_errors(self._parts / name, "read"):
@@ -174,6 +184,39 @@ class LocalShelf(Shelf):
                 return
             with file:
                 yield from file
+
+
+class LocalParts(Parts):
+    """The parts of a job that another process owns, which let this one in with ``token``.
+
+    Drafts lie in a folder of that run's own: once it is gone, nothing can be put any more.
+    """
+
+    def __init__(self, folder: Path, token: str, parts: Path | None = None) -> None:
+        self._drafts = folder / f"{_ADMITTED}{token}"
+        self._parts = parts or folder
+
+    def is_there(self) -> bool:
+        """Return whether the job's folder can be reached from here, and this is its run."""
+        return self._drafts.is_dir()
+
+    def put(self, name: str, data: Any) -> Stored:
+        draft = self._drafts / f"{name}.{secrets.token_hex(8)}"
+        return _put(self._parts / name, draft, data)
+
+
+def _put(path: Path, draft: Path, data: Any) -> Stored:
+    with disk_errors(path):
+        draft.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            durable.write_new(draft, data)
+            os.replace(draft, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()  # a full disk needs its space
+            raise
+        durable.fsync_folder(path.parent)
+    return stored(path.name, data)
 
 
 def has_ledger(folder: Path) -> bool:

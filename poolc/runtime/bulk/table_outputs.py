@@ -31,6 +31,10 @@ class ArrowFile(Output):
         self._arrow = import_arrow("", "writing tables")
         self._ipc = import_arrow("ipc", "writing tables")
 
+    @property
+    def schema(self) -> Any:
+        return self.tables.schema
+
     def encode(self, answered: Answered) -> Any:
         if not answered.rows:
             return None

@@ -19,6 +19,7 @@ import pytest
 from poolc.errors import InputError, InvalidText
 from poolc.runtime.bulk import Columns, describe, ledger
 from poolc.runtime.bulk.commit import Commit
+from poolc.runtime.bulk.destination import destination
 from poolc.runtime.request import Params
 from tests.runtime.bulk.conftest import ROOT, Embed, content, texts
 
@@ -322,3 +323,37 @@ def chaos_run(command: list[str], kill_after_s: float | None) -> tuple[float, in
             process.kill()
             code = process.wait()
         return time.perf_counter() - began_s, code
+
+
+def test_parts_that_others_stored_ahead(
+    embed: Embed, rows_file: Path, stop_after: Callable[[int | None], None], tmp_path: Path
+) -> None:
+    """Parts may be stored in any order: what was not entered must not outlive a new beginning."""
+    output = f"{tmp_path}/out/"
+    stop_after(2)
+    with pytest.raises(Stopped):
+        embed(rows_file, output)
+    ahead = ("part-00003.parquet", "part-00004.parquet", "_part-00003.errors")
+    for name in ahead:
+        (tmp_path / "out" / name).write_bytes(b"of a worker")
+    stop_after(None)
+    embed(rows_file, output, part_rows=23, restart=True)
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {"part-00000.parquet", "_poolc.json", "_errors.jsonl"}
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out/"])
+def test_who_is_let_in_to_put_parts(tmp_path: Path, name: str) -> None:
+    place = destination(f"{tmp_path}/{name}")
+    shelf = place.shelf()
+    token = shelf.admit()
+    parts = place.open_parts(token)
+    assert parts is not None
+    assert shelf.holds(parts.put("part-00000.jsonl", b"{}"))
+    assert place.open_parts("another") is None
+    shelf.admit()  # the next run
+    assert place.open_parts(token) is None
+    with pytest.raises(InputError, match="cannot write"):
+        parts.put("part-00001.jsonl", b"{}")
+    shelf.clear()
+    shelf.close()
