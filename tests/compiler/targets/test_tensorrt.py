@@ -187,8 +187,8 @@ def cosines(left: Any, right: Any) -> Any:
 @pytest.mark.parametrize("cell", FP8)
 def test_numbers_in_fp8(cell: str, canonical: Canonical) -> None:
     """All products in fp8, of which random models lose more than the gate allows: not more than
-    five times what transformers loses by weights alone that PyTorch rounded to E4M3. Activations are
-    rounded too, and such networks amplify (NomicBERT 3.4 times, the others less than 3).
+    five times what transformers loses by weights alone that PyTorch rounded to E4M3. Activations
+    are rounded too, and such networks amplify (NomicBERT 3.4 times, the others less than 3).
     """
     import onnxruntime as ort
 
