@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from poolc.compiler.comparison import Case
 from poolc.compiler.passes.float8_linears import Float8LinearsPass
@@ -165,10 +166,30 @@ def test_numbers_of_every_family(cell: str, precision: Precision, canonical: Can
     compare(found, precision, lost)
 
 
+def with_rounded_weights(found: Exported) -> Any:
+    """Return the reference with the matrices of its layers as PyTorch rounds them to E4M3."""
+    rounded: Any = copy.deepcopy(found.reference)
+    (chain,) = rounded._chains.values()
+    for module in chain._modules[0].modules():
+        if type(module).__name__ in ("Linear", "Conv1D"):
+            weight = module.weight.data
+            scale = weight.abs().max() / torch.finfo(torch.float8_e4m3fn).max
+            weight.copy_((weight / scale).to(torch.float8_e4m3fn).float() * scale)
+    return rounded
+
+
+def cosines(left: Any, right: Any) -> Any:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return (left * right).sum(axis=1) / norms
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", FP8)
 def test_numbers_in_fp8(cell: str, canonical: Canonical) -> None:
-    """All products in fp8: random models are farther off then than the gate allows."""
+    """All products in fp8, of which random models lose more than the gate allows: not more than
+    five times what transformers loses by weights alone that PyTorch rounded to E4M3. Activations
+    are rounded too, and such networks amplify (NomicBERT 3.4 times, the others less than 3).
+    """
     import onnxruntime as ort
 
     found = canonical(cell)
@@ -188,12 +209,12 @@ def test_numbers_in_fp8(cell: str, canonical: Canonical) -> None:
     made = np.concatenate(
         [session.run([output], {name: batch[name] for name in names})[0] for batch in given]
     )
-    rows = found.reference.rows(Case(case.task, items, case.params))
-    wanted = np.stack([row[output] for row in rows])
-    norms = np.linalg.norm(made, axis=1) * np.linalg.norm(wanted, axis=1)
-    cosines = (made * wanted).sum(axis=1) / norms
-    assert cosines.mean() >= 0.985 and cosines.min() >= 0.95
-    assert cosines.min() < 0.9999
+    case = Case(case.task, items, case.params)
+    exact, rounded = found.reference.rows(case), with_rounded_weights(found).rows(case)
+    wanted, others = (np.stack([row[output] for row in rows]) for rows in (exact, rounded))
+    lost = 1 - cosines(made, wanted)
+    assert lost.mean() <= 5 * (1 - cosines(others, wanted)).mean()
+    assert lost.max() > 1e-4
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
