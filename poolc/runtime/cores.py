@@ -66,6 +66,8 @@ def _give_way() -> None:
         thread = threading.get_native_id()
         now = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, now + _niceness)
+
+
 def limit_cores(most: int) -> None:
     """Use no more than so many cores from now on. To be called before anything is loaded."""
     global _most_cores
