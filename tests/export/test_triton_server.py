@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class TritonPythonModel:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(
         sys.platform != "linux" or platform.machine() != "x86_64" or sys.version_info >= (3, 13),
         reason="PyTriton's wheel is for Python up to 3.12 on x86-64 Linux",
@@ -72,6 +73,15 @@ class Server:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/v2"
+
+    def wait(self, process: subprocess.Popen[str]) -> None:
+        """Return once models answer: Triton says that it has started before it listens."""
+        while process.poll() is None:
+            with suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"{self.url}/health/ready", timeout=60).close()
+                return
+            threading.Event().wait(0.1)
+        pytest.fail(f"Triton ended with {process.returncode}")
 
     def ask(self, columns: dict[str, Sequence[str]], **parameters: Any) -> dict[str, Any]:
         """Return what the ensemble answers, by output. Raises ValueError with what it refuses."""
@@ -129,7 +139,9 @@ def serving(repository: Path) -> Iterator[Server]:
                     break
             else:
                 pytest.fail("".join(said)[-3000:])
-            yield Server(port)
+            server = Server(port)
+            server.wait(process)
+            yield server
         finally:
             process.terminate()
             process.communicate(timeout=60)
@@ -137,8 +149,10 @@ def serving(repository: Path) -> Iterator[Server]:
 
 def environment(python: Path) -> dict[str, str]:
     """Return the environment in which the backend's Python is that of the wheel."""
-    libraries = [str(sysconfig.get_config_var("LIBDIR")), os.environ.get("LD_LIBRARY_PATH", "")]
     (packages,) = python.parents[1].glob("lib/python3.*/site-packages")
+    # The copied backend looks for the wheel's libraries at another place than where they are.
+    libraries = [str(packages / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
+    libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))
     return os.environ | {
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "VIRTUAL_ENV": str(python.parents[1]),
