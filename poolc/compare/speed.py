@@ -15,6 +15,7 @@ from poolc.runtime.request import Item
 
 _LEAST_ROUNDS = 5
 _MOST_ROUNDS = 50
+_FEWEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ class Speed:
 
 
 def measure(sides: Sequence[Side], asked: Asked, items: Sequence[Item], seconds: float) -> Speed:
-    """Run the items through both sides in turns, for about ``seconds`` seconds after a first round.
+    """Run items through both sides in turns, for about ``seconds`` seconds, or fifty rounds.
 
-    Who begins changes with every round. At least five rounds are run, at most fifty.
+    Who begins changes with every round. Where five rounds of all items would take longer, as of an
+    original, fewer of them are run, from everywhere among them.
     """
-    for side in sides:
-        _run(side, asked, items)
+    items = _fitting(sides, asked, items, seconds / _LEAST_ROUNDS)
     took: tuple[list[float], list[float]] = ([], [])
     until_s = time.perf_counter() + seconds
     while len(took[0]) < _LEAST_ROUNDS or (
@@ -56,6 +57,24 @@ def measure(sides: Sequence[Side], asked: Asked, items: Sequence[Item], seconds:
     rates = [len(items) / statistics.median(times) for times in took]
     ratios = tuple(a / b for a, b in zip(*took, strict=True))
     return Speed(len(items), (rates[0], rates[1]), ratios)
+
+
+def _fitting(
+    sides: Sequence[Side], asked: Asked, items: Sequence[Item], round_s: float
+) -> Sequence[Item]:
+    """Return as many items as both sides answer in ``round_s``; warms both up with a few."""
+    few = _spread(items, _FEWEST)
+    for side in sides:
+        _run(side, asked, few)
+    start = time.perf_counter()
+    for side in sides:
+        _run(side, asked, few)
+    took_s = time.perf_counter() - start
+    return _spread(items, max(_FEWEST, int(len(few) * round_s / max(took_s, 1e-9))))
+
+
+def _spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    return items[:: -(-len(items) // most)]
 
 
 def _run(side: Side, asked: Asked, items: Sequence[Item]) -> None:
