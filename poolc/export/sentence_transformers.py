@@ -65,6 +65,7 @@ _TORCH_NAMES = (
     *("Hardshrink", "Softshrink", "Softsign", "Tanhshrink", "LogSigmoid"),
 )
 
+
 def export_sentence_transformers(
     artifact: Artifact, output: str | Path, *, force: bool = False
 ) -> None:
