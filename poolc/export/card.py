@@ -9,12 +9,38 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from poolc.export.answers import embeds
 from poolc.export.folder import version
 from poolc.model_cache.artifact import Artifact
-from poolc.spec import ENGINE_TARGETS, Target
+from poolc.spec import ENGINE_TARGETS, Precision, Target
 
 if TYPE_CHECKING:
     from poolc.export.triton.config import Served
+
+
+_EMBED_USAGE = """
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("<this folder>", backend="onnx", model_kwargs=options)
+vectors = model.encode(["A cat sits on the sill.", "Shares fell on Monday."])
+"""
+_SCORE_USAGE = """
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("<this folder>", backend="onnx", model_kwargs=options)
+scores = model.predict([("Where is the animal?", "A cat sits on the sill.")])
+"""
+_OPTIONS = """
+options = {"provider": "CPUExecutionProvider"}
+"""
+# Fusions beyond the basic ones round before integers otherwise than poolc's runtime does.
+_INT8_OPTIONS = """
+import onnxruntime
+
+session_options = onnxruntime.SessionOptions()
+session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+options = {"provider": "CPUExecutionProvider", "session_options": session_options}
+"""
 
 
 def triton_card(artifact: Artifact, served: Served) -> str:
@@ -58,10 +84,13 @@ def triton_card(artifact: Artifact, served: Served) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sentence_transformers_card(artifact: Artifact, usage: str) -> str:
-    """Return the model card of a Sentence Transformers folder; ``usage`` is Python."""
-    source = artifact.manifest.source
-    task = "sentence-similarity" if artifact.manifest.spec.embedding_size else "text-ranking"
+def sentence_transformers_card(artifact: Artifact) -> str:
+    """Return the model card of a Sentence Transformers folder."""
+    source, is_embedder = artifact.manifest.source, embeds(artifact.manifest.spec)
+    task = "sentence-similarity" if is_embedder else "text-ranking"
+    is_int8 = artifact.manifest.precision is Precision.INT8
+    usage = _INT8_OPTIONS if is_int8 else _OPTIONS
+    usage += _EMBED_USAGE if is_embedder else _SCORE_USAGE
     front = ["library_name: sentence-transformers", f"pipeline_tag: {task}", "tags: [onnx, poolc]"]
     if source.revision is not None:  # of a folder nobody knows where on the hub it is
         front.append(f"base_model: {json.dumps(source.id)}")

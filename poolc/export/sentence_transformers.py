@@ -40,7 +40,6 @@ from poolc.spec import (
     POOLING_MASK,
     Activation,
     ModelSpec,
-    Precision,
     Target,
     Trunk,
 )
@@ -65,29 +64,6 @@ _TORCH_NAMES = (
     *("Softplus", "CELU", "SELU", "ReLU6", "RReLU", "Hardsigmoid", "Hardswish", "Hardtanh"),
     *("Hardshrink", "Softshrink", "Softsign", "Tanhshrink", "LogSigmoid"),
 )
-_EMBED_USAGE = """
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("<this folder>", backend="onnx", model_kwargs=options)
-vectors = model.encode(["A cat sits on the sill.", "Shares fell on Monday."])
-"""
-_SCORE_USAGE = """
-from sentence_transformers import CrossEncoder
-
-model = CrossEncoder("<this folder>", backend="onnx", model_kwargs=options)
-scores = model.predict([("Where is the animal?", "A cat sits on the sill.")])
-"""
-_OPTIONS = """
-options = {"provider": "CPUExecutionProvider"}
-"""
-# Fusions beyond the basic ones round before integers otherwise than poolc's runtime does.
-_INT8_OPTIONS = """
-import onnxruntime
-
-session_options = onnxruntime.SessionOptions()
-session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-options = {"provider": "CPUExecutionProvider", "session_options": session_options}
-"""
 
 
 def export_sentence_transformers(
@@ -109,10 +85,7 @@ def export_sentence_transformers(
         _write_json(folder / "config.json", _config(spec))
         if embeds(spec):
             _write_modules(spec, folder)
-        is_int8 = artifact.manifest.precision is Precision.INT8
-        usage = _INT8_OPTIONS if is_int8 else _OPTIONS
-        usage += _EMBED_USAGE if embeds(spec) else _SCORE_USAGE
-        card = sentence_transformers_card(artifact, usage)
+        card = sentence_transformers_card(artifact)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
