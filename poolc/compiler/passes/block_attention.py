@@ -116,9 +116,7 @@ class BlockAttentionPass(ir.passes.InPlacePass):
         return Blocks(reach, whole, min(_CAUSAL_ROWS, self.block_rows))
 
     def _block(self, graph: ir.Graph, node: ir.Node, length: Length, prefix: str) -> None:
-        if (
-            node.outputs[0].dtype is None
-        ):  # a rewrite made it: as its queries are
+        if node.outputs[0].dtype is None:  # a rewrite made it: as its queries are
             node.outputs[0].dtype = input_of(node, 0).dtype or ir.DataType.FLOAT
         before = Nodes(graph, prefix)
         mask = mask_of(node)
