@@ -101,13 +101,18 @@ def _endless(kind: str, data: Path | None) -> Iterator[str]:
 
 
 def raw_rate(artifact: Path, texts: list[str]) -> float:
-    """Return tokens a second of an engine alone, tokenising included."""
+    """Return tokens a second of an engine alone, tokenising included; long texts are cut, as a
+    job cuts them.
+    """
     code = (
         "import json, sys, time, poolc\n"
+        "from poolc.runtime.request import Params\n"
+        "from poolc.spec import Task\n"
         "engine = poolc.load(sys.argv[1]); texts = json.load(sys.stdin)\n"
-        "tokens = sum(len(engine.tokenize(text)) for text in texts)\n"
-        "engine.embed(texts[:256]); start = time.perf_counter()\n"
-        "for vector in engine.embed_iter(texts): pass\n"
+        "prepared = engine.prepare(Task.EMBED, texts, Params(truncate=True))\n"
+        "tokens = sum(len(sequence) for sequence in prepared.sequences)\n"
+        "del prepared; engine.embed(texts[:256], truncate=True); start = time.perf_counter()\n"
+        "for vector in engine.embed_iter(texts, truncate=True): pass\n"
         "print(tokens / (time.perf_counter() - start))\n"
     )
     command = [sys.executable, "-c", code, str(artifact)]
@@ -122,7 +127,7 @@ def run_job(
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Run the job; return its last event, and rows and memory every second."""
     command = [sys.executable, "-m", "poolc", "embed", str(artifact), str(inputs)]
-    command += ["-o", str(output), "--json", "--restart"]
+    command += ["-o", str(output), "--truncate", "--json", "--restart"]
     samples: list[dict[str, float]] = []
     done: dict[str, Any] = {}
     with subprocess.Popen(

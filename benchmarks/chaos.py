@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ _MOST_TEXTS = 12
 _MEAN_MORE_TEXTS = 1.0  # behind the first of a request
 _GOES_ON_S = 0.1  # at most, after SIGTERM
 MOST_GROWTH_MB = 48.0
+_NOTED, _MOST_NOTED = re.compile("WARNING|ERROR|Traceback"), 5  # lines, of each life
 _LONG_LIFE = 4000  # requests; in a shorter one the model still warms up
 _SPARE_DESCRIPTORS = 8
 _REFUSED = frozenset({429, 503})
@@ -62,6 +64,7 @@ class Found:
     exits: list[int] = field(default_factory=list)
     worst: float = 0.0  # difference of any number
     wrong: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)  # warnings and errors of the server's log
 
     def left_behind(self, clients: int) -> list[str]:
         """Return what a life of the server held at its end that it had no use for."""
@@ -95,6 +98,7 @@ def main() -> int:
         "worst_difference": found.worst,
         "wrong": found.wrong,
         "left_behind": left,
+        "noted": found.noted,
         "exits": found.exits,
         "lives": found.lives,
     }
@@ -200,7 +204,7 @@ class _Chaos:
             self._steady = life
             self._up.set()
             await self._asked(began + (end - began) // 4)
-            told["resident_mb_warm"] = _held(process.pid)["resident_mb"]
+            told |= {f"{name}_warm": held for name, held in _held(process.pid).items()}
             await self._asked(end)
             told |= {f"{name}_after": held for name, held in _held(process.pid).items()}
             self._steady = 0
@@ -208,7 +212,11 @@ class _Chaos:
             await asyncio.sleep(self._draw.uniform(0, _GOES_ON_S))
             self._up.clear()
             self.found.exits.append(await asyncio.to_thread(process.wait, _START_TIMEOUT_S))
+            log.seek(0)
+            lines = log.read().decode(errors="replace").splitlines()
             log.close()
+            noted = [line for line in lines if _NOTED.search(line)]
+            self.found.noted += [f"life {life}: {line}" for line in noted[:_MOST_NOTED]]
             self.found.lives.append({**told, "requests": float(end - began)})
             began = end
             if self._done:
@@ -244,8 +252,13 @@ class _Chaos:
 def _held(pid: int) -> dict[str, float]:
     """Return what a process holds: descriptors, and resident MB."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
-    resident = int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return {"descriptors": len(os.listdir(f"/proc/{pid}/fd")), "resident_mb": round(resident, 1)}
+    page = os.sysconf("SC_PAGE_SIZE") / 1e6
+    resident, shared = (int(field) * page for field in fields[1:3])
+    return {
+        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "resident_mb": round(resident, 1),
+        "shared_mb": round(shared, 1),  # of it: pages of files, which weights are
+    }
 
 
 if __name__ == "__main__":

@@ -164,7 +164,8 @@ def _write(path: Path, content: Any, length: int | None = None) -> None:
 def flops(config: dict[str, Any], lengths: list[int]) -> float:
     """Return the floating-point operations of the matrix products over sequences of these lengths.
 
-    Embeddings, norms and activations are left out: they are not what a product's peak bounds.
+    What has to be computed: of attention within a window, or to the left only, the keys that are
+    seen. Embeddings, norms and activations are left out: they are not what a product's peak bounds.
     """
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     inner, heads = config["intermediate_size"], config["num_attention_heads"]
@@ -173,5 +174,14 @@ def flops(config: dict[str, Any], lengths: list[int]) -> float:
     gated = config["model_type"] in ("modernbert", "qwen3")
     projections = 2 * hidden * heads * size + 2 * hidden * grouped * size
     linear = layers * (projections + (3 if gated else 2) * hidden * inner)
-    attention = layers * 4 * heads * size
-    return float(sum(2 * linear * n + attention * n * n for n in lengths))
+    window, every = config.get("local_attention"), config.get("global_attn_every_n_layers", 1)
+    everywhere = layers if window is None else -(-layers // every)
+    causal = config["model_type"] == "qwen3"
+    seen = [
+        everywhere * ((n + 1) / 2 if causal else n)
+        + (layers - everywhere) * min(n, 1 + (window or 0))
+        for n in lengths
+    ]  # keys of a query, over all layers
+    attention = 4 * heads * size
+    pairs = zip(lengths, seen, strict=True)
+    return float(sum(2 * linear * n + attention * n * keys for n, keys in pairs))

@@ -1,11 +1,13 @@
 """Check and measure the GPU targets on the GPU at hand, in under nine minutes.
 
     python -m benchmarks.gpu [--data DIR] [--output FILE] [--smoke] [--models A,B] [--families A,B]
-                             [--targets cuda,tensorrt] [--seconds N]
+                             [--targets cuda,tensorrt] [--stages families,speed,operations]
+                             [--seconds N] [--keep DIR]
 
 For each target, first one model is compiled, through the gate on the device: where that fails,
 nothing else of the target runs. Then the families, in every precision, beside the models; then
-speed, alone on the machine. TensorRT follows where it is installed, and has half of the time then.
+speed, alone on the machine; then, for cuda, what a server meets. TensorRT follows where it is
+installed, and has half of the time then.
 Every figure is printed as it is made, and so is what time does not reach. A table and one line of
 JSON end it.
 """
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +32,7 @@ from typing import Any
 
 from benchmarks.gpu.compiling import CUDA, TENSORRT
 from benchmarks.gpu.shapes import SHAPES
-from benchmarks.gpu.stages import Run, run_target
+from benchmarks.gpu.stages import STAGES, Run, run_target
 from benchmarks.gpu.table import summary
 
 _STARTED = time.monotonic()
@@ -49,9 +52,11 @@ def main() -> int:
     found: dict[str, Any] = {"machine": _machine()}
     say(json.dumps(found["machine"]))
     failed = False
-    with TemporaryDirectory() as temporary:
+    kept = TemporaryDirectory() if asked.keep is None else nullcontext(str(asked.keep))
+    with kept as root:
+        Path(root).mkdir(parents=True, exist_ok=True)
         run = Run(
-            root=Path(temporary),
+            root=Path(root),
             data=asked.data,
             models=tuple(asked.models.split(",")),
             families=tuple(asked.families.split(",")) if asked.families else _families(),
@@ -59,6 +64,7 @@ def main() -> int:
             found=found,
             say=say,
             smoke=asked.smoke,
+            stages=tuple(asked.stages.split(",")),
         )
         targets = list(_present(asked.targets.split(",")))
         for place, target in enumerate(targets, 1):
@@ -118,7 +124,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", default=",".join(SHAPES))
     parser.add_argument("--families", default="", help="of tests/matrix; all by default")
     parser.add_argument("--targets", default=",".join(_MODULES))
+    parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="nothing is begun after")
+    parser.add_argument("--keep", type=Path, help="folder where models stay for another run")
     parser.add_argument("--smoke", action="store_true", help="only the first model of each target")
     return parser.parse_args()
 

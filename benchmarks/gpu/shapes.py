@@ -13,36 +13,71 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workload
-from benchmarks.models import BERT_TOKENIZER
+from benchmarks.models import BERT_TOKENIZER, SEED, flops
 
-SEED = 20261126
 LONG_TOKENS = 512
-_TOKENIZER_CONFIG = {**BERT_TOKENIZER, "model_max_length": LONG_TOKENS}
 _LONG_CHARS = 3500  # enough for 512 tokens of prose
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Layers and hidden size of an encoder; its feed-forward is four times as wide."""
+    """A configuration of transformers, and what the model is timed in."""
 
     title: str
-    config: str
-    layers: int
-    hidden: int
-    heads: int
+    config: str  # class of transformers
+    sizes: dict[str, Any]
     precisions: tuple[str, ...] = ("fp16",)
+    pooling: str = "mean_tokens"
+
+    @property
+    def settings(self) -> Any:
+        """The configuration itself."""
+        import transformers
+
+        return getattr(transformers, self.config)(**_COMMON, **self.sizes)
 
     def flops(self, lengths: list[int]) -> float:
         """Return the floating-point operations of one pass, products and attention only."""
-        per_token = 24 * self.hidden**2
-        return float(self.layers * sum(n * (per_token + 4 * n * self.hidden) for n in lengths))
+        return flops(self.settings.to_dict(), lengths)
 
+
+# One tokenizer for all of them: nothing is downloaded, and texts have the same tokens everywhere.
+_COMMON: dict[str, Any] = {"vocab_size": 30522, "pad_token_id": 0}
+_LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+_XLM_R = {"type_vocab_size": 1, "max_position_embeddings": LONG_TOKENS + 2, "layer_norm_eps": 1e-5}
+_QWEN3 = {
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "tie_word_embeddings": True,
+}
+_BOTH = ("fp16", "bf16")
 
 SHAPES = {
-    "minilm": Shape("MiniLM-L6", "BertConfig", 6, 384, 12),
-    "bert-base": Shape("BERT-base", "BertConfig", 12, 768, 12, ("fp16", "bf16")),
-    "bert-large": Shape("BERT-large", "BertConfig", 24, 1024, 16),
-    "xlm-r-large": Shape("XLM-R-large", "XLMRobertaConfig", 24, 1024, 16, ("fp16", "bf16")),
+    "minilm": Shape(
+        "MiniLM-L6",
+        "BertConfig",
+        {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
+    ),
+    "bert-base": Shape("BERT-base", "BertConfig", {}, _BOTH),
+    "bert-large": Shape("BERT-large", "BertConfig", _LARGE),
+    "xlm-r-large": Shape("XLM-R-large", "XLMRobertaConfig", {**_LARGE, **_XLM_R}, _BOTH),
+    "modernbert-base": Shape(
+        "ModernBERT-base",
+        "ModernBertConfig",
+        {"cls_token_id": 101, "bos_token_id": 101, "sep_token_id": 102, "eos_token_id": 102},
+    ),
+    "qwen3-0.6b": Shape("Qwen3-0.6B", "Qwen3Config", _QWEN3, pooling="lasttoken"),
 }
 
 
@@ -83,24 +118,17 @@ def build(name: str, root: Path, data: Path | None) -> Path:
     (folder / "1_Pooling").mkdir(parents=True)
     words = _tokenizer(data)
     (folder / "tokenizer.json").write_text(words, encoding="utf-8")
-    _write(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
+    _write(folder / "tokenizer_config.json", _tokenizer_config(shape))
     torch.manual_seed(SEED)
-    sizes: dict[str, Any] = {
-        "hidden_size": shape.hidden,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": 4 * shape.hidden,
-        "vocab_size": 30522,
-        "pad_token_id": 0,
-    }
-    if shape.config == "XLMRobertaConfig":
-        sizes |= {"type_vocab_size": 1, "max_position_embeddings": LONG_TOKENS + 2}
-    config = getattr(transformers, shape.config)(**sizes)
-    trunk = getattr(transformers, shape.config.replace("Config", "Model"))
-    trunk(config, add_pooling_layer=False).save_pretrained(folder)
+    trunk = transformers.AutoModel.from_config(shape.settings, dtype=torch.float32)
+    trunk.eval().save_pretrained(folder)
     _write(
         folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": shape.hidden, "pooling_mode_mean_tokens": True},
+        {
+            "word_embedding_dimension": shape.settings.hidden_size,
+            f"pooling_mode_{shape.pooling}": True,
+            "pooling_mode_mean_tokens": shape.pooling == "mean_tokens",
+        },
     )
     modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
     _write(
@@ -113,6 +141,14 @@ def build(name: str, root: Path, data: Path | None) -> Path:
     limit = {"max_seq_length": LONG_TOKENS, "do_lower_case": False}
     _write(folder / "sentence_bert_config.json", limit)
     return folder
+
+
+def _tokenizer_config(shape: Shape) -> dict[str, Any]:
+    found = {**BERT_TOKENIZER, "model_max_length": LONG_TOKENS}
+    if shape.config in ("BertConfig", "XLMRobertaConfig"):
+        return found
+    fast = {"tokenizer_class": "PreTrainedTokenizerFast"}  # these have no types of tokens
+    return {**found, **fast, "model_input_names": ["input_ids", "attention_mask"]}
 
 
 def _tokenizer(data: Path | None) -> str:

@@ -232,7 +232,7 @@ def stress(artifact: Path, say: Say) -> dict[str, Any]:
     found = open_artifact(artifact)
     backend, plain = (_backend(found, graphs=graphs) for graphs in (True, False))
     lengths = [[7], [12] * 3, [60] * 16, [16] * 900, [512] * 24, [*range(3, 300)], [200] * 8]
-    cases = [_random_feeds(found, one, seed) for seed, one in enumerate(lengths)]
+    cases = [random_feeds(found, one, seed) for seed, one in enumerate(lengths)]
     wanted = [plain.run(MAIN_SET, case)[SENTENCE_EMBEDDING] for case in cases]
     worst, failures, lock = [0.0], list[str](), threading.Lock()
 
@@ -267,7 +267,8 @@ def _backend(artifact: Artifact, *, graphs: bool) -> Backend:
     return TensorRTBackend(artifact)
 
 
-def _random_feeds(artifact: Artifact, lengths: list[int], seed: int) -> dict[str, Any]:
+def random_feeds(artifact: Artifact, lengths: list[int], seed: int) -> dict[str, Any]:
+    """Return a micro-batch of random tokens, int64 [texts, most tokens] each."""
     shape = (len(lengths), max(lengths))
     mask = (np.arange(shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
     ids = np.random.default_rng(seed).integers(1000, 8000, shape) * mask

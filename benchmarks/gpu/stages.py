@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import speed
+from benchmarks.gpu import operations, speed
 from benchmarks.gpu.compiling import (
     CUDA,
     PRECISIONS,
@@ -24,7 +24,9 @@ from benchmarks.gpu.compiling import (
 )
 from benchmarks.gpu.shapes import SHAPES, Shape, build, load_texts
 
-_FIRST = "minilm"
+_FIRST, _LARGE = "minilm", "xlm-r-large"
+_LONG_TEXTS = 256  # that operations are tried with
+FAMILIES, SPEED, OPERATIONS = STAGES = ("families", "speed", "operations")
 # Compiling at a time, at most. Builders of engines hold memory of the device; those of the models
 # that are timed run alone, since the builder times kernels.
 _PROCESSES = {CUDA: 14, TENSORRT: 6}
@@ -42,6 +44,7 @@ class Run:
     found: dict[str, Any]
     say: Callable[[str], None]
     smoke: bool = False
+    stages: tuple[str, ...] = STAGES
 
     @property
     def is_over(self) -> bool:
@@ -62,18 +65,19 @@ class Run:
 def run_target(run: Run, target: str) -> bool:
     """Run every stage of a target; return whether anything failed."""
     first = Wanted(target, "fp16")
-    if not (run.root / _FIRST).exists():
-        build(_FIRST, run.root, run.data)
-    made = compile_shape(str(run.root / _FIRST), first, str(run.artifact(_FIRST, first)))
-    if run.add("models", made) or made["scope"] != "artifact":
+    made = _made(run, _FIRST, first)
+    if made is None or made["scope"] != "artifact":
         run.say(f"{target}: the smoke test failed, nothing else of it is tried")
         return True
     stressed = speed.stress(run.artifact(_FIRST, first), run.say)
     run.found.setdefault("stress", {})[target] = stressed
     if stressed["failures"] or run.smoke:
         return bool(stressed["failures"])
-    failed = _check(run, target)
-    _measure(run, target)
+    failed = FAMILIES in run.stages and _check(run, target)
+    if SPEED in run.stages:
+        _measure(run, target)
+    if OPERATIONS in run.stages and target == CUDA:
+        _operate(run)
     return failed
 
 
@@ -81,7 +85,7 @@ def precisions(shape: Shape, target: str) -> tuple[str, ...]:
     """Return what a timed model is compiled in: fp8 beside fp16, where products are large."""
     if target == CUDA:
         return shape.precisions
-    return ("fp16", "fp8") if shape.hidden >= 768 else ("fp16",)
+    return ("fp16", "fp8") if shape.settings.hidden_size >= 768 else ("fp16",)
 
 
 def _check(run: Run, target: str) -> bool:
@@ -128,6 +132,7 @@ def _measure(run: Run, target: str) -> None:
     """Time each model; engines are built here, alone on the machine."""
     texts = load_texts(run.data)
     peaks = run.found.setdefault("matrix_peak_tflops", {})
+    checked = target == CUDA and FAMILIES in run.stages
     for name in run.models:
         for precision in precisions(SHAPES[name], target):
             wanted = Wanted(target, precision)
@@ -135,12 +140,8 @@ def _measure(run: Run, target: str) -> None:
                 run.say(f"{name} {wanted.name}: time is up, it was not measured")
                 continue
             artifact = run.artifact(name, wanted)
-            if not (run.root / name).exists():
-                build(name, run.root, run.data)
-            if not artifact.exists() and target != CUDA:
-                run.add("models", compile_shape(str(run.root / name), wanted, str(artifact)))
-            if not artifact.exists():
-                continue
+            if not artifact.exists() and (checked or _made(run, name, wanted) is None):
+                continue  # it did not compile
             peer = speed.peer_precision(precision)
             peak = speed.matrix_peak(peer)
             peaks.setdefault(peer, []).append(peak / 1e12)
@@ -148,6 +149,28 @@ def _measure(run: Run, target: str) -> None:
             run.found.setdefault("speed", {})[f"{name}-{wanted.name}"] = speed.measure(
                 system, texts, peak, run.say
             )
+
+
+def _made(run: Run, name: str, wanted: Wanted) -> dict[str, Any] | None:
+    """Compile a model, built first where it is not there; None where that failed."""
+    if not (run.root / name).exists():
+        build(name, run.root, run.data)
+    made = compile_shape(str(run.root / name), wanted, str(run.artifact(name, wanted)))
+    return None if run.add("models", made) else made
+
+
+def _operate(run: Run) -> None:
+    """Try what a server meets, with a small and a large model."""
+    wanted = Wanted(CUDA, "fp16")
+    found = {name: run.artifact(name, wanted) for name in (_FIRST, _LARGE)}
+    if run.is_over:
+        run.say("operations: time is up, nothing of them was tried")
+        return
+    for name, artifact in found.items():
+        if not artifact.exists() and _made(run, name, wanted) is None:
+            return
+    long = load_texts(run.data).long[:_LONG_TEXTS]
+    run.found["operations"] = operations.operate(list(found.values()), long, run.say)
 
 
 def line(found: dict[str, Any]) -> str:

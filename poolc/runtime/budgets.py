@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from poolc.errors import InvalidOption, TextTooLong
 from poolc.runtime.excerpts import excerpts, is_long, most_chars
-from poolc.runtime.items import check_item
+from poolc.runtime.items import all_texts, check_item
 from poolc.runtime.request import Params
 from poolc.runtime.tokenize import TextTokenizer
 
@@ -55,6 +55,8 @@ def within_budgets(
     Raises InvalidText, and TextTooLong for a text that is too long to be read.
     """
     cut_items, cut = list(items), [(False, False)] * len(items)
+    if all_texts(items):
+        return cut_items, cut
     pairs = [i for i, item in enumerate(items) if isinstance(item, tuple)]
     for i in pairs:
         check_item(items[i], indices[i], None)

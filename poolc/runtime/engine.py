@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -193,6 +193,8 @@ class Engine(Calls):
         Thread-safe; the GIL is released while the model runs. Sequences of several routes of a
         router run one route after the other. Raises BackendError.
         """
+        if self.spec.router is None:
+            return self._execute(sequences, output_set, alone)
         by_route: dict[str, list[int]] = {}
         for i, sequence in enumerate(sequences):
             route = set_route(output_set) if sequence.route is None else sequence.route
@@ -269,19 +271,27 @@ class Engine(Calls):
     ) -> dict[str, npt.NDArray[np.int64]]:
         """Return what a graph is fed: every input of the spec, int64 [batch, seq], padded."""
         spec = self._routes[route].spec
-        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        ids = [sequence.ids for sequence in sequences]
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         shape = (len(sequences), int(lengths.max()))
         is_real = np.arange(shape[1]) < lengths[:, None]
         feeds = {name: np.zeros(shape, np.int64) for name in spec.inputs}
         if spec.pad_token_id:
             # Some families derive positions from "is this the padding id", not from the mask.
             feeds[INPUT_IDS].fill(spec.pad_token_id)
-        feeds[INPUT_IDS][is_real] = np.concatenate([sequence.ids for sequence in sequences])
-        feeds[ATTENTION_MASK][is_real] = _parts(sequences, (s.attended for s in sequences), 1)
+        feeds[INPUT_IDS][is_real] = np.concatenate(ids)
+        parts: list[tuple[str, list[npt.NDArray[Any] | None], int]] = [
+            (ATTENTION_MASK, [s.attended for s in sequences], 1)
+        ]
         if POOLING_MASK in feeds:
-            feeds[POOLING_MASK][is_real] = _parts(sequences, (s.counted for s in sequences), 1)
+            parts.append((POOLING_MASK, [s.counted for s in sequences], 1))
         if TOKEN_TYPE_IDS in feeds:
-            feeds[TOKEN_TYPE_IDS][is_real] = _parts(sequences, (s.type_ids for s in sequences), 0)
+            parts.append((TOKEN_TYPE_IDS, [s.type_ids for s in sequences], 0))
+        for name, found, default in parts:
+            if any(part is not None for part in found):
+                feeds[name][is_real] = _joined(found, lengths.tolist(), default)
+            elif default:
+                feeds[name][is_real] = default
         return feeds
 
 
@@ -294,17 +304,14 @@ def _without_padding(row: Row, sequence: TokenSequence) -> Row:
     return heads.compact(own) if SPARSE_EMBEDDING in own else own
 
 
-def _parts(
-    sequences: Sequence[TokenSequence], parts: Iterable[npt.NDArray[Any] | None], default: int
+def _joined(
+    parts: Sequence[npt.NDArray[Any] | None], lengths: Sequence[int], default: int
 ) -> npt.NDArray[np.int64]:
     """Join what each sequence has a number a token of, ``default`` where it has none."""
-    found = list(parts)
-    if all(part is None for part in found):
-        return np.full(sum(map(len, sequences)), default, np.int64)
     return np.concatenate(
         [
-            np.full(len(sequence), default, np.int64) if part is None else part.astype(np.int64)
-            for sequence, part in zip(sequences, found, strict=True)
+            np.full(length, default, np.int64) if part is None else part.astype(np.int64)
+            for length, part in zip(lengths, parts, strict=True)
         ]
     )
 

@@ -97,9 +97,15 @@ def reference_arrays(sequences: Sequence[TokenSequence], rows: Sequence[Row]) ->
         _IDS: np.concatenate([sequence.ids for sequence in sequences]),
         _STARTS: np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     }
-    types = [sequence.type_ids for sequence in sequences if sequence.type_ids is not None]
-    if len(types) == len(sequences):
-        found[_TYPES] = np.concatenate(types)
+    if any(sequence.type_ids is not None for sequence in sequences):
+        found[_TYPES] = np.concatenate(
+            [
+                np.zeros(len(sequence), np.int64)
+                if sequence.type_ids is None
+                else sequence.type_ids
+                for sequence in sequences
+            ]
+        )
     for name in rows[0]:
         join = np.concatenate if name in TOKEN_OUTPUTS else np.stack
         found[name] = np.ascontiguousarray(join([row[name] for row in rows]), np.float32)

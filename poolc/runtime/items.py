@@ -18,14 +18,24 @@ def is_text(item: object) -> bool:
     return isinstance(item, (str, tuple))
 
 
-def check_items(items: Sequence[Any], vocab_size: int | None = None) -> None:
+def check_items(
+    items: Sequence[Any], vocab_size: int | None = None, indices: Sequence[int] | None = None
+) -> None:
     """Raise InvalidText, naming the item, for anything that cannot be tokenised.
 
-    Without ``vocab_size`` any whole number passes for a token id.
+    Without ``vocab_size`` any whole number passes for a token id. ``indices`` are what errors call
+    the items, instead of their position.
     """
-    for index, item in enumerate(items):
+    if all_texts(items) and all(items) and all(map(str.isascii, items)):
+        return  # the usual case, quickly
+    for index, item in zip(range(len(items)) if indices is None else indices, items, strict=True):
         if not is_plain(item):
             check_item(item, index, vocab_size)
+
+
+def all_texts(items: Sequence[Any]) -> bool:
+    """Return whether every item is a string, quickly: what makes work on the others needless."""
+    return set(map(type, items)) == {str}
 
 
 def is_plain(item: Any) -> bool:
@@ -73,8 +83,9 @@ def _check_ids(item: Any, index: int, vocab_size: int | None) -> None:
     if isinstance(item, np.ndarray):
         valid = item.ndim == 1 and np.issubdtype(item.dtype, np.integer)
     else:
-        valid = all(
-            isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in item
+        kinds = set(map(type, item))
+        valid = kinds == {int} or all(
+            issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds
         )
     if not valid:
         raise InvalidText(f"item {index}: token ids must be whole numbers", index=index)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from poolc.errors import InvalidText
 from poolc.runtime.budgets import check_budgets, within_budgets
 from poolc.runtime.chunking import Chunker, Windows, chunks
+from poolc.runtime.items import all_texts
 from poolc.runtime.pair_prompts import PairPrompts, PromptMaker
 from poolc.runtime.prompts import DOCUMENT_PROMPT, QUERY_PROMPT, resolve_prompt
 from poolc.runtime.request import Item, Params, Spelling, TokenSequence
@@ -140,7 +141,7 @@ class Reader:
     ) -> tuple[list[_Part], Int64 | None]:
         """Return what is tokenised, and for a score of vectors which items each pair compares."""
         if task is not Task.SCORE or self._spec.kind is Kind.CLASSIFIER:
-            was_cut = [any(sides) for sides in cut]
+            was_cut = [left or right for left, right in cut]
             return [self._part(task, items, params, indices, was_cut)], None
         if self._spec.router is None:
             sides: Sequence[tuple[str | None, Sequence[int]]] = [(None, (0, 1))]
@@ -218,7 +219,7 @@ def _joined_edges(found: Sequence[Windows]) -> Int64 | None:
 def _check_shape(task: Task, items: Sequence[Item], indices: Sequence[int]) -> None:
     if not len(items):
         raise InvalidText("the list of texts is empty: pass at least one")
-    if task not in (Task.SCORE, *_EMBEDS):
+    if task not in (Task.SCORE, *_EMBEDS) or (task in _EMBEDS and all_texts(items)):
         return
     for item, index in zip(items, indices, strict=True):
         if task is Task.SCORE and not _is_pair(item):

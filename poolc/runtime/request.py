@@ -90,12 +90,15 @@ class Spelling(Protocol):
         """Return the text that pieces make."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class TokenSequence:
-    """One sequence as the graph sees it; ``len`` is its number of tokens."""
+    """One sequence as the graph sees it; ``len`` is its number of tokens. Never changed.
+
+    Not frozen: that would take longer than all else that is done for a short text but tokenising.
+    """
 
     ids: npt.NDArray[np.int64]  # [len]
-    type_ids: npt.NDArray[np.int64] | None  # [len]; None for a model without segments
+    type_ids: npt.NDArray[np.int64] | None  # [len]; None: all 0, or a model without segments
     truncated: bool = False
     attended: npt.NDArray[np.bool_] | None = None  # [len], where the model looks; None: everywhere
     # [len], which tokens pooling counts and which rows of a token-level result are returned; None:

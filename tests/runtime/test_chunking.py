@@ -17,7 +17,7 @@ from poolc.runtime.engine import Engine
 from poolc.runtime.outputs import l2_normalize
 from poolc.runtime.request import Params
 from poolc.runtime.tokenize import TextTokenizer
-from poolc.spec import Task
+from poolc.spec import TOKEN_TYPE_IDS, Task
 from tests.models import MAX_LENGTH
 from tests.runtime.conftest import Variant
 from tests.runtime.windows import by_hand
@@ -56,9 +56,10 @@ def test_short_texts_are_not_changed_by_chunking(embedder: Engine) -> None:
     assert prepared.windows is None
     for one, other in zip(prepared.sequences, whole.sequences, strict=True):
         assert one.ids.tolist() == other.ids.tolist()
-        assert one.type_ids is not None
-        assert other.type_ids is not None
-        assert one.type_ids.tolist() == other.type_ids.tolist()
+    made, wanted = (embedder.feeds(found.sequences, "") for found in (prepared, whole))
+    assert made.keys() == wanted.keys() >= {TOKEN_TYPE_IDS}
+    for name, array in made.items():
+        np.testing.assert_array_equal(array, wanted[name])
 
 
 @pytest.mark.parametrize("window", [3, 7, 64])

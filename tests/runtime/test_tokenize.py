@@ -45,8 +45,10 @@ class Kind:
 
     def encode(self, item: Any, **options: Any) -> tuple[list[int], list[int] | None]:
         (sequence,) = self.ours.encode([item], **options)
-        types = sequence.type_ids
-        return sequence.ids.tolist(), None if types is None else types.tolist()
+        ids, types = sequence.ids.tolist(), sequence.type_ids
+        if types is None and self.has_type_ids:  # all of them 0
+            return ids, [0] * len(ids)
+        return ids, None if types is None else types.tolist()
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, ParamSpec, TypeVar
 
 from poolc.runtime.calls.arguments import as_iterable
 from poolc.runtime.heads import Result
+from poolc.runtime.items import all_texts
 from poolc.runtime.outputs import Ragged
 from poolc.runtime.request import Item, Params, Prepared, Row
 from poolc.runtime.work import Work
@@ -109,6 +112,9 @@ async def on_thread(call: Callable[P, T], *args: P.args, **options: P.kwargs) ->
 
 def windows(items: Iterable[Any], most_chars: int = _WINDOW_CHARS) -> Iterator[list[Any]]:
     """Cut items into windows of at most ``WINDOW`` of them, and of bounded size."""
+    if isinstance(items, list):
+        yield from _slices(items, most_chars)
+        return
     window: list[Any] = []
     size = 0
     for item in items:
@@ -119,6 +125,18 @@ def windows(items: Iterable[Any], most_chars: int = _WINDOW_CHARS) -> Iterator[l
             window, size = [], 0
     if window:
         yield window
+
+
+def _slices(items: list[Any], most_chars: int) -> Iterator[list[Any]]:
+    """Cut a list as ``windows`` cuts what it cannot look ahead in, without a step for each item."""
+    start = 0
+    while start < len(items):
+        window = items[start : start + WINDOW]
+        sizes = list(accumulate(map(len if all_texts(window) else _size, window)))
+        if sizes[-1] >= most_chars:
+            window = window[: bisect_left(sizes, most_chars) + 1]
+        yield window
+        start += len(window)
 
 
 def _size(item: Any) -> int:
