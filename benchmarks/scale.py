@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.environments import ROOT
+from benchmarks.gpu.shapes import SHAPES
 from benchmarks.tables import table
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -32,8 +32,7 @@ _GPUS = (1, 8, 32, 128)
 _SIZES = (384, 768, 1024)
 # Two on the engine, one of them half done, and one that waits to be written.
 _LOST_PARTS = 2.5
-_MODELS = ("MiniLM-L6", "BERT-base", "BERT-large", "XLM-R-large")
-_LINE = re.compile(r"^(?P<name>[\w-]+) fp16 long: .*, (?P<rate>[\d,]+) against .* texts/s")
+_MODELS = ("minilm", "bert-base", "bert-large", "xlm-r-large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +72,17 @@ def main() -> None:
 
 def read() -> dict[str, Any]:
     """Return what was measured: the ledger, and texts a second of each model."""
-    printed = json.loads(GPU.read_text(encoding="utf-8"))["printed"]
-    return {"ledger": json.loads(LEDGER.read_text(encoding="utf-8")), "rates": rates(printed)}
+    first, *_ = json.loads(GPU.read_text(encoding="utf-8"))["runs"]
+    ledger = json.loads(LEDGER.read_text(encoding="utf-8"))
+    return {"ledger": ledger, "rates": rates(first["found"]["speed"])}
 
 
-def rates(printed: list[str]) -> dict[str, float]:
+def rates(speed: Mapping[str, Any]) -> dict[str, float]:
     """Return texts of 512 tokens a second, in fp16 on one GPU, by model."""
-    found = {m["name"]: float(m["rate"].replace(",", "")) for m in map(_LINE.match, printed) if m}
-    return {name: found[name] for name in _MODELS}
+    return {
+        SHAPES[name].title: round(speed[f"{name}-fp16"]["workloads"]["long"]["poolc"])
+        for name in _MODELS
+    }
 
 
 def page(found: Found) -> str:

@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.gpu.compiling import CUDA, TENSORRT
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.shapes import SHAPES, USUAL
 from benchmarks.gpu.stages import STAGES, Run, run_target
 from benchmarks.gpu.table import summary
 
@@ -121,7 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with texts.json and tokenizer.json")
     parser.add_argument("--output", type=Path, help="JSON file to write, after every target too")
-    parser.add_argument("--models", default=",".join(SHAPES))
+    parser.add_argument("--models", default=",".join(USUAL), help=", ".join(SHAPES))
     parser.add_argument("--families", default="", help="of tests/matrix; all by default")
     parser.add_argument("--targets", default=",".join(_MODULES))
     parser.add_argument("--stages", default=",".join(STAGES))

@@ -79,6 +79,8 @@ SHAPES = {
     ),
     "qwen3-0.6b": Shape("Qwen3-0.6B", "Qwen3Config", _QWEN3, pooling="lasttoken"),
 }
+# What there is time for in one run; the others have to be named.
+USUAL = ("minilm", "bert-base", "bert-large", "xlm-r-large")
 
 
 @dataclass(frozen=True, slots=True)

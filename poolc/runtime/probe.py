@@ -50,6 +50,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 
 _CPU_PROVIDER = "CPUExecutionProvider"
 _CUDA_PROVIDER = "CUDAExecutionProvider"
+# Links an older TensorRT than engines are built by, and no target runs on it.
+_UNUSED = ("TensorrtExecutionProvider",)
 
 # Instruction sets that decide how fast an artifact runs here.
 _TOLD_FEATURES = (
@@ -158,12 +160,13 @@ def probe_machine() -> Machine:
 
 
 def probe_onnxruntime() -> OnnxRuntime:
-    """Import ONNX Runtime and run a one-node model on each provider that it lists."""
+    """Import ONNX Runtime and run a one-node model on each provider that a target could use."""
     try:
         ort = import_onnxruntime()
     except MissingDependency as error:
         return OnnxRuntime(version=_version("onnxruntime"), problem=str(error))
-    providers = tuple(_try_provider(ort, name) for name in ort.get_available_providers())
+    listed = (name for name in ort.get_available_providers() if name not in _UNUSED)
+    providers = tuple(_try_provider(ort, name) for name in listed)
     return OnnxRuntime(version=str(ort.__version__), providers=providers)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.gpu import speed, stages
+from benchmarks.gpu import operations, speed, stages
 from benchmarks.gpu.compiling import CUDA, TENSORRT, Wanted
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.shapes import SHAPES, Texts
 from benchmarks.gpu.table import summary
 
 GOOD = {
@@ -85,6 +86,30 @@ def test_models_are_measured_until_time_is_up(
     assert said[-2:] == [
         f"bert-base tensorrt {name}: time is up, it was not measured" for name in ("fp16", "fp8")
     ]
+
+
+def test_stages_can_be_chosen(
+    run: stages.Run, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answer(monkeypatch, **GOOD)
+    monkeypatch.setattr(speed, "stress", lambda *_: {"failures": []})
+    monkeypatch.setattr(stages, "_check", lambda *_: pytest.fail("families were not asked for"))
+    monkeypatch.setattr(stages, "_measure", lambda *_: pytest.fail("speed was not asked for"))
+    monkeypatch.setattr(stages, "load_texts", lambda data: Texts([], [], ["long"]))
+    tried: list[Any] = []
+    monkeypatch.setattr(
+        operations, "operate", lambda artifacts, texts, say: tried.append((artifacts, texts))
+    )
+    chosen = replace(run, stages=("operations",))
+    assert not stages.run_target(chosen, CUDA)
+    wanted = Wanted(CUDA, "fp16")
+    assert asked == [wanted, wanted]  # the small model, and the large one for this
+    artifacts = [run.artifact(name, wanted) for name in ("minilm", "xlm-r-large")]
+    assert tried == [(artifacts, ["long"])]
+    late = replace(chosen, until_s=time.monotonic() - 1)
+    assert not stages.run_target(late, CUDA)
+    assert said[-1] == "operations: time is up, nothing of them was tried"
+    assert len(tried) == 1
 
 
 def test_what_is_timed_in_which_precision() -> None:

@@ -99,6 +99,12 @@ def test_provider_that_does_not_load(
     assert provider.problem == problem
 
 
+def test_providers_that_no_target_uses_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime(*names))
+    assert [provider.name for provider in probe_onnxruntime().providers] == list(names[1:])
+
+
 def test_provider_that_computes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime("CPUExecutionProvider"))
     monkeypatch.setattr(FakeSession, "answer", 1.0)

@@ -45,6 +45,7 @@ _MOST_GRAPH_TOKENS = 2048
 _RUNS_TO_RECORD = 2
 # Rows of an attention mask of any other length have no fast kernel.
 _ALIGNMENT = 8
+_WARNINGS, _ERRORS = 2, 3  # the library's levels; it begins with the first
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _GRAPH_LENGTHS = (16, 32, 64, 128, 256, 512)
 
@@ -133,11 +134,12 @@ class CudaBackend:
             "enable_cuda_graph": "1" if records else "0",
         }
         try:
-            session = self._ort.InferenceSession(
-                str(self.artifact.file(file)),
-                session_options(self._ort),
-                providers=[(PROVIDER, settings)],
-            )
+            with _quiet(self._ort):
+                session = self._ort.InferenceSession(
+                    str(self.artifact.file(file)),
+                    session_options(self._ort),
+                    providers=[(PROVIDER, settings)],
+                )
         except Exception as error:  # as above
             raise ArtifactIncompatible(
                 f"ONNX Runtime {self._ort.__version__} cannot load {file} on {PROVIDER}: {error}"
@@ -323,8 +325,11 @@ def aligned(feeds: Feeds, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA's words, those of ONNX Runtime's arena, and the status of cuBLAS and cuDNN."""
     said = str(error).lower()
-    return "out of memory" in said or "failed to allocate memory" in said
+    return any(
+        how in said for how in ("out of memory", "failed to allocate memory", "alloc_failed")
+    )
 
 
 def _bucket(shape: tuple[int, ...]) -> tuple[int, int] | None:
@@ -334,6 +339,16 @@ def _bucket(shape: tuple[int, ...]) -> tuple[int, int] | None:
     if rows is None or seq is None or rows * seq > _MOST_GRAPH_TOKENS:
         return None
     return rows, seq
+
+
+@contextmanager
+def _quiet(ort: ModuleType) -> Iterator[None]:
+    """Keep ONNX Runtime from warning, with every session, that CUDA is not one of its plugins."""
+    ort.set_default_logger_severity(_ERRORS)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
 
 
 def _import_cuda() -> ModuleType:

@@ -83,7 +83,7 @@ class InferenceSession:
         self._fake.ran.append(("run", {name: array.shape for name, array in feeds.items()}))
         rows = feeds["input_ids"].shape[0]
         if self._fake.most_rows is not None and rows > self._fake.most_rows:
-            raise RuntimeError("CUDA failure 2: out of memory")
+            raise RuntimeError(self._fake.full)
         return list(self._evaluator.run(list(names), dict(feeds)))
 
     def run_with_iobinding(self, binding: IOBinding, run_options: Any) -> None:
@@ -103,6 +103,7 @@ class FakeCuda:
         self._real = real
         self.works = True
         self.most_rows: int | None = None
+        self.full = "CUDA failure 2: out of memory"  # what is said of more rows than those
         self.ran: list[tuple[str, Any]] = []
         self.sessions: list[InferenceSession] = []
         self.OrtValue = OrtValue

@@ -104,12 +104,20 @@ def test_nothing_runs_while_kernels_are_recorded(
     engine.close()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA failure 2: out of memory ; GPU=0",
+        "Failed to allocate memory for requested buffer of size 134217728",  # as seen on a device
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    ],
+)
 def test_a_micro_batch_that_does_not_fit_is_halved(
-    fake: FakeCuda, tiny_cuda: Path, embedder: Engine
+    said: str, fake: FakeCuda, tiny_cuda: Path, embedder: Engine
 ) -> None:
     engine = Engine(open_artifact(tiny_cuda))
     many = TEXTS * 40
-    fake.most_rows = 50
+    fake.most_rows, fake.full = 50, said
     np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
     rows = [shapes["input_ids"][0] for kind, shapes in fake.ran if kind == "run"]
     assert rows == [160, 80, 80]  # and then four of 40, which are replayed
