@@ -54,9 +54,9 @@ def main() -> None:
 def measure(artifact: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the raw engine before and after every job."""
     inputs = arguments.output / f"{arguments.texts}-{arguments.rows}.jsonl"
-    write_rows(inputs, _endless(arguments.texts, arguments.data), arguments.rows)
+    write_rows(inputs, endless(arguments.texts, arguments.data), arguments.rows)
     num_raw = min(arguments.rows, arguments.raw_rows)
-    texts = list(itertools.islice(_endless(arguments.texts, arguments.data), num_raw))
+    texts = list(itertools.islice(endless(arguments.texts, arguments.data), num_raw))
     output = arguments.output / f"vectors.{arguments.format}"
     samples: list[dict[str, float]] = []
     raw, jobs = [raw_rate(artifact, texts)], []
@@ -95,7 +95,8 @@ def write_rows(path: Path, texts: Iterator[str], rows: int) -> None:
     draft.replace(path)
 
 
-def _endless(kind: str, data: Path | None) -> Iterator[str]:
+def endless(kind: str, data: Path | None) -> Iterator[str]:
+    """Yield queries or documents, those of a data folder again and again."""
     made = TEXTS[kind](data)
     return made if data is None else itertools.cycle(made)
 

@@ -174,12 +174,11 @@ def flops(config: dict[str, Any], lengths: list[int]) -> float:
     gated = config["model_type"] in ("modernbert", "qwen3")
     projections = 2 * hidden * heads * size + 2 * hidden * grouped * size
     linear = layers * (projections + (3 if gated else 2) * hidden * inner)
-    window, every = config.get("local_attention"), config.get("global_attn_every_n_layers", 1)
-    everywhere = layers if window is None else -(-layers // every)
+    window = config.get("local_attention") or 0
+    everywhere = layers - (config.get("layer_types") or []).count("sliding_attention")
     causal = config["model_type"] == "qwen3"
     seen = [
-        everywhere * ((n + 1) / 2 if causal else n)
-        + (layers - everywhere) * min(n, 1 + (window or 0))
+        everywhere * ((n + 1) / 2 if causal else n) + (layers - everywhere) * min(n, 1 + window)
         for n in lengths
     ]  # keys of a query, over all layers
     attention = 4 * heads * size

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bulk import write_rows
+from benchmarks.bulk import endless, write_rows
 from benchmarks.options import model_or_default, parser, write
 from poolc import api
 from poolc.runtime.cores import allowed_cores
@@ -50,7 +50,7 @@ def main() -> None:
 def measure(artifact: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run both in turns; return every run, and the medians against each other."""
     inputs = arguments.output / f"rows-{arguments.rows}.jsonl"
-    write_rows(inputs, arguments.data, arguments.rows)
+    write_rows(inputs, endless("queries", arguments.data), arguments.rows)
     cores = allowed_cores()
     shares = ("--workers", str(arguments.workers), "--num-cpus", f"{cores / arguments.workers:g}")
     ways = {ALONE: (), ON_RAY: ("--engine", "ray", *shares)}
