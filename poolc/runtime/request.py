@@ -94,7 +94,7 @@ class Spelling(Protocol):
 class TokenSequence:
     """One sequence as the graph sees it; ``len`` is its number of tokens. Never changed.
 
-    Not frozen: that would take longer than all else that is done for a short text but tokenising.
+    Not frozen: one is made for every text, and would take five times as long to make.
     """
 
     ids: npt.NDArray[np.int64]  # [len]

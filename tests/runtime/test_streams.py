@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from poolc.errors import InvalidText
 from poolc.runtime.calls import Calls, base
@@ -57,6 +59,19 @@ def test_streams_and_async_twins_with_prompts(embedder: Engine, kind: str) -> No
 def test_stream_of_no_iterable(embedder: Engine, texts: Any) -> None:
     with pytest.raises(InvalidText, match="allowed: a string or a list of strings"):
         next(embedder.embed_iter(texts))
+
+
+TEXT = st.text(max_size=9)
+IDS = st.lists(st.integers(0, 9), max_size=9)
+
+
+@pytest.mark.usefixtures("small_windows")
+@given(st.lists(TEXT | st.tuples(TEXT, TEXT) | IDS, max_size=40), st.integers(1, 60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_lists_are_cut_as_what_cannot_be_looked_ahead_in(items: list[Any], chars: int) -> None:
+    found = list(base.windows(items, chars))
+    assert found == list(base.windows(iter(items), chars))
+    assert [item for window in found for item in window] == items
 
 
 def test_stream_of_nothing(embedder: Engine) -> None:
