@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -39,6 +40,7 @@ from poolc.runtime.cores import stat_cpu_s
 _START_TIMEOUT_S = 300.0
 _TEXTS = 500
 _OVERLOAD = 5.0  # times what was reached at the highest number of clients
+_SAMPLE_S = 0.5
 _OFFERED = 0.7  # of what the slowest system reached at 8 clients
 WORKLOADS = ("short", "documents")
 
@@ -239,13 +241,33 @@ def _overload(one: Running, texts: Path, most: float, seconds: float) -> dict[st
     """Offer five times the most that was reached, and again what it can do, before and after."""
     found: dict[str, Any] = {"memory_before": proportional_bytes(one.pid)}
     for name, rate in (("before", most), ("overloaded", _OVERLOAD * most), ("after", most)):
-        found[name] = _generate(one, texts, 2 * seconds, ["--rate", f"{rate:.1f}"])
-        found[name]["offered_s"] = 2 * seconds
+        with _sampled(one.pid) as memory:
+            found[name] = _generate(one, texts, 2 * seconds, ["--rate", f"{rate:.1f}"])
+        found[name] |= {"offered_s": 2 * seconds, "memory": memory}
         print(f"overload, {name}: {found[name]['statuses']}, "
               f"{found[name]['requests_per_s']:.0f} answered/s, p99 "
               f"{found[name]['latency_ms']['p99']:.0f} ms", flush=True)  # fmt: skip
     found["memory_after"] = proportional_bytes(one.pid)
     return found
+
+
+@contextmanager
+def _sampled(pid: int) -> Iterator[list[tuple[float, int]]]:
+    """Yield a list that a thread adds to: seconds since the start, and bytes of memory."""
+    found: list[tuple[float, int]] = []
+    ended, began_s = threading.Event(), time.perf_counter()
+
+    def sample() -> None:
+        while not ended.wait(_SAMPLE_S):
+            found.append((round(time.perf_counter() - began_s, 1), proportional_bytes(pid)))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _median(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:

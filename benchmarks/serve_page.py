@@ -92,10 +92,16 @@ def _overload(found: Found) -> str:
             )
         )
     heads = ("poolc", "offered/s", "answered/s", "p99 ms of those", "sent late, p99 ms", "answers")
-    memory = "resident memory {:.0f} MB before, {:.0f} MB after".format(
-        *(found[f"memory_{when}"] / 1e6 for when in ("before", "after"))
-    )
-    return f"## Five times too much\n\n{table(heads, rows)}\n\n{memory}\n"
+    return f"## Five times too much\n\n{table(heads, rows)}\n\n{_memory(found)}\n"
+
+
+def _memory(found: Found) -> str:
+    """Tell memory before, over the second half of the flood, when the queue is full, and after."""
+    before, after = (found[f"memory_{when}"] / 1e6 for when in ("before", "after"))
+    flood = found["overloaded"]
+    late = [size / 1e6 for at_s, size in flood.get("memory", ()) if 2 * at_s >= flood["offered_s"]]
+    full = f", {min(late):.0f} to {max(late):.0f} MB in the flood's second half" if late else ""
+    return f"resident memory {before:.0f} MB before{full}, {after:.0f} MB after"
 
 
 def _late(one: Found) -> str:
