@@ -99,13 +99,19 @@ def feeds(found: Exported, case: Case, items: list[Any]) -> dict[str, Any]:
     return given
 
 
-def lost_by_transformers(found: Exported) -> dict[str, float]:
-    """Return how far transformers in fp16 is from itself in fp32, by output, as the gate counts."""
+def lost_by_transformers(found: Exported, precision: Precision) -> dict[str, float]:
+    """Return how far transformers in fp16 is from itself in fp32, or in fp32 from itself in fp64,
+    by output, as the gate counts.
+    """
     case = found.reference.cases()[0]
-    half: Any = copy.copy(found.reference)
-    half.model = copy.deepcopy(half.model).half()
+    other: Any = copy.copy(found.reference)
+    other.model = copy.deepcopy(other.model)
+    other.model = other.model.half() if precision is Precision.FP16 else other.model.double()
+    coarse, fine = other, found.reference
+    if precision is Precision.FP32:
+        coarse, fine = fine, coarse
     lost: dict[str, float] = {}
-    for row, exact in zip(half.rows(case), found.reference.rows(case), strict=True):
+    for row, exact in zip(coarse.rows(case), fine.rows(case), strict=True):
         for name, values in row.items():
             size = max(1.0, float(np.abs(exact[name]).max()))
             error = float(np.abs(values - exact[name]).max()) / size
@@ -158,11 +164,14 @@ def test_numbers_are_those_of_transformers(
 @pytest.mark.parametrize("cell", _every_family())
 def test_numbers_of_every_family(cell: str, precision: Precision, canonical: Canonical) -> None:
     """Logits of some of the random classifiers are beyond the gate's bound in fp16: weights of 11
-    bits alone make that of them, computed exactly. transformers in fp16 loses as much.
+    bits alone make that of them, computed exactly. transformers in fp16 loses as much. In fp32
+    NomicBERT's were seen beyond it once (1.1e-5; else below 4e-6), where transformers is 3e-6 from
+    fp64: two that round differently may be that far apart.
     """
     found, lost = canonical(cell), {}
-    if precision is Precision.FP16 and cell.endswith("/single-label"):
-        lost = {name: 2 * error for name, error in lost_by_transformers(found).items()}
+    if cell.endswith("/single-label"):
+        factor = 2 if precision is Precision.FP16 else 4
+        lost = {name: factor * e for name, e in lost_by_transformers(found, precision).items()}
     compare(found, precision, lost)
 
 
