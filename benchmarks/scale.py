@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.environments import ROOT
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.shapes import SHAPES, USUAL
 from benchmarks.tables import table
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -32,7 +32,6 @@ _GPUS = (1, 8, 32, 128)
 _SIZES = (384, 768, 1024)
 # Two on the engine, one of them half done, and one that waits to be written.
 _LOST_PARTS = 2.5
-_MODELS = ("minilm", "bert-base", "bert-large", "xlm-r-large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def rates(speed: Mapping[str, Any]) -> dict[str, float]:
     """Return texts of 512 tokens a second, in fp16 on one GPU, by model."""
     return {
         SHAPES[name].title: round(speed[f"{name}-fp16"]["workloads"]["long"]["poolc"])
-        for name in _MODELS
+        for name in USUAL
     }
 
 

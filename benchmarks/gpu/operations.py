@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu import speed
+from benchmarks.resident import free_port
 from poolc.model_cache.artifact import open_artifact
 from poolc.runtime.backends.cuda import CudaBackend
 from poolc.spec import MAIN_SET, SENTENCE_EMBEDDING
@@ -148,9 +148,7 @@ def lost_device(artifact: Path, say: Say) -> dict[str, Any]:
 @contextmanager
 def _server(command: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start a module that serves, with a port of its own; yield its address once it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     asked = [sys.executable, "-m", *command, "--port", str(port), "--log-level", "warning"]
     process = subprocess.Popen(asked, stdin=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}"
