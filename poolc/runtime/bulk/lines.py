@@ -55,6 +55,7 @@ def _read_lines(
         if number == 1 and source.guessed:
             _check_guess(raw)
         if number <= skip:
+            before = opened.position() if number == skip else 0  # counted by who read them
             continue
         if as_json and not raw.strip():
             continue
@@ -84,6 +85,7 @@ def _read_csv(
     before = 0
     for number, row in enumerate(reader, start=1):
         if number <= skip:
+            before = opened.position() if number == skip else 0  # counted by who read them
             continue
         where = Place(source.name, number, "row")
         now = opened.position()

@@ -19,7 +19,8 @@ import pyarrow.parquet
 import pytest
 
 from poolc.errors import InputError, InvalidOption, InvalidText, MissingDependency
-from poolc.runtime.bulk import BulkJob, Columns, Settings, run
+from poolc.runtime.bulk import BulkJob, Columns, Settings, inputs, run
+from poolc.runtime.bulk.records import read_records
 from poolc.runtime.engine import Engine
 from poolc.runtime.request import Params
 from poolc.spec import Task
@@ -340,3 +341,15 @@ def test_tables_without_pyarrow(
     for path, output in ((table, "out.jsonl"), (lines, "out.parquet"), ("s3://b/in", "out.npy")):
         with pytest.raises(MissingDependency, match=r'pip install "poolc\[bulk\]"'):
             embed(path, tmp_path / output)
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.jsonl", "in.csv", "in.csv.gz", "in.parquet"])
+def test_bytes_of_a_file_are_counted_once(name: str, tmp_path: Path) -> None:
+    """By who read its first rows and who goes on behind them: progress adds the two up."""
+    file = write(tmp_path, name)
+    (source,) = inputs.expand([str(file)])
+    whole = list(read_records([source], Columns(), pairs=False))
+    later = list(read_records([source], Columns(), pairs=False, start=whole[4].position))
+    assert len(later) == len(whole) - 5
+    counted = [sum(record.num_bytes for record in part) for part in (whole, whole[:5] + later)]
+    assert counted == [file.stat().st_size] * 2
