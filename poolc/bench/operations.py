@@ -21,7 +21,7 @@ import numpy as np
 from poolc.bench import engine_graphs
 from poolc.bench.peaks import CPU_PROVIDER
 from poolc.errors import BackendError
-from poolc.runtime.backends.cuda import PROVIDER
+from poolc.runtime.backends.cuda_library import PROVIDER
 from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
 from poolc.runtime.engine import Engine
 from poolc.runtime.packing import packing

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from poolc.errors import InvalidOption, MissingDependency
-from poolc.runtime.backends.cuda import PROVIDER, device_id
+from poolc.runtime.backends.cuda import device_id
+from poolc.runtime.backends.cuda_library import open_session
 from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
 from poolc.runtime.cores import allowed_cores
 from poolc.spec import Precision
@@ -80,11 +81,7 @@ def _on_gpu(model: Any, size: int, device: str | None, *, exact: bool) -> Callab
     ort = import_onnxruntime()
     number = device_id(device)
     settings = {"device_id": str(number), "use_tf32": "0" if exact else "1"}
-    session = ort.InferenceSession(
-        model.SerializeToString(), session_options(ort), providers=[(PROVIDER, settings)]
-    )
-    if session.get_providers()[0] != PROVIDER:
-        raise MissingDependency("CUDA does not start here; `poolc doctor` says what is missing")
+    session = open_session(ort, model.SerializeToString(), settings)
     binding = session.io_binding()
     rng = np.random.default_rng(0)
     for name in ("left", "right"):

@@ -55,8 +55,8 @@ def _machine(machine: Machine) -> Iterator[str]:
 
 
 def _onnxruntime(onnxruntime: OnnxRuntime) -> Iterator[str]:
-    state = "cannot be used" if onnxruntime.problem else ""
-    yield f"onnxruntime   {onnxruntime.version or 'not installed'} {state}".rstrip()
+    state = " cannot be used" if onnxruntime.version and onnxruntime.problem else ""
+    yield f"onnxruntime   {onnxruntime.version or 'not installed'}{state}"
     for provider in onnxruntime.providers:
         yield f"              {provider.name}: {provider.problem or 'loads and computes'}"
 

@@ -20,6 +20,8 @@ import numpy as np
 
 from poolc.errors import MissingDependency
 from poolc.model_cache.host import cpu_features
+from poolc.runtime.backends.cuda_library import PROVIDER as CUDA_PROVIDER
+from poolc.runtime.backends.cuda_library import load_cuda, loading_problem, quiet
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.cores import allowed_cores
 from poolc.runtime.probe_engines import Library, engine_advice, probe_libraries
@@ -49,7 +51,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 }
 
 _CPU_PROVIDER = "CPUExecutionProvider"
-_CUDA_PROVIDER = "CUDAExecutionProvider"
 # Links an older TensorRT than engines are built by, and no target runs on it.
 _UNUSED = ("TensorrtExecutionProvider",)
 
@@ -164,7 +165,9 @@ def probe_onnxruntime() -> OnnxRuntime:
     try:
         ort = import_onnxruntime()
     except MissingDependency as error:
-        return OnnxRuntime(version=_version("onnxruntime"), problem=str(error))
+        return OnnxRuntime(
+            version=_version("onnxruntime") or _version("onnxruntime-gpu"), problem=str(error)
+        )
     listed = (name for name in ort.get_available_providers() if name not in _UNUSED)
     providers = tuple(_try_provider(ort, name) for name in listed)
     return OnnxRuntime(version=str(ort.__version__), providers=providers)
@@ -216,8 +219,6 @@ def provider_problem(name: str) -> str | None:
     ort = import_onnxruntime()
     if name not in ort.get_available_providers():
         return f"this build of ONNX Runtime has no {name}"
-    if name != _CPU_PROVIDER and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
     return _try_provider(ort, name).problem
 
 
@@ -225,11 +226,17 @@ def _try_provider(ort: Any, name: str) -> Provider:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # the reason is in what follows, not on the terminal
     options.intra_op_num_threads = 1
+    if name == CUDA_PROVIDER:
+        load_cuda(ort)
+        problem = loading_problem(ort)
+        if problem is not None:
+            return Provider(name, problem)
     if name != _CPU_PROVIDER:
         # Otherwise the CPU would run the node in its place, and all would look well.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = ort.InferenceSession(tiny_model(), options, providers=[name])
+        with quiet(ort):
+            session = ort.InferenceSession(tiny_model(), options, providers=[name])
         (answer,) = session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # the library's exception classes share no public base
         reason = " ".join(str(error).split())
@@ -247,7 +254,8 @@ def _advice(
 ) -> list[str]:
     advice = []
     if onnxruntime.problem is not None:
-        advice.append(onnxruntime.problem)
+        # An image that runs engines needs none.
+        advice.append(f"for the cpu and cuda targets: {onnxruntime.problem}")
     purposes = {"compile": "to compile models", "serve": "to serve over HTTP"}
     for extra, purpose in purposes.items():
         missing = [name for name, version in packages[extra].items() if version is None]
@@ -273,15 +281,15 @@ def _gpu_advice(
         ]
     advice = []
     problems = {provider.name: provider.problem for provider in onnxruntime.providers}
-    if onnxruntime.problem is None and _CUDA_PROVIDER not in problems:
+    if onnxruntime.problem is None and CUDA_PROVIDER not in problems:
         advice.append(
             "for the cuda target (ONNX Runtime is its CPU build): pip uninstall onnxruntime, then "
             'pip install "poolc[gpu]"'
         )
-    elif problems.get(_CUDA_PROVIDER) is not None:
+    elif problems.get(CUDA_PROVIDER) is not None:
         advice.append(
-            f"for the cuda target (CUDA does not load: {problems[_CUDA_PROVIDER]}): "
-            'pip install "onnxruntime-gpu[cuda,cudnn]", and a driver new enough for them'
+            f"for the cuda target (CUDA does not load: {problems[CUDA_PROVIDER]}): "
+            'pip install "poolc[gpu]", and a driver new enough for them'
         )
     return [*advice, *engine_advice(gpu.devices, libraries)]
 

@@ -54,9 +54,15 @@ def test_problems_and_advice_are_printed(cli: Cli, monkeypatch: pytest.MonkeyPat
         assert expected in printed
 
 
-def test_onnxruntime_that_cannot_be_used(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = replace(probe(), onnxruntime=OnnxRuntime(problem="not there"), advice=("not there",))
+@pytest.mark.parametrize(
+    ("version", "line"), [(None, "not installed"), ("1.31.1", "1.31.1 cannot be used")]
+)
+def test_onnxruntime_that_cannot_be_used(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, version: str | None, line: str
+) -> None:
+    broken = OnnxRuntime(version, problem="not there")
+    found = replace(probe(), onnxruntime=broken, advice=("not there",))
     monkeypatch.setattr(probing, "probe", lambda: found)
     printed = cli("doctor").out
-    assert "onnxruntime   not installed cannot be used\n" in printed
+    assert f"onnxruntime   {line}\n" in printed
     assert "  not there\n" in printed

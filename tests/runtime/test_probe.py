@@ -27,6 +27,7 @@ from poolc.runtime.probe import (
     probe_onnxruntime,
 )
 from poolc.runtime.probe_engines import Library, import_problem
+from tests.runtime.backends.fake_cuda import broken_provider
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -61,6 +62,7 @@ class FakeSession:
     answer = -1.0
 
     def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
+        self.providers = providers
         if providers == ["BrokenExecutionProvider"]:
             raise RuntimeError("libbroken.so:\n not found")
 
@@ -68,13 +70,16 @@ class FakeSession:
         return [[self.answer]]
 
     def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
+        return self.providers if FakeRuntime.cuda_is_loaded else ["CPUExecutionProvider"]
 
 
 class FakeRuntime:
     __version__ = "1.24.0"
+    __file__ = onnxruntime.__file__
     SessionOptions = onnxruntime.SessionOptions
     InferenceSession = FakeSession
+    set_default_logger_severity = staticmethod(onnxruntime.set_default_logger_severity)
+    cuda_is_loaded = False
 
     def __init__(self, *providers: str) -> None:
         self.providers = providers
@@ -99,6 +104,26 @@ def test_provider_that_does_not_load(
     assert provider.problem == problem
 
 
+def test_cuda_is_loaded_from_its_packages_before_it_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Packaged(FakeRuntime):
+        def preload_dlls(self) -> None:
+            monkeypatch.setattr(FakeRuntime, "cuda_is_loaded", True)
+
+    monkeypatch.setattr(probing, "import_onnxruntime", lambda: Packaged("CUDAExecutionProvider"))
+    (provider,) = probe_onnxruntime().providers
+    assert provider.problem is None
+
+
+def test_library_that_cuda_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    imported, library = broken_provider(tmp_path)
+    monkeypatch.setattr(FakeRuntime, "__file__", imported)
+    monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime("CUDAExecutionProvider"))
+    (provider,) = probe_onnxruntime().providers
+    assert str(provider.problem) == f"{library}: file too short"
+
+
 def test_providers_that_no_target_uses_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
     monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime(*names))
@@ -119,7 +144,9 @@ def test_onnxruntime_problem_is_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "import_onnxruntime", both)
     found = probe()
     assert found.onnxruntime.providers == ()
-    assert found.advice[0] == ("onnxruntime and onnxruntime-gpu are both installed")
+    assert found.advice[0] == (
+        "for the cpu and cuda targets: onnxruntime and onnxruntime-gpu are both installed"
+    )
 
 
 def test_missing_packages_are_advice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +230,7 @@ GPU_WHEEL = (Provider("CUDAExecutionProvider"), *CPU_WHEEL)
             (Provider("CUDAExecutionProvider", "no libcudnn"),),
             Gpu(GPU),
             {},
-            ['no libcudnn): pip install "onnxruntime-gpu[cuda,cudnn]"'],
+            ['no libcudnn): pip install "poolc[gpu]"'],
         ),
     ],
 )

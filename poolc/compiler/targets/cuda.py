@@ -34,7 +34,7 @@ from poolc.compiler.tuning.record import Tuning
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import CompileError
 from poolc.model_cache.manifest import Requires
-from poolc.runtime.backends.cuda import PROVIDER
+from poolc.runtime.backends.cuda_library import PROVIDER
 from poolc.runtime.probe import provider_problem
 from poolc.spec import (
     MAIN_SET,

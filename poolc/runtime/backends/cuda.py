@@ -24,7 +24,8 @@ import numpy.typing as npt
 from poolc.errors import ArtifactIncompatible, BackendError, InvalidOption, MissingDependency
 from poolc.model_cache.artifact import Artifact
 from poolc.runtime.backends.base import Feeds, Fetches
-from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
+from poolc.runtime.backends.cuda_library import PROVIDER, load_cuda, open_session
+from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.packing import packing
 from poolc.spec import (
     ATTENTION_MASK,
@@ -36,7 +37,6 @@ from poolc.spec import (
     set_route,
 )
 
-PROVIDER = "CUDAExecutionProvider"
 # Micro-batches side by side: one computes while the host prepares and copies the next.
 _STREAMS = 2
 # Padded tokens up to which a micro-batch is replayed from a recorded graph.
@@ -45,7 +45,6 @@ _MOST_GRAPH_TOKENS = 2048
 _RUNS_TO_RECORD = 2
 # Rows of an attention mask of any other length have no fast kernel.
 _ALIGNMENT = 8
-_WARNINGS, _ERRORS = 2, 3  # the library's levels; it begins with the first
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _GRAPH_LENGTHS = (16, 32, 64, 128, 256, 512)
 
@@ -133,23 +132,15 @@ class CudaBackend:
             "use_tf32": "0" if exact else "1",
             "enable_cuda_graph": "1" if records else "0",
         }
+        path = self.artifact.file(file)
         try:
-            with _quiet(self._ort):
-                session = self._ort.InferenceSession(
-                    str(self.artifact.file(file)),
-                    session_options(self._ort),
-                    providers=[(PROVIDER, settings)],
-                )
+            return open_session(self._ort, str(path), settings)
+        except MissingDependency:
+            raise
         except Exception as error:  # as above
             raise ArtifactIncompatible(
                 f"ONNX Runtime {self._ort.__version__} cannot load {file} on {PROVIDER}: {error}"
             ) from error
-        if session.get_providers()[0] != PROVIDER:
-            raise MissingDependency(
-                f"ONNX Runtime would run {file} on {session.get_providers()[0]}: CUDA does not "
-                "start here; `poolc doctor` says what is missing"
-            )
-        return session
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,16 +332,6 @@ def _bucket(shape: tuple[int, ...]) -> tuple[int, int] | None:
     return rows, seq
 
 
-@contextmanager
-def _quiet(ort: ModuleType) -> Iterator[None]:
-    """Keep ONNX Runtime from warning, with every session, that CUDA is not one of its plugins."""
-    ort.set_default_logger_severity(_ERRORS)
-    try:
-        yield
-    finally:
-        ort.set_default_logger_severity(_WARNINGS)
-
-
 def _import_cuda() -> ModuleType:
     """Import ONNX Runtime with its CUDA provider. Raises MissingDependency."""
     ort = import_onnxruntime()
@@ -359,6 +340,5 @@ def _import_cuda() -> ModuleType:
             "the artifact is for cuda, and the ONNX Runtime that is installed is its CPU build: "
             'pip uninstall onnxruntime, then pip install "poolc[gpu]"'
         )
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # CUDA and cuDNN from their pip packages, where they are
+    load_cuda(ort)
     return ort

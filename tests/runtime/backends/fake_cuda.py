@@ -6,6 +6,8 @@ real library's.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from poolc.runtime.backends.cuda import PROVIDER
+from poolc.runtime.backends.cuda_library import PROVIDER
 from tests.compiler.vendor_ops import evaluator
 
 
@@ -102,6 +104,8 @@ class FakeCuda:
     def __init__(self, real: ModuleType) -> None:
         self._real = real
         self.works = True
+        self.__file__ = real.__file__
+        self.prints = ""  # while CUDA is loaded
         self.most_rows: int | None = None
         self.full = "CUDA failure 2: out of memory"  # what is said of more rows than those
         self.ran: list[tuple[str, Any]] = []
@@ -115,11 +119,24 @@ class FakeCuda:
         return [PROVIDER, "CPUExecutionProvider"]
 
     def preload_dlls(self) -> None:
-        pass
+        if self.prints:
+            sys.stdout.write(self.prints)
 
     def InferenceSession(self, path: str, options: Any, providers: Any) -> InferenceSession:
         assert Path(path).exists()
         return InferenceSession(self, path, providers)
+
+
+def broken_provider(folder: Path) -> tuple[str, Path]:
+    """Make an ONNX Runtime whose CUDA provider is no library; return its ``__file__``, and that."""
+    import onnxruntime
+
+    library = folder / "capi/libonnxruntime_providers_cuda.so"
+    shared = library.with_name("libonnxruntime_providers_shared.so")
+    library.parent.mkdir()
+    library.write_bytes(b"no library")
+    shutil.copy(Path(onnxruntime.__file__).parent / "capi" / shared.name, shared)
+    return str(folder / "__init__.py"), library
 
 
 def _interface(model: onnx.ModelProto) -> bytes:

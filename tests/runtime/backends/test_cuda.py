@@ -20,7 +20,7 @@ from poolc.runtime.backends import cuda
 from poolc.runtime.backends.cuda import CudaBackend, device_id
 from poolc.runtime.engine import Engine
 from tests.runtime.backends import fake_cuda
-from tests.runtime.backends.fake_cuda import FakeCuda
+from tests.runtime.backends.fake_cuda import FakeCuda, broken_provider
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TEXTS = ["a", "the quick brown fox", "how do I reset my password?", "bread needs salt " * 6]
@@ -138,8 +138,28 @@ def test_a_text_that_does_not_fit_alone_is_an_error(fake: FakeCuda, tiny_cuda: P
 
 def test_cuda_that_does_not_start_is_no_silent_cpu(fake: FakeCuda, tiny_cuda: Path) -> None:
     fake.works = False
-    with pytest.raises(MissingDependency, match=r"would run model\.onnx on CPUExecution"):
+    with pytest.raises(MissingDependency, match="would run on CPUExecutionProvider"):
         Engine(open_artifact(tiny_cuda))
+
+
+def test_what_cuda_does_not_start_without_is_said(
+    fake: FakeCuda, tiny_cuda: Path, tmp_path: Path
+) -> None:
+    fake.works = False
+    fake.__file__, _ = broken_provider(tmp_path)
+    with pytest.raises(
+        MissingDependency, match=r"start here \(.*providers_cuda\.so: file too short"
+    ):
+        Engine(open_artifact(tiny_cuda))
+
+
+def test_what_the_library_prints_while_loading_is_no_answer(
+    fake: FakeCuda, tiny_cuda: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.prints = "Failed to load libcudnn.so.9"
+    Engine(open_artifact(tiny_cuda))
+    said = capsys.readouterr()
+    assert fake.prints in said.err and not said.out
 
 
 def test_the_cpu_build_of_onnxruntime_is_refused(tiny_cuda: Path) -> None:
