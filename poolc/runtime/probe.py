@@ -20,8 +20,8 @@ import numpy as np
 
 from poolc.errors import MissingDependency
 from poolc.model_cache.host import cpu_features
+from poolc.runtime.backends.cuda_library import NO_FALLBACK, load_cuda, quiet, starting_problem
 from poolc.runtime.backends.cuda_library import PROVIDER as CUDA_PROVIDER
-from poolc.runtime.backends.cuda_library import load_cuda, loading_problem, quiet
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.cores import allowed_cores
 from poolc.runtime.probe_engines import Library, engine_advice, probe_libraries
@@ -228,18 +228,16 @@ def _try_provider(ort: Any, name: str) -> Provider:
     options.intra_op_num_threads = 1
     if name == CUDA_PROVIDER:
         load_cuda(ort)
-        problem = loading_problem(ort)
-        if problem is not None:
-            return Provider(name, problem)
     if name != _CPU_PROVIDER:
         # Otherwise the CPU would run the node in its place, and all would look well.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         with quiet(ort):
-            session = ort.InferenceSession(tiny_model(), options, providers=[name])
+            session = ort.InferenceSession(tiny_model(), options, providers=[name], **NO_FALLBACK)
         (answer,) = session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # the library's exception classes share no public base
-        reason = " ".join(str(error).split())
+        problem = starting_problem(ort, error) if name == CUDA_PROVIDER else None
+        reason = problem or " ".join(str(error).split())
         fell_back = "assigned to the default CPU EP" in reason
         return Provider(name, "runs nothing here: the CPU would" if fell_back else reason)
     # A provider that cannot start is replaced without an error.

@@ -57,14 +57,19 @@ def test_cpu_provider_really_runs() -> None:
 
 
 class FakeSession:
-    """A session that runs on the CPU whatever it was asked for, as ONNX Runtime's does."""
+    """A session that runs on the CPU whatever it was asked for, as ONNX Runtime's may."""
 
     answer = -1.0
 
-    def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
+    def __init__(
+        self, model: bytes, options: object, providers: list[str], enable_fallback: int
+    ) -> None:
+        assert not enable_fallback
         self.providers = providers
         if providers == ["BrokenExecutionProvider"]:
             raise RuntimeError("libbroken.so:\n not found")
+        if providers == ["CUDAExecutionProvider"] and not FakeRuntime.cuda_is_loaded:
+            raise RuntimeError("... are assigned to the default CPU EP, but fallback ... disabled")
 
     def run(self, names: None, feeds: object) -> list[list[float]]:
         return [[self.answer]]
@@ -92,7 +97,8 @@ class FakeRuntime:
     ("name", "problem"),
     [
         ("CPUExecutionProvider", None),
-        ("CUDAExecutionProvider", "does not start: CPUExecutionProvider would run in its place"),
+        ("CUDAExecutionProvider", "runs nothing here: the CPU would"),
+        ("OtherExecutionProvider", "does not start: CPUExecutionProvider would run in its place"),
         ("BrokenExecutionProvider", "libbroken.so: not found"),
     ],
 )

@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import ArtifactIncompatible, BackendError, InvalidOption, MissingDependency
+from poolc.errors import (
+    ArtifactIncompatible,
+    BackendError,
+    InvalidOption,
+    MissingDependency,
+    PoolcError,
+)
 from poolc.model_cache.artifact import Artifact
 from poolc.runtime.backends.base import Feeds, Fetches
 from poolc.runtime.backends.cuda_library import PROVIDER, load_cuda, open_session
@@ -135,7 +141,7 @@ class CudaBackend:
         path = self.artifact.file(file)
         try:
             return open_session(self._ort, str(path), settings)
-        except MissingDependency:
+        except PoolcError:
             raise
         except Exception as error:  # as above
             raise ArtifactIncompatible(

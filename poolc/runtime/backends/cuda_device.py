@@ -61,15 +61,20 @@ def find_device(index: int = 0) -> Device:
             f"no NVIDIA GPU can be used ({error}): install its driver, or run where it is"
         ) from error
     if index >= count:
-        raise InvalidOption(
-            f"device is cuda:{index}; this machine has {count} GPU{'' if count == 1 else 's'}",
-            param="device",
-        )
+        raise no_such_device(index, count)
     found = call(cudart, "cudaGetDeviceProperties", index)
     name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
     version = int(call(cudart, "cudaDriverGetVersion"))
     driver = f"{version // 1000}.{version % 1000 // 10}"
     return Device(index, name.rstrip("\0"), f"{found.major}.{found.minor}", driver)
+
+
+def no_such_device(index: int, count: int) -> InvalidOption:
+    """Return the error for a device beyond those that there are."""
+    return InvalidOption(
+        f"device is cuda:{index}; this machine has {count} GPU{'' if count == 1 else 's'}",
+        param="device",
+    )
 
 
 def device_problem() -> str | None:

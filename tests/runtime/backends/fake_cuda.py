@@ -105,6 +105,7 @@ class FakeCuda:
         self._real = real
         self.works = True
         self.__file__ = real.__file__
+        self.fails: str | None = None  # what is said of a session
         self.prints = ""  # while CUDA is loaded
         self.most_rows: int | None = None
         self.full = "CUDA failure 2: out of memory"  # what is said of more rows than those
@@ -122,8 +123,13 @@ class FakeCuda:
         if self.prints:
             sys.stdout.write(self.prints)
 
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> InferenceSession:
+    def InferenceSession(
+        self, path: str, options: Any, providers: Any, enable_fallback: int = 1
+    ) -> InferenceSession:
         assert Path(path).exists()
+        assert not enable_fallback, "what fails would be computed by the CPU"
+        if self.fails is not None:
+            raise RuntimeError(self.fails)
         return InferenceSession(self, path, providers)
 
 

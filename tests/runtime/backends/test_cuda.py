@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 
 import poolc
-from poolc.errors import BackendError, InvalidOption, MissingDependency
+from poolc.errors import ArtifactIncompatible, BackendError, InvalidOption, MissingDependency
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.store import Store
 from poolc.runtime import first_load
@@ -138,7 +139,7 @@ def test_a_text_that_does_not_fit_alone_is_an_error(fake: FakeCuda, tiny_cuda: P
 
 def test_cuda_that_does_not_start_is_no_silent_cpu(fake: FakeCuda, tiny_cuda: Path) -> None:
     fake.works = False
-    with pytest.raises(MissingDependency, match="would run on CPUExecutionProvider"):
+    with pytest.raises(MissingDependency, match="CUDA does not start here"):
         Engine(open_artifact(tiny_cuda))
 
 
@@ -148,8 +149,50 @@ def test_what_cuda_does_not_start_without_is_said(
     fake.works = False
     fake.__file__, _ = broken_provider(tmp_path)
     with pytest.raises(
-        MissingDependency, match=r"start here \(.*providers_cuda\.so: file too short"
+        MissingDependency, match=r"start here: .*providers_cuda\.so: file too short"
     ):
+        Engine(open_artifact(tiny_cuda))
+
+
+# What ONNX Runtime 1.31.1 says with a driver's library that answers so.
+PARSING = (
+    "cuda_execution_provider_info.cc:63 [ONNXRuntimeError] : 1 : FAIL : "
+    'provider_options_utils.h:187 Parse Failed to parse provider option "device_id": '
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "expected"),
+    [
+        (
+            f"{PARSING}CUDA failure 35: CUDA driver version is insufficient for CUDA runtime "
+            "version ; GPU=-1 ; hostname=a ; expr=cudaGetDeviceCount(&num_devices);",
+            MissingDependency,
+            "start here: CUDA driver version is insufficient for CUDA runtime version (CUDA "
+            "error 35)",
+        ),
+        (
+            f"{PARSING}CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; line=70",
+            MissingDependency,
+            "start here: no CUDA-capable device is detected (CUDA error 100)",
+        ),
+        (
+            f"{PARSING}Invalid device ID: 0, must be between 0 (inclusive) and 0 (exclusive).",
+            InvalidOption,
+            "device is cuda:0; this machine has 0 GPUs",
+        ),
+        (
+            "CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; file=b ; line=1 ; expr=c;",
+            ArtifactIncompatible,
+            "cannot load model.onnx on CUDAExecutionProvider: CUDA failure 2: out of memory",
+        ),
+    ],
+)
+def test_why_a_session_fails(
+    fake: FakeCuda, tiny_cuda: Path, said: str, kind: type[Exception], expected: str
+) -> None:
+    fake.fails = said
+    with pytest.raises(kind, match=re.escape(expected)):
         Engine(open_artifact(tiny_cuda))
 
 
@@ -218,6 +261,6 @@ def test_a_device_that_computes_otherwise_serves_nothing(
     monkeypatch.setattr(engine._backend, "run", off)
     store = Store(tmp_path / "store")
     for _ in range(2):  # a failure is not remembered as a success
-        with pytest.raises(poolc.errors.ArtifactIncompatible, match="does not reproduce its ref"):
+        with pytest.raises(ArtifactIncompatible, match="does not reproduce its ref"):
             first_load.complete(engine, store)
     engine.close()
