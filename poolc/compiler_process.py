@@ -29,7 +29,7 @@ class Job:
     """What to compile, how, and where to (``output`` None: the store). ``refresh``: ask the hub.
 
     ``quality``: a file of labelled texts to measure the artifact on. ``rebuild``: ``model`` is an
-    artifact whose engines are to be built again for this machine.
+    artifact whose engines are to be built again for this machine's GPU ``device``.
     """
 
     model: str
@@ -39,6 +39,7 @@ class Job:
     refresh: bool = False
     quality: Path | None = None
     rebuild: bool = False
+    device: int = 0
 
     def to_json(self) -> str:
         """Return what the compiler reads from its standard input."""
@@ -55,6 +56,7 @@ class Job:
                 "refresh": self.refresh,
                 "quality": quality,
                 "rebuild": self.rebuild,
+                "device": self.device,
             }
         )
 

@@ -48,9 +48,11 @@ def runnable(
                 "from, or with --rebuild (rebuild=True), which builds it here from the ONNX in it"
             )
         return artifact
+    from poolc.runtime.backends.cuda import device_id
+    from poolc.runtime.backends.opening import device_names
     from poolc.runtime.backends.tensorrt import engine_host, engine_requires
 
-    first = None if wish.device is None else wish.device.split(",")[0].strip()
+    first = device_names(wish.device or "cuda")[0]
     host = engine_host(artifact.manifest.target, first)
     if trusted and engine_problem(engine_requires(artifact), host) is None:
         return artifact
@@ -60,7 +62,10 @@ def runnable(
     found = store.lookup(key)
     if found is None:
         job = compiler_process.Job(
-            os.path.realpath(artifact.path), CompileOptions(), store.root, rebuild=True
+            os.path.realpath(artifact.path),
+            *(CompileOptions(), store.root),
+            rebuild=True,
+            device=device_id(first),
         )
         found = compiler_process.run(job, on_event).path
         built = open_artifact(found, store=store)

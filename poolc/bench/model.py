@@ -160,7 +160,7 @@ def _peaks(engine: Engine) -> tuple[float, float]:
     if manifest.target is Target.CPU:
         precision = Precision.INT8 if manifest.precision is Precision.INT8 else Precision.FP32
         return peaks.cpu_product(precision, allowed_cores()), peaks.cpu_bandwidth()
-    first = (engine.device or "cuda").split(",")[0]
+    first = engine.devices[0]
     if manifest.target in ENGINE_TARGETS:
         from poolc.bench import engine_peaks
 

@@ -89,7 +89,8 @@ def _rebuild(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     # No PyTorch and no transformers: serving machines have neither.
     from poolc.compiler.rebuild import rebuild
 
-    artifact = rebuild(Path(request["model"]), Store(Path(request["store"])), progress)
+    store, device = Store(Path(request["store"])), int(request["device"])
+    artifact = rebuild(Path(request["model"]), store, progress, device)
     return {"path": str(artifact.path), "seconds": progress.seconds}
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from safetensors.numpy import save
 
 from poolc.compiler import peak_memory, source, tokenizer
+from poolc.compiler.carried_references import carried_references
 from poolc.compiler.comparison import Reference, Subject
 from poolc.compiler.events import Progress
 from poolc.compiler.frontends import open_frontend
@@ -56,9 +57,10 @@ from poolc.model_cache.serde import canonical_json
 from poolc.model_cache.store import Store
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.engine import Engine
-from poolc.runtime.first_load import CANONICAL_ONLY, reference_arrays
+from poolc.runtime.first_load import CANONICAL_ONLY
+from poolc.runtime.profiles import read_profiles
 from poolc.runtime.quality import Labelled, measure, read_labelled
-from poolc.spec import ENGINE_TARGETS, MAIN_SET, CompileOptions, Precision, Target, route_set
+from poolc.spec import ENGINE_TARGETS, CompileOptions, Precision, Target, route_set
 
 TARGETS: Mapping[Target, type[TargetCompiler]] = {
     Target.CPU: CpuCompiler,
@@ -118,6 +120,8 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
             recognized, words = frontend.recognize(folder, work, options, progress)
         subject = Subject(folder, recognized, words, options)
         routes = {"": Route(recognized, words), **recognized.routes}
+        longest = max(route.recognized.spec.max_length for route in routes.values())
+        read_profiles(options.profiles, longest)  # or say now that they do not fit the model
         canonical = {
             name: StripMetadataPass()(graph).model
             for name, graph in frontend.graphs(subject, progress).items()
@@ -136,7 +140,7 @@ def compile_model(request: Request, store: Store, progress: Progress) -> Artifac
                 _measure(engine, labelled, Precision.FP32, quality)
         timing = store.root / "timing"
         graphs = Lowerable(canonical, quantized, options.precision, options, timing)
-        absent = target.absent()
+        absent = target.absent(options)
         record = recorded(options, _earlier(request, inputs, store))
         if record is None:
             spec, mode = recognized.spec, options.tune
@@ -234,15 +238,8 @@ def _with_reference(
     manifest: Manifest, engine: Engine, reference: Reference, staged: Path
 ) -> Manifest:
     """Add to an artifact what the check on its device compares with; return its manifest."""
-    case = reference.cases()[0]
-    prepared = engine.prepare(case.task, case.items, case.params)
-    names = {output.name for output in manifest.graphs[MAIN_SET].outputs}
-    rows = [
-        {name: values for name, values in row.items() if name in names}
-        for row in reference.rows(case)
-    ]
-    content = save(reference_arrays(prepared.sequences, rows))
-    (staged / PARITY_FILE).write_bytes(content)
+    arrays = carried_references(manifest, engine, reference)
+    (staged / PARITY_FILE).write_bytes(save(arrays))
     digest = _sha256(staged / PARITY_FILE)
     return replace(manifest, files={**manifest.files, PARITY_FILE: digest})
 

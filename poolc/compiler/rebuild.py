@@ -29,8 +29,8 @@ from poolc.runtime.first_load import CANONICAL_ONLY
 from poolc.spec import ENGINE_OPTIONS, ENGINE_TARGETS, CompileOptions, Precision, Target
 
 
-def rebuild(path: Path, store: Store, progress: Progress) -> Artifact:
-    """Build the engines of an artifact for this machine, into the store.
+def rebuild(path: Path, store: Store, progress: Progress, device: int = 0) -> Artifact:
+    """Build the engines of an artifact for a GPU of this machine, into the store.
 
     Raises ArtifactIncompatible for an artifact without engines or without their ONNX,
     MissingDependency without the library or its GPU, CompileError where building fails.
@@ -41,7 +41,8 @@ def rebuild(path: Path, store: Store, progress: Progress) -> Artifact:
         raise ArtifactIncompatible(f"{path} is for {manifest.target} and has no engine to rebuild")
     onnx = _onnx_files(artifact)
     with progress.stage("start"):
-        builder = open_builder(manifest.target, _options(manifest), store.root / "timing")
+        timing = store.root / "timing"
+        builder = open_builder(manifest.target, _options(manifest), timing, device)
     if manifest.precision is Precision.FP8:
         problem = fp8_problem(builder, _options(manifest).hardware_compatibility)
         if problem is not None:

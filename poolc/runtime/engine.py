@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import InvalidOption, UnsupportedTask
+from poolc.errors import BackendError, InvalidOption, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.manifest import TOKENIZER_CONFIG_FILE
 from poolc.runtime import heads
-from poolc.runtime.backends.base import Backend
+from poolc.runtime.backends.base import Feeds, Fetches
+from poolc.runtime.backends.opening import device_names, open_backend
 from poolc.runtime.batching import MicroBatch, plan
 from poolc.runtime.calls import Calls
 from poolc.runtime.chat import ChatTemplate, Message
@@ -212,7 +214,7 @@ class Engine(Calls):
         feeds = self.feeds(sequences, set_route(output_set))
         with self._memory.holding(feeds[INPUT_IDS].size), computing() as others:
             began_s = time.thread_time()
-            fetched = self._backend.run(output_set, feeds, alone=alone and not others)
+            fetched = self._run(output_set, feeds, alone=alone and not others)
             self._callers_cpu_s += time.thread_time() - began_s
         names = tuple(fetched)
         rows: list[Row] = [
@@ -223,6 +225,15 @@ class Engine(Calls):
         return [
             _without_padding(row, sequence) for row, sequence in zip(rows, sequences, strict=True)
         ]
+
+    def _run(self, output_set: str, feeds: Feeds, *, alone: bool) -> Fetches:
+        backend = self._backend
+        try:
+            return backend.run(output_set, feeds, alone=alone)
+        except BackendError:
+            if backend is self._backend:
+                raise
+        return self._backend.run(output_set, feeds, alone=alone)  # opened anew meanwhile
 
     def finish(self, prepared: Prepared, rows: Sequence[Row]) -> heads.Result:
         """Turn rows, in the order of ``prepared.sequences``, into the task's result.
@@ -252,9 +263,25 @@ class Engine(Calls):
                 f"this model does not support {task}; it supports: {', '.join(self.spec.tasks)}"
             )
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that it runs on: cpu, or cuda, cuda:1, ..."""
+        on_cpu = self.artifact.manifest.target is Target.CPU
+        return device_names(self.device or ("cpu" if on_cpu else "cuda"))
+
+    def by_device(self) -> list[Engine]:
+        """Return this engine on each of its devices alone, to execute on; it shares the rest."""
+        found = []
+        for backend in getattr(self._backend, "backends", (self._backend,)):
+            one = copy(self)
+            one._backend = backend
+            found.append(one)
+        return found
+
     def restart(self) -> None:
         """Open the graphs anew; what runs meanwhile ends on the old ones. Raises ArtifactError."""
-        self._backend = open_backend(self.artifact, self.device)
+        old, self._backend = self._backend, open_backend(self.artifact, self.device)
+        old.close()
 
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""
@@ -314,42 +341,6 @@ def _joined(
             for length, part in zip(lengths, parts, strict=True)
         ]
     )
-
-
-def open_backend(artifact: Artifact, device: str | None = None) -> Backend:
-    """Open the backend that an artifact was lowered for, on one of its devices.
-
-    Raises ArtifactIncompatible, MissingDependency, and InvalidOption for a device of another kind.
-    """
-    target = artifact.manifest.target
-    if target is not Target.CPU:
-        return _on_gpus(artifact, [name.strip() for name in (device or "cuda").split(",")])
-    if device not in (None, "cpu"):
-        raise InvalidOption(
-            f"device is {device!r}; this artifact is for the CPU: compile the model for another "
-            "target",
-            param="device",
-        )
-    from poolc.runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(artifact)
-
-
-def _on_gpus(artifact: Artifact, devices: Sequence[str]) -> Backend:
-    backends: list[Backend]
-    if artifact.manifest.target is Target.CUDA:
-        from poolc.runtime.backends.cuda import CudaBackend
-
-        backends = [CudaBackend(artifact, name) for name in devices]
-    else:
-        from poolc.runtime.backends.tensorrt import TensorRTBackend
-
-        backends = [TensorRTBackend(artifact, name) for name in devices]
-    if len(backends) == 1:
-        return backends[0]
-    from poolc.runtime.backends.replicas import Replicas
-
-    return Replicas(backends)
 
 
 def _tokenizer_settings(artifact: Artifact) -> dict[str, Any]:

@@ -25,6 +25,7 @@ GRAPH_TOKENS = 2048
 
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _GRAPH_LENGTHS = (16, 32, 64, 128, 256, 512)
+_MOST_TOKENS = 1 << 24  # of a profile: more than any GPU has memory for
 _SHORTEST_RANGE = 64  # tokens: shorter texts share a profile
 # Rows of an attention mask of any other length have no fast kernel.
 _ALIGNMENT = 8
@@ -172,6 +173,8 @@ def _profile(part: str, whole: str) -> Profile:
     if len(found) != 2:
         raise _refused(whole, f"{part!r} needs both batch= and seq=")
     least, tuned, most = zip(found["batch"], found["seq"], strict=True)
+    if most[0] * most[1] > _MOST_TOKENS:
+        raise _refused(whole, f"{most[0]} x {most[1]} tokens are more than {_MOST_TOKENS:,}")
     return Profile(least, tuned, most)
 
 

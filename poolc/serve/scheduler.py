@@ -186,7 +186,7 @@ class Scheduler:
                 self._idle.set()
 
     async def probe(self) -> None:
-        """Run the model on a short text, past the queue.
+        """Run the model on a short text, past the queue, on each of its devices.
 
         Raises Draining, or what the engine raises.
         """
@@ -201,10 +201,11 @@ class Scheduler:
             params = replace(params, side=next(iter(router.sides)))
         prepared = await asyncio.to_thread(engine.prepare, task, [item], params)
         loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(
-            engine.executor, engine.execute, prepared.sequences, prepared.output_set
-        )
-        engine.finish(prepared, rows)
+        for one in engine.by_device():
+            rows = await loop.run_in_executor(
+                engine.executor, one.execute, prepared.sequences, prepared.output_set
+            )
+            engine.finish(prepared, rows)
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and answer those that were let in.

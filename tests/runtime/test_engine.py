@@ -123,6 +123,29 @@ class EchoBackend:
         pass
 
 
+def test_a_restart_closes_what_was_open_and_loses_nothing(
+    embedder: Engine, variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A micro-batch that reaches the old sessions after they were closed runs on the new ones."""
+    closed: list[bool] = []
+
+    class Old(EchoBackend):
+        def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
+            engine.restart()
+            raise BackendError("the model was closed: load it again")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    backends = [Old(), EchoBackend()]
+    monkeypatch.setattr(engine_module, "open_backend", lambda *_: backends.pop(0))
+    engine = variant(embedder, inputs=(INPUT_IDS, ATTENTION_MASK))
+    prepared = engine.prepare(Task.ENCODE, [[5, 6]], Params())
+    (row,) = engine.execute(prepared.sequences, prepared.output_set)
+    assert row[INPUT_IDS].tolist() == [5, 6]
+    assert closed == [True]
+
+
 def test_feeds_are_padded_and_have_segments(
     embedder: Engine, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ class FakeEngine:
         )
         self.started: list[list[str]] = []  # the texts of each micro-batch, in order
         self.alone: list[bool] = []  # whether nothing ran or waited beside each
+        self.others: list[FakeEngine] = []  # the same model on further devices
         self.restarts = 0
         self.model_cpu_s = 0.0
         self.peak = 0  # micro-batches at the same time
@@ -83,6 +84,9 @@ class FakeEngine:
         """Block until ``count`` micro-batches have started."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.started) >= count, PATIENCE_S)
+
+    def by_device(self) -> list[FakeEngine]:
+        return [self, *self.others]
 
     def restart(self) -> None:
         self.restarts += 1

@@ -51,7 +51,7 @@ class TargetCompiler(Protocol):
         """
         ...
 
-    def absent(self) -> str | None:
+    def absent(self, options: CompileOptions) -> str | None:
         """Say what this machine lacks to run what is lowered; None where it runs."""
         ...
 

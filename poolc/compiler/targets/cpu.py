@@ -57,7 +57,7 @@ class CpuCompiler:
         check_precision(options, _PRECISIONS)
         refuse_engine_options(options)
 
-    def absent(self) -> str | None:
+    def absent(self, options: CompileOptions) -> str | None:
         """See ``TargetCompiler.absent``."""
         return None
 

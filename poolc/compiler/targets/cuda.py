@@ -63,7 +63,7 @@ class CudaCompiler:
         check_precision(options, _PRECISIONS)
         refuse_engine_options(options)
 
-    def absent(self) -> str | None:
+    def absent(self, options: CompileOptions) -> str | None:
         """See ``TargetCompiler.absent``."""
         return provider_problem(PROVIDER)
 

@@ -22,7 +22,12 @@ from poolc.compiler.targets.engine_builder import (
 from poolc.errors import InvalidOption, MissingDependency, meant
 from poolc.model_cache.durable import replace_file
 from poolc.model_cache.manifest import EngineRequires
-from poolc.runtime.backends.cuda_device import Device, device_problem, find_device
+from poolc.runtime.backends.cuda_device import (
+    Device,
+    device_problem,
+    find_device,
+    select_device,
+)
 from poolc.runtime.backends.tensorrt_library import import_tensorrt, library_name, messages
 from poolc.runtime.memory import parse_bytes
 from poolc.runtime.profiles import AUTO, parse_profiles, read_profiles
@@ -92,17 +97,19 @@ def check_engine_options(target: Target, options: CompileOptions) -> None:
         )
 
 
-def open_builder(target: Target, options: CompileOptions, timing: Path | None) -> EngineBuilder:
-    """Find what the target is built with here.
+def open_builder(
+    target: Target, options: CompileOptions, timing: Path | None, index: int = 0
+) -> EngineBuilder:
+    """Find what the target is built with here, on the GPU with that number.
 
     Raises MissingDependency without the library or, for tensorrt, without a GPU, and InvalidOption
     for GPUs that TensorRT-RTX does not compile for, or for none at all.
     """
     trt = import_tensorrt(target)
     if target is Target.TENSORRT:
-        own = _device_for_tensorrt()
+        own = _device_for_tensorrt(index)
         return EngineBuilder(target, trt, own, (own.compute_capability,), timing)
-    device = None if device_problem() else find_device()
+    device = None if device_problem() else find_device(index)
     allowed = compute_capability_names(trt)
     wanted = _capabilities(options.compute_capability, device, allowed)
     return EngineBuilder(target, trt, device, wanted, timing)
@@ -156,6 +163,8 @@ def build_engines(
 
     Raises CompileError with what the library said.
     """
+    if builder.device is not None:
+        select_device(builder.device)  # the library builds on the thread's current one
     cache_file = _timing_file(builder)
     cache = cache_file.read_bytes() if cache_file is not None and cache_file.exists() else b""
     made = {}
@@ -191,9 +200,9 @@ def _numbers(compute_capability: str) -> tuple[int, ...]:
     return tuple(int(part) for part in compute_capability.split("."))
 
 
-def _device_for_tensorrt() -> Device:
+def _device_for_tensorrt(index: int) -> Device:
     try:
-        return find_device()
+        return find_device(index)
     except MissingDependency as error:
         raise MissingDependency(
             f"target tensorrt is compiled on the GPU that is to run it: {error}; without one, "

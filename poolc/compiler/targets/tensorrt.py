@@ -81,7 +81,7 @@ class TensorRTCompiler:
             if problem is not None:
                 raise InvalidOption(problem, param="precision")
 
-    def absent(self) -> str | None:
+    def absent(self, options: CompileOptions) -> str | None:
         """See ``TargetCompiler.absent``."""
         return device_problem()
 
@@ -130,6 +130,21 @@ class TensorRTRtxCompiler(TensorRTCompiler):
     """Lowers for TensorRT-RTX, on any machine."""
 
     target: ClassVar[Target] = Target.TENSORRT_RTX
+
+    def absent(self, options: CompileOptions) -> str | None:
+        """See ``TargetCompiler.absent``; a GPU of another kind than asked for runs nothing."""
+        problem = super().absent(options)
+        if problem is not None:
+            return problem
+        builder = open_builder(self.target, options, None)
+        here = builder.device
+        if here is None or here.compute_capability in builder.compute_capabilities:
+            return None
+        wanted = " or ".join(builder.compute_capabilities)
+        return (
+            f"the GPU here, {here.name}, has compute capability {here.compute_capability}, and "
+            f"the engine is for {wanted}"
+        )
 
 
 def lower_graph(

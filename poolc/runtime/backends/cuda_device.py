@@ -69,6 +69,11 @@ def find_device(index: int = 0) -> Device:
     return Device(index, name.rstrip("\0"), f"{found.major}.{found.minor}", driver)
 
 
+def select_device(device: Device) -> None:
+    """Make a GPU the calling thread's current one."""
+    call(import_cudart(), "cudaSetDevice", device.index)
+
+
 def no_such_device(index: int, count: int) -> InvalidOption:
     """Return the error for a device beyond those that there are."""
     return InvalidOption(

@@ -54,13 +54,35 @@ def test_a_broadcast_mask_is_expanded_once(shape: list[Any]) -> None:
     small = np.ones([sizes.get(n, n) for n in shape], np.bool_)
     small[..., -1] = False
     whole = ir.from_proto(graph_of(["batch", 1, "seq", "seq"]))
-    wanted = run(whole, {"input_ids": ids, "mask": np.broadcast_to(small, (2, 1, 3, 3)).copy()})
+    mask = np.broadcast_to(small, (2, 1, 3, 3))
+    if shape[2] != 1:  # then queries see their own keys too
+        mask = mask | np.eye(3, dtype=np.bool_)
+    wanted = run(whole, {"input_ids": ids, "mask": mask.copy()})
     np.testing.assert_array_equal(run(model, {"input_ids": ids, "mask": small}), wanted)
 
 
-def test_a_whole_mask_stays() -> None:
+def test_every_query_sees_its_own_key() -> None:
+    """Padding may see no other: where masked is minus infinity, a softmax would be no number."""
     model = ir.from_proto(graph_of(["batch", 1, "seq", "seq"]))
-    assert not ExpandedMasksPass()(model).modified
+    assert ExpandedMasksPass()(model).modified
+    masks = {node.inputs[3] for node in model.graph if node.op_type == "Attention"}
+    (mask,) = masks
+    model.graph.outputs.append(mask)
+    mask.type, mask.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape(["batch", 1, "seq", "seq"])
+    given = np.zeros((2, 1, 3, 3), np.bool_)
+    given[0, 0] = [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    feeds = {"input_ids": np.array([[1, 2, 3], [4, 5, 6]]), "mask": given}
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    vectors, seen = session.run(None, feeds)
+    np.testing.assert_array_equal(seen, given | np.eye(3, dtype=np.bool_))
+    before = run(ir.from_proto(graph_of(["batch", 1, "seq", "seq"])), feeds)
+    np.testing.assert_array_equal(vectors[0, :, :2], before[0, :, :2])
+
+
+def test_a_whole_mask_of_numbers_stays() -> None:
+    proto = graph_of(["batch", 1, "seq", "seq"])
+    proto.graph.input[1].type.tensor_type.elem_type = TensorProto.FLOAT
+    assert not ExpandedMasksPass()(ir.from_proto(proto)).modified
 
 
 def test_inputs_become_int32_and_look_ups_read_them() -> None:

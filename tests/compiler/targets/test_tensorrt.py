@@ -165,6 +165,35 @@ def test_numbers_are_those_of_transformers(
     compare(canonical(cell), precision)
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "modernbert/mean",
+        pytest.param("gemma3/mean", marks=pytest.mark.slow),
+        pytest.param("mistral/last", marks=pytest.mark.slow),
+    ],
+)
+def test_no_query_of_windows_sees_nothing(cell: str, canonical: Canonical) -> None:
+    """Padding beyond a window would: with infinity for what is masked that is no number."""
+    import onnxruntime as ort
+
+    found = canonical(cell)
+    model = lowered(found, Precision.FP32)
+    attention = [node for node in model.graph if node.op_type == "Attention"]
+    masks = {node.inputs[3] for node in attention if len(node.inputs) > 3}
+    for mask in masks:
+        mask.type = ir.TensorType(ir.DataType.BOOL)
+        model.graph.outputs.append(mask)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    seq = found.spec.max_length
+    given = {value.name: np.zeros((2, seq), np.int32) for value in session.get_inputs()}
+    for name in given.keys() & {"attention_mask", "pooling_mask"}:
+        given[name][0], given[name][1, :3] = 1, 1
+    rows = session.run([mask.name for mask in masks], given)
+    assert rows and any(not (row.all(axis=-1)).all() for row in rows)
+    assert all(row.any(axis=-1).all() for row in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
 @pytest.mark.parametrize("cell", _every_family())

@@ -52,6 +52,7 @@ class FakeCudart:
         self._graphs: dict[int, list[Callable[[], None]]] = {}
         self.room: int | None = None
         self.devices = 1
+        self.selected: list[int] = []  # by cudaSetDevice, in order
         self.name = b"NVIDIA H200"
         self.capability = (9, 0)
         self.driver = 13010
@@ -95,6 +96,7 @@ class FakeCudart:
         return SUCCESS, self.driver
 
     def cudaSetDevice(self, index: int) -> tuple[Any, ...]:
+        self.selected.append(index)
         return (SUCCESS if 0 <= index < self.devices else INVALID_VALUE,)
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:

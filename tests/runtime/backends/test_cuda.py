@@ -20,6 +20,7 @@ from poolc.runtime import first_load
 from poolc.runtime.backends import cuda
 from poolc.runtime.backends.cuda import CudaBackend, device_id
 from poolc.runtime.engine import Engine
+from poolc.runtime.probe import Gpu
 from tests.runtime.backends import fake_cuda
 from tests.runtime.backends.fake_cuda import FakeCuda, broken_provider
 
@@ -236,6 +237,7 @@ def test_the_first_load_on_a_device_checks_the_artifact(
     fake: FakeCuda, tiny_cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert open_artifact(tiny_cuda).report()["parity"]["scope"] == "canonical-only"
+    monkeypatch.setattr(first_load, "probe_gpu", lambda: Gpu(("NVIDIA L4, 23034 MiB, 580.1, 8.9",)))
     store = Store(tmp_path / "store")
     engine = Engine(open_artifact(tiny_cuda))
     first_load.complete(engine, store)
@@ -243,9 +245,69 @@ def test_the_first_load_on_a_device_checks_the_artifact(
     fake.ran.clear()
     first_load.complete(engine, store)
     assert not fake.ran  # remembered
-    monkeypatch.setattr(first_load, "device_name", lambda engine: "another")
+    monkeypatch.setattr(first_load, "probe_gpu", lambda: Gpu(("NVIDIA L4, 23034 MiB, 581.0, 8.9",)))
     first_load.complete(engine, store)
-    assert fake.ran
+    assert fake.ran  # another driver
+    monkeypatch.setattr(first_load, "probe_gpu", Gpu)
+    for _ in range(2):  # what cannot be named cannot be remembered
+        fake.ran.clear()
+        first_load.complete(engine, store)
+        assert fake.ran
+    engine.close()
+
+
+@pytest.mark.parametrize("output_set", ["main", "tokens"])
+def test_every_graph_is_checked_and_in_batches_too(
+    fake: FakeCuda,
+    tiny_cuda: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output_set: str,
+) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    run = engine._backend.run
+
+    def off(chosen: str, feeds: Any, **options: Any) -> Any:
+        wrong = 2e-4 if chosen == output_set and len(feeds["input_ids"]) > 1 else 0
+        return {name: values + wrong for name, values in run(chosen, feeds, **options).items()}
+
+    monkeypatch.setattr(engine._backend, "run", off)
+    with pytest.raises(ArtifactIncompatible, match=r"of text \d+ in a batch of \d\d differs by"):
+        first_load.complete(engine, Store(tmp_path / "store"))
+    engine.close()
+
+
+def test_a_device_that_computes_nothing_serves_nothing(
+    fake: FakeCuda, tiny_embedder_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros have a cosine of 0, which fp16 is held to, and no error that it is held to."""
+    quiet: Callable[[dict[str, Any]], None] = lambda event: None  # noqa: E731
+    made = poolc.compile(tiny_embedder_source, target="cuda", precision="fp16", on_event=quiet)
+    engine = Engine(open_artifact(made.path))
+    run = engine._backend.run
+
+    def nothing(*args: Any, **options: Any) -> Any:
+        return {name: np.zeros_like(values) for name, values in run(*args, **options).items()}
+
+    monkeypatch.setattr(engine._backend, "run", nothing)
+    with pytest.raises(ArtifactIncompatible, match=r"the cosine of .* is 0\.0"):
+        first_load.complete(engine, Store(tmp_path / "store"))
+    engine.close()
+
+
+def test_each_of_several_devices_is_checked(
+    fake: FakeCuda, tiny_cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(open_artifact(tiny_cuda), device="cuda:0,cuda:0")
+    second = engine.by_device()[1]._backend
+    run = second.run
+
+    def off(*args: Any, **options: Any) -> Any:
+        return {name: values + 2e-4 for name, values in run(*args, **options).items()}
+
+    monkeypatch.setattr(second, "run", off)
+    with pytest.raises(ArtifactIncompatible, match="does not reproduce its ref"):
+        first_load.complete(engine, Store(tmp_path / "store"))
     engine.close()
 
 

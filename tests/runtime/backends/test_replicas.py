@@ -40,7 +40,8 @@ class Device:
 
 
 def replicas(*devices: Device) -> Replicas:
-    return Replicas([cast("Backend", device) for device in devices])
+    names = [f"cuda:{number}" for number in range(len(devices))]
+    return Replicas([cast("Backend", device) for device in devices], names)
 
 
 def test_idle_devices_take_turns() -> None:
@@ -76,3 +77,53 @@ def test_a_failure_frees_the_device() -> None:
     one.run("main", {})
     one.close()
     assert device.closed
+
+
+def test_what_fails_on_one_device_runs_on_another() -> None:
+    """And a lost one, which has least to do since it fails at once, gets nothing any more."""
+    lost, sound = Device(), Device()
+    lost.failure = BackendError("cudaErrorLaunchFailure")
+    both = replicas(lost, sound)
+    for number in range(20):
+        assert both.run("main", number)  # type: ignore[arg-type]
+    assert sound.ran == list(range(20))
+    assert len(lost.ran) == 3
+
+
+def test_a_failure_now_and_then_loses_no_device() -> None:
+    first, second = Device(), Device()
+    both = replicas(first, second)
+    for _ in range(5):
+        first.failure = BackendError("now and then")
+        both.run("main", {})
+        first.failure = None
+        for _ in range(4):
+            both.run("main", {})
+    assert len(first.ran) > 10
+
+
+def test_what_fails_everywhere_fails_and_loses_nothing() -> None:
+    devices = [Device(), Device()]
+    both = replicas(*devices)
+    for device in devices:
+        device.failure = BackendError("one text does not fit")
+    for _ in range(10):
+        with pytest.raises(BackendError, match="does not fit"):
+            both.run("main", {})
+    for device in devices:
+        device.failure = None
+        device.ran.clear()
+    for number in range(4):
+        both.run("main", number)  # type: ignore[arg-type]
+    assert [device.ran for device in devices] == [[0, 2], [1, 3]]
+
+
+def test_devices_are_closed_though_one_is_lost() -> None:
+    class Lost(Device):
+        def close(self) -> None:
+            raise BackendError("cudaErrorLaunchFailure")
+
+    sound = Device()
+    with pytest.raises(BackendError, match="LaunchFailure"):
+        replicas(Lost(), sound).close()
+    assert sound.closed

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from poolc import compiler_process
 from poolc.compiler.events import Progress
 from poolc.compiler.pipeline import Request, compile_model
 from poolc.compiler.rebuild import rebuild
+from poolc.compiler.targets.tensorrt import TensorRTRtxCompiler
 from poolc.errors import (
     ArtifactError,
     ArtifactIncompatible,
@@ -288,6 +292,59 @@ def test_an_engine_is_rebuilt_for_this_machine(
     assert requires.compute_capabilities == ("8.9",)
     assert engine.artifact.space_id == open_artifact(compiled, check_host=False).space_id
     assert engine.artifact.report()["parity"]["scope"] == "canonical-only"
+
+
+def test_an_engine_is_rebuilt_on_the_gpu_that_was_asked_for(
+    fakes: Fakes, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.cudart.devices = 2
+    jobs: list[compiler_process.Job] = []
+
+    def run(job: compiler_process.Job, on_event: Any) -> compiler_process.Done:
+        jobs.append(job)
+        fakes.cudart.selected.clear()
+        made = rebuild(Path(job.model), local, Progress(lambda event: None), job.device)
+        return compiler_process.Done(made.path, {})
+
+    local = Store(tmp_path / "local")
+    monkeypatch.setenv("POOLC_CACHE", str(local.root))
+    monkeypatch.setattr(compiler_process, "run", run)
+    poolc.load(compiled, rebuild=True, device="cuda:1").close()
+    assert [job.device for job in jobs] == [1]
+    assert fakes.cudart.selected[0] == 1
+    assert json.loads(jobs[0].to_json())["device"] == 1
+
+
+def test_profiles_that_do_not_fit_the_model_are_refused_before_it_is_exported(
+    fakes: Fakes, tiny_embedder_source: Path, tmp_path: Path
+) -> None:
+    options = CompileOptions(target=Target.TENSORRT, profiles="batch=1..4,seq=1..16")
+    stages: list[str] = []
+    with pytest.raises(InvalidOption, match="profiles reach 16 tokens a text"):
+        compile_model(
+            Request(str(tiny_embedder_source), options),
+            Store(tmp_path),
+            Progress(lambda event: stages.append(str(event.get("name")))),
+        )
+    assert "recognise" in stages and "export" not in stages
+
+
+@pytest.mark.parametrize("capability", [(8, 9), (12, 0)])
+def test_an_engine_for_another_gpu_is_compiled_beside_this_one(
+    capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs nothing here; so the artifact is compared where it is first loaded."""
+    fakes = install(monkeypatch, version="1.7.1.116")
+    library: Any = fakes.trt
+    members = SimpleNamespace(__members__={"SM89": 0, "SM120": 1})
+    library.ComputeCapability = members
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
+    fakes.cudart.name, fakes.cudart.capability = b"NVIDIA RTX 4090", capability
+    options = CompileOptions(target=Target.TENSORRT_RTX, compute_capability="12.0")
+    absent = TensorRTRtxCompiler().absent(options)
+    here = capability == (12, 0)
+    assert (absent is None) == here
+    assert here or "RTX 4090, has compute capability 8.9, and the engine is for 12.0" in str(absent)
 
 
 def test_what_was_timed_is_kept_by_library_gpu_and_driver(compiled: Path, store: Store) -> None:

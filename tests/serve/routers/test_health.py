@@ -39,6 +39,16 @@ def test_ready_of_other_tasks(
     assert probe(make_client(m=request.getfixturevalue(kind)), "/ready").status_code == 200
 
 
+def test_ready_is_503_when_one_of_several_devices_fails(
+    make_client: MakeClient, make_fake: MakeFake
+) -> None:
+    first, second = make_fake(), make_fake()
+    first.others = [second]
+    assert probe(make_client(m=first.engine), "/ready").status_code == 200
+    second.poison, second.failure = "ready", BackendError("cudaErrorLaunchFailure")
+    assert probe(make_client(m=first.engine), "/ready").status_code == 503
+
+
 def test_ready_is_503_when_a_model_fails(make_client: MakeClient, make_fake: MakeFake) -> None:
     fake = make_fake()
     fake.poison, fake.failure = "ready", BackendError("no")
