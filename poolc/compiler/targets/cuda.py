@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from poolc.compiler.passes.bias_gelu import BiasGeluPass
 from poolc.compiler.passes.causal_attention import CausalAttentionPass
+from poolc.compiler.passes.float_argmax import FloatArgMaxPass
 from poolc.compiler.passes.packed_tokens import PackedTokensPass
 from poolc.compiler.passes.reduced_precision import ReducedPrecisionPass
 from poolc.compiler.passes.select_outputs import SelectOutputsPass
@@ -111,6 +112,7 @@ def _fuse(model: ir.Model, spec: ModelSpec, precision: Precision) -> str:
     layout = _packed(model, spec)
     SkipNormPass()(model)
     BiasGeluPass()(model)
+    FloatArgMaxPass()(model)
     if precision is not Precision.FP32 and not ReducedPrecisionPass(precision)(model).modified:
         raise CompileError(
             f"precision {precision} needs the model's last hidden states in its graph, and this "

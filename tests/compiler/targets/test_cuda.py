@@ -214,6 +214,16 @@ def test_decoders_answer_alike_without_their_masks(canonical: Canonical, tmp_pat
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6 * max(1.0, np.abs(other).max()))
 
 
+def test_a_last_token_is_searched_among_floats(canonical: Canonical, tmp_path: Path) -> None:
+    """The library's ArgMax of integers has no kernel for CUDA: the CPU would run it."""
+    graph, spec = canonical("qwen3/single-label")
+    model, _ = lowered(graph, spec, tmp_path, Precision.FP32)
+    searches = [node for node in model.graph if node.op_type == "ArgMax"]
+    assert [node.inputs[0].dtype for node in searches if node.inputs[0]] == [ir.DataType.FLOAT]
+    for one, other in zip(run(model, spec), run(plain(graph, spec), spec), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6 * max(1.0, np.abs(other).max()))
+
+
 def test_multi_vector_models_stay_padded(canonical: Canonical, tmp_path: Path) -> None:
     """Queries are expanded by tokens that have vectors and are not attended to."""
     graph, spec = canonical("bert/colbert")
