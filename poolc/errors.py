@@ -24,6 +24,7 @@
     │   └── CannotExport               what another server or library has no way to run
     ├── MissingDependency              a package is not installed, or two exclude each other
     ├── BackendError                   the execution backend failed on valid input
+    │   └── DeviceOutOfMemory          one text does not fit into a device's memory
     └── Overloaded                     the queue is full: try again later
 
 What only HTTP can raise is in ``serve/errors.py``, as subclasses of these. A message says what was
@@ -153,6 +154,10 @@ class MissingDependency(PoolcError):
 
 class BackendError(PoolcError):
     """The execution backend failed on valid input."""
+
+
+class DeviceOutOfMemory(BackendError):
+    """One text does not fit into a device's memory beside what is there."""
 
 
 class Overloaded(PoolcError):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import BackendError, InvalidOption, UnsupportedTask
+from poolc.errors import BackendError, InvalidOption, PoolcError, UnsupportedTask
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.manifest import TOKENIZER_CONFIG_FILE
 from poolc.runtime import heads
@@ -269,6 +269,11 @@ class Engine(Calls):
         on_cpu = self.artifact.manifest.target is Target.CPU
         return device_names(self.device or ("cpu" if on_cpu else "cuda"))
 
+    @property
+    def lost_devices(self) -> tuple[str, ...]:
+        """Devices, of several, that failed where others did not, and run nothing any more."""
+        return tuple(getattr(self._backend, "lost", ()))
+
     def by_device(self) -> list[Engine]:
         """Return this engine on each of its devices alone, to execute on; it shares the rest."""
         found = []
@@ -280,8 +285,16 @@ class Engine(Calls):
 
     def restart(self) -> None:
         """Open the graphs anew; what runs meanwhile ends on the old ones. Raises ArtifactError."""
-        old, self._backend = self._backend, open_backend(self.artifact, self.device)
-        old.close()
+        old = self._backend
+        try:
+            self._backend = open_backend(self.artifact, self.device)
+        except PoolcError:
+            if self.artifact.manifest.target is Target.CPU:
+                raise
+            old.close()  # a device may have no room for both
+            self._backend = open_backend(self.artifact, self.device)
+        else:
+            old.close()
 
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""

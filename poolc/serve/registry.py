@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from poolc.errors import InvalidOption, Overloaded
@@ -13,6 +14,8 @@ from poolc.serve.errors import BadBody, NameTaken, UnknownModel
 from poolc.serve.scheduler import Scheduler
 from poolc.serve.settings import Settings
 from poolc.spec import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,13 @@ class Registry:
         Raises InvalidOption for no engine, or names that do not fit them.
         """
         names = _names(engines, settings.served_model_names)
+        self._settings = settings
+        # Told what only another process can have again: see ``Scheduler.on_lost``.
+        self.on_lost: Callable[[str], None] = log.critical
         self.models = tuple(
-            Served(names[given], engine, Scheduler(engine, settings))
+            Served(names[given], engine, self._scheduler(engine))
             for given, engine in engines.items()
         )
-        self._settings = settings
         self._index()
 
     def made(self, given: str, engine: Engine, names: Sequence[str]) -> Served:
@@ -56,7 +61,12 @@ class Registry:
         other = () if source == given or source in self._by_name else (source,)
         chosen = tuple(names) or (given, *other)
         self.check_free(chosen)
-        return Served(chosen, engine, Scheduler(engine, self._settings))
+        return Served(chosen, engine, self._scheduler(engine))
+
+    def _scheduler(self, engine: Engine) -> Scheduler:
+        made = Scheduler(engine, self._settings)
+        made.on_lost = lambda what: self.on_lost(what)
+        return made
 
     def check_free(self, names: Sequence[str]) -> None:
         """Raise NameTaken for a name that a model answers to."""

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from poolc.errors import BackendError, InvalidText
+from poolc.errors import BackendError, DeviceOutOfMemory, InvalidText
 from poolc.runtime.chunking import chunks
 from poolc.runtime.cores import allowed_cores
 from poolc.runtime.engine import Engine
@@ -129,7 +129,10 @@ class Scheduler:
         self._dispatching = False  # whether the event loop will come to it
         self._jobs: set[_Job] = set()  # admitted and not yet ended
         self._failures = 0  # micro-batches that failed inside since the last one that did not
-        self._restarting: asyncio.Future[None] | None = None  # the one restart that there is
+        self._restarting: asyncio.Future[None] | None = None  # since the last that did not fail
+        # Told what a process has lost that only another process can have again.
+        self.on_lost: Callable[[str], None] = log.critical
+        self._lost = False
         self._draining = False
         self._closed = False  # what was let in is refused too
         self.open = 0  # requests that were let in and are not yet answered
@@ -347,6 +350,11 @@ class Scheduler:
             error = BackendError(f"{len(running.result())} rows came back for {len(batch)}")
         if error is None:
             self._failures = 0
+            if self._restarting is not None and self._restarting.done():
+                self._restarting = None
+            if self._engine.lost_devices and not self._lost:
+                self._lost = True
+                self.on_lost(f"{', '.join(self._engine.lost_devices)} is lost")
             self._measure(batch, time.perf_counter() - started_s)
             self._scatter(batch, running.result())
         else:
@@ -379,15 +387,23 @@ class Scheduler:
     def _count_failure(self, error: BaseException) -> None:
         """Open the model anew, once, where one micro-batch after the other fails inside.
 
-        Whether that helped is what the probe says: it runs the model.
+        Whether that helped is what the probe says: it runs the model. On a GPU it does not once
+        the device is lost to the process.
         """
-        if not isinstance(error, BackendError):
+        if not isinstance(error, BackendError) or isinstance(error, DeviceOutOfMemory):
             return
         self._failures += 1
         if self._failures >= _RESTART_AFTER and self._restarting is None:
             log.error("%d micro-batches failed in a row: the model is opened anew", self._failures)
             self._restarting = asyncio.ensure_future(asyncio.to_thread(self._engine.restart))
-            self._restarting.add_done_callback(_log_restart)
+            self._restarting.add_done_callback(self._restarted)
+
+    def _restarted(self, restarting: asyncio.Future[None]) -> None:
+        if restarting.cancelled() or restarting.exception() is None:
+            return
+        log.error("the model cannot be opened anew", exc_info=restarting.exception())
+        if self._engine.devices != ("cpu",):
+            self.on_lost(f"{', '.join(self._engine.devices)} is lost")
 
     def _end(self, job: _Job, error: BaseException | None = None) -> None:
         """Take a job out of the queue; with an error, fail it. Ending twice changes nothing."""
@@ -406,11 +422,6 @@ class Scheduler:
         lengths = [place.num_tokens for place in batch]
         self.watch.executed(sum(lengths), max(lengths) * len(lengths), seconds)
         self.admission.measured(sum(lengths), seconds)
-
-
-def _log_restart(restarting: asyncio.Future[None]) -> None:
-    if not restarting.cancelled() and restarting.exception() is not None:
-        log.error("the model cannot be opened anew", exc_info=restarting.exception())
 
 
 def _enqueue(queue: deque[_Job], job: _Job) -> None:

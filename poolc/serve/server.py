@@ -188,6 +188,8 @@ class _Server(uvicorn.Server):
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None  # kept, or it could be collected
         self._drained = True
+        self._lost = False
+        self._registry.on_lost = self._end_for
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -227,10 +229,20 @@ class _Server(uvicorn.Server):
             # Threads that still compute would hold the process beyond its deadline.
             log.error("stopped with unfinished requests, after %g s", self._drain_timeout_s)
             _exit_now(1)
+        if self._lost:  # closing sessions of a device that is not there could wait for ever
+            _exit_now(1)
 
     @property
     def _drain_timeout_s(self) -> float:
         return self._settings.drain_timeout_s
+
+    def _end_for(self, what: str) -> None:
+        """Stop as for a signal, with status 1: whoever watches over the process starts another."""
+        if self._stopping:
+            return
+        log.critical("%s; only another process can use it again: this one ends", what)
+        self._lost = self._stopping = True
+        self._begin_to_drain()
 
     def _begin_to_drain(self) -> None:
         self._draining = asyncio.ensure_future(self._drain())

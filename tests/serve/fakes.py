@@ -50,6 +50,9 @@ class FakeEngine:
         self.started: list[list[str]] = []  # the texts of each micro-batch, in order
         self.alone: list[bool] = []  # whether nothing ran or waited beside each
         self.others: list[FakeEngine] = []  # the same model on further devices
+        self.devices: tuple[str, ...] = ("cpu",)
+        self.lost_devices: tuple[str, ...] = ()
+        self.cannot_restart: Exception | None = None
         self.restarts = 0
         self.model_cpu_s = 0.0
         self.peak = 0  # micro-batches at the same time
@@ -90,6 +93,8 @@ class FakeEngine:
 
     def restart(self) -> None:
         self.restarts += 1
+        if self.cannot_restart is not None:
+            raise self.cannot_restart
 
     def close(self) -> None:
         self.release()

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poolc.errors import BackendError, InvalidText, Overloaded
+from poolc.errors import (
+    ArtifactIncompatible,
+    BackendError,
+    DeviceOutOfMemory,
+    InvalidText,
+    Overloaded,
+)
 from poolc.runtime.outputs import Ragged
 from poolc.runtime.request import Item, Params, Prepared
 from poolc.serve.errors import Draining
@@ -168,6 +174,78 @@ def test_model_that_keeps_failing_is_opened_anew_once(make_fake: MakeFake) -> No
                 await scheduler._restarting
             assert fake.restarts == expected
         assert is_answer_to(await embed(scheduler, "fine"), ["fine"])
+
+    asyncio.run(main())
+
+
+def test_model_that_answers_again_is_opened_anew_another_time(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        fake.failure = BackendError("broken")
+        scheduler = scheduler_of(fake)
+        for expected in (1, 2):
+            for _ in range(4):
+                with pytest.raises(BackendError):
+                    await embed(scheduler, "poison")
+            if scheduler._restarting is not None:
+                await scheduler._restarting
+            assert fake.restarts == expected
+            assert is_answer_to(await embed(scheduler, "fine"), ["fine"])
+
+    asyncio.run(main())
+
+
+def test_texts_that_do_not_fit_into_a_device_open_nothing_anew(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        fake.failure = DeviceOutOfMemory("one text does not fit")
+        scheduler = scheduler_of(fake)
+        for _ in range(5):
+            with pytest.raises(DeviceOutOfMemory):
+                await embed(scheduler, "poison")
+        assert fake.restarts == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [(("cpu",), []), (("cuda:1",), ["cuda:1 is lost"])]
+)
+def test_a_device_that_cannot_be_opened_anew_is_lost(
+    make_fake: MakeFake, devices: tuple[str, ...], expected: list[str]
+) -> None:
+    """To the process: CUDA does nothing for it any more."""
+
+    async def main() -> None:
+        fake = make_fake()
+        fake.devices = devices
+        fake.failure = BackendError("CUDA failure 719: unspecified launch failure")
+        fake.cannot_restart = ArtifactIncompatible("CUDA failure 719")
+        scheduler = scheduler_of(fake)
+        told: list[str] = []
+        scheduler.on_lost = told.append
+        for _ in range(5):
+            with pytest.raises(BackendError):
+                await embed(scheduler, "poison")
+        assert scheduler._restarting is not None
+        await asyncio.wait([scheduler._restarting])
+        await asyncio.sleep(0)  # its callbacks come next
+        assert told == expected
+
+    asyncio.run(main())
+
+
+def test_a_device_that_others_stand_in_for_is_told_of_once(make_fake: MakeFake) -> None:
+    async def main() -> None:
+        fake = make_fake()
+        scheduler = scheduler_of(fake)
+        told: list[str] = []
+        scheduler.on_lost = told.append
+        await embed(scheduler, "fine")
+        fake.lost_devices = ("cuda:1",)
+        for _ in range(3):
+            await embed(scheduler, "fine")
+        assert told == ["cuda:1 is lost"]
 
     asyncio.run(main())
 

@@ -2,17 +2,17 @@
 
 Micro-batches run from two threads, so that the host prepares and copies one while another computes.
 Small ones, where launching kernels takes longer than running them, are padded up to a bucket whose
-kernels were recorded once (a CUDA graph) and are replayed. One session does both: its runs share
-one stream, so that they may share memory, and weights are on the device once. Nothing ever runs on
-the CPU in the GPU's place.
+kernels were recorded once (a CUDA graph) and are replayed, by a session of its own with weights of
+its own; where there is no room for that, they are launched. Nothing ever runs on the CPU in the
+GPU's place.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from poolc.errors import (
     ArtifactIncompatible,
     BackendError,
+    DeviceOutOfMemory,
     InvalidOption,
     MissingDependency,
     PoolcError,
@@ -32,6 +33,7 @@ from poolc.model_cache.artifact import Artifact
 from poolc.runtime.backends.base import Feeds, Fetches
 from poolc.runtime.backends.cuda_library import PROVIDER, load_cuda, open_session
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
+from poolc.runtime.backends.turns import turns
 from poolc.runtime.packing import packing
 from poolc.spec import (
     ATTENTION_MASK,
@@ -51,6 +53,7 @@ _MOST_GRAPH_TOKENS = 2048
 _RUNS_TO_RECORD = 2
 # Rows of an attention mask of any other length have no fast kernel.
 _ALIGNMENT = 8
+log = logging.getLogger(__name__)
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _GRAPH_LENGTHS = (16, 32, 64, 128, 256, 512)
 
@@ -58,7 +61,7 @@ _GRAPH_LENGTHS = (16, 32, 64, 128, 256, 512)
 def device_id(device: str | None) -> int:
     """Read ``cuda`` or ``cuda:1``. Raises InvalidOption."""
     name, _, number = (device or "cuda").partition(":")
-    if name != "cuda" or not (number.isdigit() or not number):
+    if name != "cuda" or not ((number.isdecimal() and number.isascii()) or not number):
         raise InvalidOption(
             f"device is {device!r}; an artifact for cuda runs on cuda, cuda:0, cuda:1, ...",
             param="device",
@@ -96,8 +99,10 @@ class CudaBackend:
             return model.run(feeds)
         except Exception as error:  # the library's exception classes share no public base
             rows = len(feeds[INPUT_IDS])
-            if not _is_out_of_memory(error) or rows == 1:
+            if not _is_out_of_memory(error):
                 raise BackendError(f"ONNX Runtime failed on {PROVIDER}: {error}") from error
+            if rows == 1:
+                raise DeviceOutOfMemory(f"one text does not fit: {error}") from error
         parts = [
             self.run(output_set, {name: array[half] for name, array in feeds.items()})
             for half in (slice(0, rows // 2), slice(rows // 2, rows))
@@ -106,7 +111,7 @@ class CudaBackend:
 
     def close(self) -> None:
         """Drop the sessions; the threads end with this object."""
-        with self._lock:
+        with self._lock, turns.opening():
             self._closed = True
             self._models.clear()
 
@@ -117,17 +122,16 @@ class CudaBackend:
             if output_set not in self._models:
                 manifest = self.artifact.manifest
                 graph = manifest.graphs[output_set]
-                self._models[output_set] = _Model(
-                    self._ort,
-                    partial(self._open, graph.file),
-                    _Facts(
-                        self._device,
-                        tuple(output.name for output in graph.outputs),
-                        any(value.name == TOKEN_OFFSET for value in graph.inputs),
-                        route_spec(manifest.spec, set_route(output_set)).pad_token_id,
-                        self._recorder if self._graphs else None,
-                    ),
+                facts = _Facts(
+                    self._device,
+                    tuple(output.name for output in graph.outputs),
+                    any(value.name == TOKEN_OFFSET for value in graph.inputs),
+                    route_spec(manifest.spec, set_route(output_set)).pad_token_id,
+                    self._recorder if self._graphs else None,
                 )
+                with turns.opening():
+                    opening = partial(self._open, graph.file)
+                    self._models[output_set] = _Model(self._ort, opening, facts)
             return self._models[output_set]
 
     def _open(self, file: str, records: bool) -> Any:
@@ -170,47 +174,6 @@ class _Buffers:
     options: Any
 
 
-class _Turns:
-    """Runs go side by side, but none of the process, whatever model's, while kernels are recorded:
-    CUDA refuses what could be part of the recording.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._recording = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Run beside others."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._recording)
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until nothing runs, and let nothing run meanwhile."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._recording)
-            self._recording = True
-            self._changed.wait_for(lambda: not self._running)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._recording = False
-                self._changed.notify_all()
-
-
-_turns = _Turns()
-
-
 class _Model:
     """A session, and graphs of its kernels by bucket."""
 
@@ -219,6 +182,7 @@ class _Model:
         self._session = open_session(False)
         self._recorded: Any = None  # opened with the first bucket
         self._buckets: dict[tuple[int, int], _Buffers] = {}
+        self._may_record = True
 
     def run(self, feeds: Feeds) -> Fetches:
         """Run a micro-batch: replayed where there is a bucket for it."""
@@ -230,7 +194,7 @@ class _Model:
 
     def _launched(self, feeds: Feeds) -> Fetches:
         names = self._facts.outputs
-        with _turns.shared():
+        with turns.shared():
             fetched = self._session.run(names, self._inputs(feeds))
         return dict(zip(names, fetched, strict=True))
 
@@ -244,19 +208,39 @@ class _Model:
         rows = feeds[INPUT_IDS].shape[0]
         filled = filled_up(feeds, bucket, self._facts.pad_token_id, packed=self._facts.packed)
         found = self._buckets.get(bucket)
+        if found is None and self._may_record:
+            found = self._newly_recorded(bucket, filled)
         if found is None:
-            with _turns.alone():
+            return self._launched(feeds)
+        with turns.shared():
+            for name, array in filled.items():
+                found.inputs[name].update_inplace(array)
+            self._recorded.run_with_iobinding(found.binding, found.options)
+            return {name: value.numpy()[:rows] for name, value in found.outputs.items()}
+
+    def _newly_recorded(
+        self, bucket: tuple[int, int], filled: Mapping[str, npt.NDArray[Any]]
+    ) -> _Buffers | None:
+        """Record a bucket; None where there is no room for it, and from then on for none, or while
+        other sessions are opened.
+        """
+        try:
+            with turns.alone_unless_opening() as may:
+                if not may:
+                    return None
                 if self._recorded is None:
                     self._recorded = self._open(True)
                 found = self._record(filled)
                 for _ in range(_RUNS_TO_RECORD):
                     self._recorded.run_with_iobinding(found.binding, found.options)
-            self._buckets[bucket] = found
-        with _turns.shared():
-            for name, array in filled.items():
-                found.inputs[name].update_inplace(array)
-            self._recorded.run_with_iobinding(found.binding, found.options)
-            return {name: value.numpy()[:rows] for name, value in found.outputs.items()}
+        except Exception as error:  # the library's exception classes share no public base
+            if not _is_out_of_memory(error):
+                raise
+            self._may_record = False
+            log.warning("no memory is left for CUDA graphs: short texts are answered without")
+            return None
+        self._buckets[bucket] = found
+        return found
 
     def _record(self, filled: Mapping[str, npt.NDArray[Any]]) -> _Buffers:
         value = self._ort.OrtValue

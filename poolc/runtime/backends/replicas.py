@@ -52,6 +52,12 @@ class Replicas:
         return fetched
 
     @property
+    def lost(self) -> tuple[str, ...]:
+        """The devices that get nothing any more."""
+        failures = zip(self._names, self._failures, strict=True)
+        return tuple(name for name, count in failures if count >= _LOST_AFTER)
+
+    @property
     def pool_cpu_s(self) -> float:
         """See ``Backend``."""
         return sum(backend.pool_cpu_s for backend in self.backends)

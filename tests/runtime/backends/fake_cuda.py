@@ -106,6 +106,7 @@ class FakeCuda:
         self.works = True
         self.__file__ = real.__file__
         self.fails: str | None = None  # what is said of a session
+        self.no_recording: str | None = None  # what is said of a session that records
         self.prints = ""  # while CUDA is loaded
         self.most_rows: int | None = None
         self.full = "CUDA failure 2: out of memory"  # what is said of more rows than those
@@ -130,6 +131,9 @@ class FakeCuda:
         assert not enable_fallback, "what fails would be computed by the CPU"
         if self.fails is not None:
             raise RuntimeError(self.fails)
+        ((_, settings),) = providers
+        if self.no_recording is not None and settings["enable_cuda_graph"] == "1":
+            raise RuntimeError(self.no_recording)
         return InferenceSession(self, path, providers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ import onnxruntime
 import pytest
 
 import poolc
-from poolc.errors import ArtifactIncompatible, BackendError, InvalidOption, MissingDependency
+from poolc.errors import (
+    ArtifactIncompatible,
+    BackendError,
+    DeviceOutOfMemory,
+    InvalidOption,
+    MissingDependency,
+)
 from poolc.model_cache.artifact import open_artifact
 from poolc.model_cache.store import Store
 from poolc.runtime import first_load
 from poolc.runtime.backends import cuda
 from poolc.runtime.backends.cuda import CudaBackend, device_id
+from poolc.runtime.backends.turns import turns
 from poolc.runtime.engine import Engine
 from poolc.runtime.probe import Gpu
 from tests.runtime.backends import fake_cuda
@@ -131,11 +139,60 @@ def test_a_text_that_does_not_fit_alone_is_an_error(fake: FakeCuda, tiny_cuda: P
     fake.most_rows = 0
     ids = np.full((4, 6), 7)
     feeds = {name: ids if name == "input_ids" else np.ones_like(ids) for name in INPUTS}
-    with pytest.raises(BackendError, match=r"failed on CUDAExecutionProvider: .* out of memory"):
+    with pytest.raises(DeviceOutOfMemory, match=r"one text does not fit: .* out of memory"):
         backend.run("main", feeds)
     rows = [shapes["input_ids"][0] for _, shapes in fake.ran]
     assert rows == [4, 2, 1]
     backend.close()
+
+
+def test_without_room_to_record_short_texts_are_answered_all_the_same(
+    fake: FakeCuda, tiny_cuda: Path, embedder: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.no_recording = "Failed to allocate memory for requested buffer of size 768"
+    engine = Engine(open_artifact(tiny_cuda))
+    for _ in range(3):
+        np.testing.assert_allclose(engine.embed(TEXTS), embedder.embed(TEXTS), atol=2e-6)
+    assert [how for how, _ in fake.ran] == ["run"] * 3
+    assert len(fake.sessions) == 1
+    assert [record.message for record in caplog.records] == [
+        "no memory is left for CUDA graphs: short texts are answered without"
+    ]
+    engine.close()
+
+
+def test_a_graph_that_cannot_be_recorded_whole_is_an_error(fake: FakeCuda, tiny_cuda: Path) -> None:
+    """Its other operators would run on the CPU."""
+    fake.no_recording = (
+        "This session cannot use the graph capture feature as requested by the user as all compute "
+        "graph nodes have not been partitioned to the CUDAExecutionProvider"
+    )
+    engine = Engine(open_artifact(tiny_cuda))
+    with pytest.raises(BackendError, match="have not been partitioned to the CUDAExecution"):
+        engine.embed(["a"])
+    engine.close()
+
+
+def test_while_a_model_is_opened_nothing_is_recorded_and_all_is_answered(
+    fake: FakeCuda, tiny_cuda: Path
+) -> None:
+    engine = Engine(open_artifact(tiny_cuda))
+    with turns.opening():
+        engine.embed(["a"])
+    assert [how for how, _ in fake.ran] == ["run"]
+    engine.embed(["a"])
+    assert {how for how, _ in fake.ran[1:]} == {"replay"}
+    engine.close()
+
+
+def test_while_kernels_are_recorded_nothing_is_opened(fake: FakeCuda, tiny_cuda: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with turns.alone():
+            opened = threads.submit(Engine, open_artifact(tiny_cuda))
+            with pytest.raises(TimeoutError):
+                opened.result(0.3)
+            assert not fake.sessions
+        opened.result(30).close()
 
 
 def test_cuda_that_does_not_start_is_no_silent_cpu(fake: FakeCuda, tiny_cuda: Path) -> None:
