@@ -69,7 +69,12 @@ def main() -> int:
         targets = list(_present(asked.targets.split(",")))
         for place, target in enumerate(targets, 1):
             until_s = _STARTED + asked.seconds * place / len(targets)
-            failed = run_target(replace(run, until_s=until_s), target) or failed
+            try:
+                failed = run_target(replace(run, until_s=until_s), target) or failed
+            except Exception as error:  # what was found until then is worth its time
+                failed = True
+                found.setdefault("failed", {})[target] = f"{type(error).__name__}: {error}"
+                say(f"{target}: FAILED {found['failed'][target]}")
             _write(found, asked.output)
     print("\n" + summary(found), flush=True)
     print("\n" + json.dumps(found), flush=True)

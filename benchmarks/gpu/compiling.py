@@ -13,6 +13,17 @@ PRECISIONS = {CUDA: ("fp32", "fp16", "bf16"), TENSORRT: ("fp32", "fp16", "bf16",
 # Of the models that are timed; what TensorRT has by default is three times as many, which it times
 # one after the other.
 _PROFILES = "batch=1,seq=16;batch=1..256,seq=1..64;batch=1..32,seq=1..512"
+# Beside mean pooling, of which every family is compiled: (family, head of tests/matrix).
+OTHER_HEADS = (
+    ("bert", "single-label"),
+    ("bert", "splade"),
+    ("bert", "colbert"),
+    ("bert", "tokens"),
+    ("xlm-roberta", "cross-encoder"),
+    ("modernbert", "single-label"),
+    ("qwen3", "single-label"),
+    ("llama", "last"),
+)
 _SHAPE_THREADS, _FAMILY_THREADS = 4, 1  # of PyTorch, in each of many processes
 
 
@@ -37,7 +48,7 @@ def compile_shape(folder: str, wanted: Wanted, output: str) -> dict[str, Any]:
     return {"model": Path(folder).name, **found}
 
 
-def compile_family(name: str, wanted: Wanted) -> dict[str, Any]:
+def compile_family(name: str, wanted: Wanted, head: str = "mean") -> dict[str, Any]:
     """Compile a small model of a family with seeded weights, and return what its gate found."""
     from tests.matrix.families import FAMILIES
     from tests.matrix.heads import HEADS
@@ -46,9 +57,9 @@ def compile_family(name: str, wanted: Wanted) -> dict[str, Any]:
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
         (root / "model").mkdir()
-        found: dict[str, Any] = {"family": name}
+        found: dict[str, Any] = {"family": name if head == "mean" else f"{name}/{head}"}
         try:
-            HEADS["mean"].build(FAMILIES[name], root / "model")
+            HEADS[head].build(FAMILIES[name], root / "model")
         except AttributeError as error:  # a family that this transformers does not have
             return {**found, **asdict(wanted), "absent": str(error)}
         return {**found, **_compiled(root / "model", wanted, root / "artifact", {})}

@@ -15,8 +15,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,24 +31,48 @@ from poolc.runtime.backends.cuda import CudaBackend
 from poolc.spec import MAIN_SET, SENTENCE_EMBEDDING
 
 Say = speed.Say
+_SERVE = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
 _CLIENTS = "1,8,64,256"
 _SERVED_SECONDS = 3.0
 _START_S, _ANSWER_S, _COMMAND_S = 60.0, 20.0, 90.0
 _LEFT_BYTES = tuple(1 << shift for shift in (31, 30, 29, 28, 27, 26))
 
 
-def operate(artifacts: Sequence[Path], long_texts: Sequence[str], say: Say) -> dict[str, Any]:
-    """Try a small and a large artifact; return what was found, and say it as it is found."""
+def operate(
+    artifacts: Sequence[Path],
+    long_texts: Sequence[str],
+    say: Say,
+    is_over: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Try a small and a large artifact; return what was found, and say it as it is found.
+
+    A part that fails does not take the others along; none is begun once time is up.
+    """
     small, large = artifacts
-    found: dict[str, Any] = {"doctor": _doctor(say), "out_of_memory": out_of_memory(large, say)}
-    found["bench_model"] = [
-        _bench_model(artifact, texts, say) for artifact in artifacts for texts in (None, long_texts)
-    ]
-    if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")):
-        say("the extra serve is not installed: nothing is served")
-        return found
-    found["served"] = serve(artifacts, say)
-    found["lost_device"] = lost_device(small, say)
+    parts: dict[str, Callable[[], Any]] = {
+        "doctor": lambda: _doctor(say),
+        "out_of_memory": lambda: out_of_memory(large, say),
+    }
+    lacking = [name for name in _SERVE if importlib.util.find_spec(name) is None]
+    if lacking:
+        say(f"{', '.join(lacking)}: not installed, nothing is served")
+    else:
+        parts["lost_device"] = lambda: lost_device(small, say)
+        parts["served"] = lambda: serve(artifacts, say)
+    for artifact in artifacts:
+        for kind, texts in (("short texts", None), ("long texts", long_texts)):
+            measure = partial(_bench_model, artifact, texts, say)
+            parts[f"bench model {artifact.name}, {kind}"] = measure
+    found: dict[str, Any] = {}
+    for name, run in parts.items():
+        if is_over():
+            say(f"{name}: time is up, it was not tried")
+            continue
+        try:
+            found[name] = run()
+        except Exception as error:
+            found[name] = {"failed": f"{type(error).__name__}: {error}"[-2000:]}
+            say(f"{name}: FAILED {found[name]['failed']}")
     return found
 
 
@@ -123,7 +148,11 @@ def serve(artifacts: Sequence[Path], say: Say) -> dict[str, Any]:
 
 
 def lost_device(artifact: Path, say: Say) -> dict[str, Any]:
-    """Break the device of a server's process: readiness has to turn red, liveness to stay."""
+    """Break the device of a server's process.
+
+    Readiness has to turn red, and once the model cannot be opened anew the process has to end by
+    itself, with status 1, for whoever watches over it to start another.
+    """
     found: dict[str, Any] = {}
     body = {"model": artifact.name, "input": "what is lost"}
     with _server(["benchmarks.gpu.losing", str(artifact)]) as (url, process):
@@ -132,15 +161,16 @@ def lost_device(artifact: Path, say: Say) -> dict[str, Any]:
         process.stdin.write("lose\n")
         process.stdin.flush()
         until_s = time.monotonic() + _START_S
-        while _status(f"{url}/ready") == 200 and time.monotonic() < until_s:
+        found["ready"] = 200
+        while found["ready"] == 200 and time.monotonic() < until_s:
             time.sleep(0.2)  # PyTorch takes seconds to get there
+            found["ready"] = _status(f"{url}/ready")
         found["asked"] = [_status(f"{url}/v1/embeddings", body) for _ in range(8)]
-        found["ready"], found["live"] = _status(f"{url}/ready"), _status(f"{url}/health")
-        process.terminate()
         try:
             found["exit_code"] = process.wait(_ANSWER_S)
         except subprocess.TimeoutExpired:
             found["exit_code"] = "it did not end"
+            found["live"] = _status(f"{url}/health")
     say(f"device lost: {json.dumps(found)}")
     return found
 

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.gpu import operations, speed
 from benchmarks.gpu.compiling import (
     CUDA,
+    OTHER_HEADS,
     PRECISIONS,
     TENSORRT,
     Wanted,
@@ -101,6 +102,12 @@ def _check(run: Run, target: str) -> bool:
             for family in run.families
             for precision in PRECISIONS[target]
         ]
+        jobs += [
+            pool.submit(compile_family, family, Wanted(target, precision), head)
+            for family, head in OTHER_HEADS
+            if family in run.families
+            for precision in ("fp32", "fp16")
+        ]
         try:
             for job in as_completed(jobs, timeout=max(0.0, run.until_s - time.monotonic())):
                 result = job.result()
@@ -170,7 +177,9 @@ def _operate(run: Run) -> None:
         if not artifact.exists() and _made(run, name, wanted) is None:
             return
     long = load_texts(run.data).long[:_LONG_TEXTS]
-    run.found["operations"] = operations.operate(list(found.values()), long, run.say)
+    run.found["operations"] = operations.operate(
+        list(found.values()), long, run.say, lambda: run.is_over
+    )
 
 
 def line(found: dict[str, Any]) -> str:
@@ -182,7 +191,8 @@ def line(found: dict[str, Any]) -> str:
     if "absent" in found:
         return f"{name}: not in this transformers"
     cosine = found["worst_cosine"]
+    shown = "none" if cosine is None else f"{cosine:.7f}"
     return (
-        f"{name}: error {found['max_relative_error']:.1e}, worst cosine {cosine:.7f}, alone and "
+        f"{name}: error {found['max_relative_error']:.1e}, worst cosine {shown}, alone and "
         f"batched {found['invariance_max_abs']:.1e} ({found['scope']}, {found['layout']})"
     )

@@ -56,7 +56,9 @@ def _parity(found: dict[str, Any]) -> str:
     ]
     for one in sorted(found.get("families", []), key=lambda f: (f["family"], _shown(f))):
         if "max_relative_error" in one:
-            figures = f"{one['max_relative_error']:.1e} | {one['worst_cosine']:.7f}"
+            cosine = one["worst_cosine"]  # of vectors; logits are too few numbers for one
+            shown = "-" if cosine is None else f"{cosine:.7f}"
+            figures = f"{one['max_relative_error']:.1e} | {shown}"
             rows.append(f"| {one['family']} | {_shown(one)} | {figures} | {one['layout']} |")
         else:
             said = one.get("failed") or "not in this transformers"

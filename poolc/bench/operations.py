@@ -21,7 +21,8 @@ import numpy as np
 from poolc.bench import engine_graphs
 from poolc.bench.peaks import CPU_PROVIDER
 from poolc.errors import BackendError
-from poolc.runtime.backends.cuda_library import PROVIDER
+from poolc.runtime.backends.cuda import device_id
+from poolc.runtime.backends.cuda_library import open_session
 from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
 from poolc.runtime.engine import Engine
 from poolc.runtime.packing import packing
@@ -62,8 +63,8 @@ def counted(engine: Engine) -> Operations:
     longest = min(_LENGTHS[-1], engine.max_length)
     lengths = [max(1, longest * n // _LENGTHS[-1]) for n in _LENGTHS]
     with TemporaryDirectory() as folder:
-        path, provider = _runnable(engine, Path(folder))
-        runs = [_events(path, provider, _feeds(engine, n)) for n in lengths]
+        path, device = _runnable(engine, Path(folder))
+        runs = [_events(path, device, _feeds(engine, n)) for n in lengths]
     totals = [sum(map(_operations, events)) for events in runs]
     if engine.artifact.manifest.target in ENGINE_TARGETS:
         weight_bytes = engine_graphs.weight_bytes(engine_graphs.onnx_of(engine))
@@ -76,13 +77,13 @@ def counted(engine: Engine) -> Operations:
     return Operations((fixed, linear, square), weight_bytes)
 
 
-def _runnable(engine: Engine, folder: Path) -> tuple[Path, str]:
-    """Return the file of the graph to run, and by which provider of ONNX Runtime."""
+def _runnable(engine: Engine, folder: Path) -> tuple[Path, int | None]:
+    """Return the file of the graph to run, and the number of the GPU; None: on the CPU."""
     manifest = engine.artifact.manifest
     if manifest.target in ENGINE_TARGETS:
-        return engine_graphs.write_in_fp32(engine_graphs.onnx_of(engine), folder), CPU_PROVIDER
-    provider = CPU_PROVIDER if manifest.target is Target.CPU else PROVIDER
-    return engine.artifact.file(manifest.graphs[MAIN_SET].file), provider
+        return engine_graphs.write_in_fp32(engine_graphs.onnx_of(engine), folder), None
+    device = None if manifest.target is Target.CPU else device_id(engine.devices[0])
+    return engine.artifact.file(manifest.graphs[MAIN_SET].file), device
 
 
 def _feeds(engine: Engine, num_tokens: int) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _feeds(engine: Engine, num_tokens: int) -> dict[str, Any]:
     return {name: array.astype(types[name], copy=False) for name, array in feeds.items()}
 
 
-def _events(path: Path, provider: str, feeds: Mapping[str, Any]) -> list[Any]:
+def _events(path: Path, device: int | None, feeds: Mapping[str, Any]) -> list[Any]:
     """Run one text under the profiler; return what it told of each node."""
     ort = import_onnxruntime()
     with TemporaryDirectory() as folder:
@@ -107,7 +108,10 @@ def _events(path: Path, provider: str, feeds: Mapping[str, Any]) -> list[Any]:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(path), options, providers=[provider])
+            if device is None:
+                session = ort.InferenceSession(str(path), options, providers=[CPU_PROVIDER])
+            else:
+                session = open_session(ort, str(path), {"device_id": str(device)}, options)
             session.run(None, dict(feeds))
             events: list[Any] = json.loads(Path(session.end_profiling()).read_text("utf-8"))
         except Exception as error:  # the library's exception classes share no public base

@@ -24,7 +24,7 @@ from poolc.runtime.backends.cuda_library import NO_FALLBACK, load_cuda, quiet, s
 from poolc.runtime.backends.cuda_library import PROVIDER as CUDA_PROVIDER
 from poolc.runtime.backends.onnxruntime import import_onnxruntime
 from poolc.runtime.cores import allowed_cores
-from poolc.runtime.probe_engines import Library, engine_advice, probe_libraries
+from poolc.runtime.probe_engines import Library, engine_advice, probe_libraries, too_old
 
 # Package -> the module it is imported as, by extra; ``doctor`` tells what is missing.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
@@ -191,7 +191,11 @@ def probe_gpu() -> Gpu:
 
 
 def tiny_model() -> bytes:
-    """Return an ONNX model of one node, y = -x for one float, without the onnx package."""
+    """Return an ONNX model of two nodes, y = -|x| for two floats, without the onnx package.
+
+    A norm, as models of embeddings have it: ONNX Runtime computes it by cuDNN, which it loads only
+    then.
+    """
 
     def message(number: int, payload: bytes) -> bytes:  # a length-delimited protobuf field
         return bytes([number << 3 | 2, len(payload)]) + payload
@@ -199,14 +203,16 @@ def tiny_model() -> bytes:
     def integer(number: int, value: int) -> bytes:
         return bytes([number << 3, value])
 
-    shape = message(2, message(1, integer(1, 1)))  # one dimension of size 1
-    float_tensor = message(2, message(1, integer(1, 1) + shape))  # elem_type 1 is float
-    node = message(1, b"x") + message(2, b"y") + message(4, b"Neg")
+    def floats(name: bytes, size: int) -> bytes:
+        shape = message(2, message(1, integer(1, size)))  # one dimension
+        return message(1, name) + message(2, message(1, integer(1, 1) + shape))  # 1 is float
+
     graph = (
-        message(1, node)
+        message(1, message(1, b"x") + message(2, b"norm") + message(4, b"ReduceL2"))
+        + message(1, message(1, b"norm") + message(2, b"y") + message(4, b"Neg"))
         + message(2, b"probe")
-        + message(11, message(1, b"x") + float_tensor)
-        + message(12, message(1, b"y") + float_tensor)
+        + message(11, floats(b"x", 2))
+        + message(12, floats(b"y", 1))
     )
     return integer(1, 8) + message(8, integer(2, 13)) + message(7, graph)
 
@@ -234,7 +240,7 @@ def _try_provider(ort: Any, name: str) -> Provider:
     try:
         with quiet(ort):
             session = ort.InferenceSession(tiny_model(), options, providers=[name], **NO_FALLBACK)
-        (answer,) = session.run(None, {"x": np.ones(1, np.float32)})
+        (answer,) = session.run(None, {"x": np.array([3, 4], np.float32)})
     except Exception as error:  # the library's exception classes share no public base
         problem = starting_problem(ort, error) if name == CUDA_PROVIDER else None
         reason = problem or " ".join(str(error).split())
@@ -244,7 +250,7 @@ def _try_provider(ort: Any, name: str) -> Provider:
     chosen = session.get_providers()[0]
     if chosen != name:
         return Provider(name, f"does not start: {chosen} would run in its place")
-    return Provider(name, None if answer[0] == -1 else f"computes -1 as {answer[0]}")
+    return Provider(name, None if answer[0] == -5 else f"computes -5 as {answer[0]}")
 
 
 def _advice(
@@ -274,8 +280,8 @@ def _gpu_advice(
         return [f"for GPU targets: a working NVIDIA driver ({gpu.problem})"]
     if not gpu.devices:
         return [
-            "for GPU targets: an NVIDIA GPU and its driver (none was found; the cpu target needs "
-            "neither)"
+            "to run what is compiled for GPUs: an NVIDIA GPU and its driver (none was found; the "
+            "cpu target needs neither, and cuda and tensorrt-rtx compile without)"
         ]
     advice = []
     problems = {provider.name: provider.problem for provider in onnxruntime.providers}
@@ -285,9 +291,11 @@ def _gpu_advice(
             'pip install "poolc[gpu]"'
         )
     elif problems.get(CUDA_PROVIDER) is not None:
+        wanted = too_old(gpu.devices) or (
+            'pip install "poolc[gpu]", and a driver new enough for what it brings'
+        )
         advice.append(
-            f"for the cuda target (CUDA does not load: {problems[CUDA_PROVIDER]}): "
-            'pip install "poolc[gpu]", and a driver new enough for them'
+            f"for the cuda target (CUDA does not start: {problems[CUDA_PROVIDER]}): {wanted}"
         )
     return [*advice, *engine_advice(gpu.devices, libraries)]
 

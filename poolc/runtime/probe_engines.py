@@ -39,6 +39,12 @@ def probe_libraries() -> dict[str, Library | None]:
     return {**found, CUDA_BINDINGS: _distribution(CUDA_BINDINGS, "cuda.bindings.runtime")}
 
 
+def too_old(devices: Sequence[str]) -> str | None:
+    """Say which GPU is needed where all of ``devices``, lines of nvidia-smi, are too old for CUDA
+    13; None where one is not, or may be."""
+    return _unfit(Target.TENSORRT, {_name(line): _capability(line) for line in devices})
+
+
 def engine_advice(devices: Sequence[str], libraries: Mapping[str, Library | None]) -> Iterator[str]:
     """Yield what to do for each target of engines; ``devices`` are lines of nvidia-smi."""
     capabilities = {_name(line): _capability(line) for line in devices}

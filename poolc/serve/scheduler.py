@@ -205,9 +205,14 @@ class Scheduler:
         prepared = await asyncio.to_thread(engine.prepare, task, [item], params)
         loop = asyncio.get_running_loop()
         for one in engine.by_device():
-            rows = await loop.run_in_executor(
-                engine.executor, one.execute, prepared.sequences, prepared.output_set
-            )
+            try:
+                rows = await loop.run_in_executor(
+                    engine.executor, one.execute, prepared.sequences, prepared.output_set
+                )
+            except BackendError as error:
+                # Who is not ready is asked nothing else: it has to get better by this alone.
+                self._count_failure(error)
+                raise
             engine.finish(prepared, rows)
 
     async def drain(self, timeout_s: float) -> bool:

@@ -98,7 +98,7 @@ def test_stages_can_be_chosen(
     monkeypatch.setattr(stages, "load_texts", lambda data: Texts([], [], ["long"]))
     tried: list[Any] = []
     monkeypatch.setattr(
-        operations, "operate", lambda artifacts, texts, say: tried.append((artifacts, texts))
+        operations, "operate", lambda artifacts, texts, *_: tried.append((artifacts, texts))
     )
     chosen = replace(run, stages=("operations",))
     assert not stages.run_target(chosen, CUDA)
@@ -110,6 +110,35 @@ def test_stages_can_be_chosen(
     assert not stages.run_target(late, CUDA)
     assert said[-1] == "operations: time is up, nothing of them was tried"
     assert len(tried) == 1
+
+
+def test_a_part_that_fails_takes_no_other_along(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_doctor", lambda say: "all is well")
+    monkeypatch.setattr(operations, "out_of_memory", lambda *_: [])
+    monkeypatch.setattr(operations, "serve", lambda *_: 1 // 0)
+    monkeypatch.setattr(operations, "lost_device", lambda *_: {"ready": 503})
+    monkeypatch.setattr(operations, "_bench_model", lambda *_: pytest.fail("time is up"))
+    left = iter([False] * 4 + [True] * 4)
+    found = operations.operate(
+        [Path("small"), Path("large")], ["long"], said.append, lambda: next(left)
+    )
+    assert found == {
+        "doctor": "all is well",
+        "out_of_memory": [],
+        "lost_device": {"ready": 503},
+        "served": {"failed": "ZeroDivisionError: integer division or modulo by zero"},
+    }
+    assert said[0] == f"served: FAILED {found['served']['failed']}"
+    assert said[-1] == "bench model large, long texts: time is up, it was not tried"
+
+
+def test_figures_of_logits_have_no_cosine() -> None:
+    made = {**GOOD, "family": "qwen3/single-label", "target": CUDA, "precision": "fp16"}
+    made |= {"worst_cosine": None}
+    assert "worst cosine none" in stages.line(made)
+    assert "| qwen3/single-label | fp16 | 1.0e-04 | - | packed |" in summary({"families": [made]})
 
 
 def test_what_is_timed_in_which_precision() -> None:

@@ -59,7 +59,7 @@ def test_cpu_provider_really_runs() -> None:
 class FakeSession:
     """A session that runs on the CPU whatever it was asked for, as ONNX Runtime's may."""
 
-    answer = -1.0
+    answer = -5.0
 
     def __init__(
         self, model: bytes, options: object, providers: list[str], enable_fallback: int
@@ -140,7 +140,7 @@ def test_provider_that_computes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "import_onnxruntime", lambda: FakeRuntime("CPUExecutionProvider"))
     monkeypatch.setattr(FakeSession, "answer", 1.0)
     (provider,) = probe_onnxruntime().providers
-    assert provider.problem == "computes -1 as 1.0"
+    assert provider.problem == "computes -5 as 1.0"
 
 
 def test_onnxruntime_problem_is_advice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ GPU_WHEEL = (Provider("CUDAExecutionProvider"), *CPU_WHEEL)
 @pytest.mark.parametrize(
     ("providers", "gpu", "changed", "expected"),
     [
-        (CPU_WHEEL, Gpu(), {}, ["an NVIDIA GPU and its driver (none was found"]),
+        (CPU_WHEEL, Gpu(), {}, ["GPUs: an NVIDIA GPU and its driver (none was found; the cpu "]),
         (CPU_WHEEL, Gpu(problem="nvidia-smi failed: 9"), {}, ["driver (nvidia-smi failed: 9)"]),
         (GPU_WHEEL, Gpu(GPU), {}, []),
         (CPU_WHEEL, Gpu(GPU), {}, ['pip install "poolc[gpu]"']),
@@ -225,6 +225,12 @@ GPU_WHEEL = (Provider("CUDAExecutionProvider"), *CPU_WHEEL)
         ),
         (GPU_WHEEL, Gpu(RTX), {}, ['rtx target: pip install "poolc[tensorrt-rtx]"']),
         (GPU_WHEEL, Gpu(OLD), {}, ["7.5 or later (Tesla V100 has 7.0)"]),
+        (
+            (Provider("CUDAExecutionProvider", "CUDA failure 209"),),
+            Gpu(OLD),
+            {},
+            ["209): a GPU of compute capability 7.5 or later (Tesla V100", "the tensorrt target"],
+        ),
         (
             GPU_WHEEL,
             Gpu(GPU),

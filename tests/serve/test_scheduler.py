@@ -235,6 +235,23 @@ def test_a_device_that_cannot_be_opened_anew_is_lost(
     asyncio.run(main())
 
 
+def test_failing_probes_open_the_model_anew(make_fake: MakeFake) -> None:
+    """A server that is not ready is sent nothing else."""
+
+    async def main() -> None:
+        fake = make_fake()
+        fake.poison, fake.failure = "ready", BackendError("CUDA failure 719")
+        scheduler = scheduler_of(fake)
+        for expected in (0, 0, 1, 1):
+            with pytest.raises(BackendError):
+                await scheduler.probe()
+            if scheduler._restarting is not None:
+                await scheduler._restarting
+            assert fake.restarts == expected
+
+    asyncio.run(main())
+
+
 def test_a_device_that_others_stand_in_for_is_told_of_once(make_fake: MakeFake) -> None:
     async def main() -> None:
         fake = make_fake()

@@ -43,8 +43,10 @@ def load_cuda(ort: ModuleType) -> None:
             ort.preload_dlls()
 
 
-def open_session(ort: ModuleType, model: str | bytes, settings: Mapping[str, str]) -> Any:
-    """Load a graph onto a GPU; ``settings`` are the provider's.
+def open_session(
+    ort: ModuleType, model: str | bytes, settings: Mapping[str, str], options: Any = None
+) -> Any:
+    """Load a graph onto a GPU; ``settings`` are the provider's, ``options`` the session's.
 
     Raises MissingDependency where CUDA does not start, InvalidOption for a device that is not
     there, and what the library raises for a graph that it cannot load.
@@ -52,7 +54,10 @@ def open_session(ort: ModuleType, model: str | bytes, settings: Mapping[str, str
     try:
         with quiet(ort):
             session = ort.InferenceSession(
-                model, session_options(ort), providers=[(PROVIDER, dict(settings))], **NO_FALLBACK
+                model,
+                options or session_options(ort),
+                providers=[(PROVIDER, dict(settings))],
+                **NO_FALLBACK,
             )
     except Exception as error:  # the library's exception classes share no public base
         beyond = _BEYOND.search(str(error))
