@@ -101,7 +101,7 @@ def out_of_memory(artifact: Path, say: Say) -> list[dict[str, Any]]:
             made = backend.run(MAIN_SET, feeds)[SENTENCE_EMBEDDING]
             one["worst_difference"] = float(np.abs(made - wanted).max())
         except Exception as error:
-            one["refused"] = f"{type(error).__name__}: {error}"[:900]
+            one["refused"] = f"{type(error).__name__}: {error}"[-900:]  # the cause comes last
         one["runs"] = len(runs)
         del taken
         found.append(one)
