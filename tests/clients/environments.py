@@ -55,6 +55,9 @@ DATABASES = "databases"
 ST_ONNX = "sentence-transformers-onnx"
 # Triton with its Python backend, and what stands in for its ONNX Runtime.
 PYTRITON = "pytriton"
+# ONNX Runtime's GPU build without CUDA, and the headers that silent_cuda is compiled with.
+ONNXRUNTIME_GPU = "onnxruntime-gpu"
+CUDA_HEADERS = "cuda-headers"
 OTHERS: dict[str, tuple[str, ...]] = {
     GENERATOR: ("schemathesis==4.32.5",),
     DATABASES: (
@@ -69,6 +72,12 @@ OTHERS: dict[str, tuple[str, ...]] = {
         *pinned("tokenizers", "typer"),
     ),
     PYTRITON: ("nvidia-pytriton==0.5.14", "tokenizers==0.22.2", "onnxruntime==1.32.0"),
+    CUDA_HEADERS: ("nvidia-cuda-runtime==13.5.37",),
+    ONNXRUNTIME_GPU: (
+        "onnxruntime-gpu==1.31.1",
+        *pinned("jinja2", "numpy", "orjson", "packaging", "rich", "safetensors", "tokenizers"),
+        *pinned("typer"),
+    ),
     ST_ONNX: (
         "torch==2.13.0",
         "sentence-transformers==5.7.0",

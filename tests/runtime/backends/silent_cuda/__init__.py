@@ -1,0 +1,1 @@
+"""A CUDA that computes nothing, under the real ONNX Runtime: what it does with our graphs."""
