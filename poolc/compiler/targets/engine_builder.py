@@ -52,14 +52,15 @@ class BuildSettings:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine as bytes, and the timing cache that the next build starts from.
+    """An engine as bytes, and the timing cache that the next build starts from, if there is one.
 
-    ``fused_attention``: its attention is the library's kernels; else it is plain products.
+    ``fused_attention``: its attention is the library's kernels; else it is plain products. None:
+    the graph has no operator for attention, only products that the library may fuse or not.
     """
 
     plan: bytes
     timing_cache: bytes
-    fused_attention: bool = True
+    fused_attention: bool | None = True
 
 
 def build(
@@ -89,20 +90,40 @@ def _attempt(
 ) -> tuple[Built | None, Sequence[str]]:
     """Return an engine, or None and what the library said."""
     said = messages(trt)
+    began = said.mark()
     builder = trt.Builder(said)
     network = builder.create_network(0)
-    _parse(trt, network, onnx_file, said, fused=fused)
+    _parse(trt, network, onnx_file, fused=fused)
     config = builder.create_builder_config()
     _configure(trt, config, settings)
     _add_profiles(builder, network, config, settings.profiles)
     timed = not settings.compute_capabilities  # TensorRT-RTX times nothing, and warns of a cache
-    if timed:
-        config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+    cache = _timing_cache(config, timing_cache) if timed else None  # kept until it is built
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        return None, tuple(said.errors)
-    kept = bytes(config.get_timing_cache().serialize()) if timed else b""
-    return Built(bytes(plan), kept, fused), ()
+        return None, said.errors_since(began)
+    has_attention = _has_attention(trt, network)
+    kept = b"" if cache is None else _serialized(config.get_timing_cache())
+    return Built(bytes(plan), kept, fused if has_attention else None), ()
+
+
+def _timing_cache(config: Any, content: bytes) -> Any:
+    """Give the builder what was timed before; nothing where it refuses that, or None at all."""
+    for start in dict.fromkeys((content, b"")):
+        cache = config.create_timing_cache(start)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
+def _serialized(cache: Any) -> bytes:
+    content = None if cache is None else cache.serialize()
+    return b"" if content is None else bytes(content)
+
+
+def _has_attention(trt: ModuleType, network: Any) -> bool:
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return any(layer.type == trt.LayerType.ATTENTION_INPUT for layer in layers)
 
 
 def compute_capability_names(trt: ModuleType) -> tuple[str, ...]:
@@ -113,7 +134,9 @@ def compute_capability_names(trt: ModuleType) -> tuple[str, ...]:
     return tuple(f"{number[:-1]}.{number[-1]}" for number in sorted(digits, key=int))
 
 
-def _parse(trt: ModuleType, network: Any, onnx_file: Path, said: Any, *, fused: bool) -> None:
+def _parse(trt: ModuleType, network: Any, onnx_file: Path, *, fused: bool) -> None:
+    said = messages(trt)
+    began = said.mark()
     parser = trt.OnnxParser(network, said)
     if fused:
         done = parser.parse_from_file(str(onnx_file))
@@ -122,7 +145,7 @@ def _parse(trt: ModuleType, network: Any, onnx_file: Path, said: Any, *, fused: 
     if done:
         return
     refused = [_shown(parser.get_error(index)) for index in range(parser.num_errors)]
-    listed = "\n".join(f"  {line}" for line in refused or said.errors)
+    listed = "\n".join(f"  {line}" for line in refused or said.errors_since(began))
     raise CompileError(f"{_name(trt)} cannot read {onnx_file.name}:\n{listed}")
 
 
@@ -150,6 +173,12 @@ def _shown(error: Any) -> str:
 def _configure(trt: ModuleType, config: Any, settings: BuildSettings) -> None:
     if settings.exact:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Of TensorRT-RTX: what allocates while it runs cannot be recorded.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if hasattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10"):
+        # Without it half a micro-batch takes as much scratch memory as the profile's most.
+        config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if settings.optimization_level is not None:

@@ -28,7 +28,7 @@ from poolc.runtime.backends.cuda_device import (
     find_device,
     select_device,
 )
-from poolc.runtime.backends.tensorrt_library import import_tensorrt, library_name, messages
+from poolc.runtime.backends.tensorrt_library import import_tensorrt, library_name, load_engine
 from poolc.runtime.memory import parse_bytes
 from poolc.runtime.profiles import AUTO, parse_profiles, read_profiles
 from poolc.spec import MAIN_SET, CompileOptions, Precision, Profile, Target
@@ -61,7 +61,7 @@ class EngineFile:
 
     file: str
     scratch_bytes: tuple[int, ...] = ()
-    fused_attention: bool = True
+    fused_attention: bool | None = True
 
 
 def check_engine_options(target: Target, options: CompileOptions) -> None:
@@ -172,9 +172,8 @@ def build_engines(
         built = build(builder.trt, folder / file, settings, cache)
         plan = "engine.plan" if output_set == MAIN_SET else f"engine.{output_set}.plan"
         (folder / plan).write_bytes(built.plan)
-        made[output_set] = EngineFile(
-            plan, _scratch_bytes(builder, built.plan), built.fused_attention
-        )
+        scratch_bytes = _scratch_bytes(builder, built.plan, settings.version_compatible)
+        made[output_set] = EngineFile(plan, scratch_bytes, built.fused_attention)
         cache = built.timing_cache or cache
     if cache_file is not None and cache:
         replace_file(cache_file, cache, cache_file.parent.parent / "tmp")
@@ -244,15 +243,18 @@ def _timing_file(builder: EngineBuilder) -> Path | None:
     return builder.timing / f"{re.sub(r'[^A-Za-z0-9.]+', '-', key).lower()}.cache"
 
 
-def _scratch_bytes(builder: EngineBuilder, plan: bytes) -> tuple[int, ...]:
+def _scratch_bytes(
+    builder: EngineBuilder, plan: bytes, version_compatible: bool
+) -> tuple[int, ...]:
     """Ask an engine what its profiles take; only the device that runs it tells."""
     if builder.device is None:
         return ()
-    said = messages(builder.trt)
-    engine = builder.trt.Runtime(said).deserialize_cuda_engine(plan)
+    _runtime, engine = load_engine(builder.trt, plan, version_compatible=version_compatible)
     if engine is None:
         return ()
-    return tuple(
+    sizes = tuple(
         int(engine.get_device_memory_size_for_profile_v2(index))
         for index in range(engine.num_optimization_profiles)
     )
+    del engine  # before the runtime
+    return sizes

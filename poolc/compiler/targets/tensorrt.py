@@ -59,6 +59,8 @@ from poolc.spec import (
     route_spec,
 )
 
+# What records say of ``EngineFile.fused_attention``.
+_ATTENTION_KERNELS = {True: "fused", False: "plain products", None: "products of the graph"}
 _PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.FP8)
 # What leaves work out, in the standard's own operators; heads stay axes of their own.
 _REWRITES = ("pack_linears", "attention_mask", "rms_norm", "rotary", "grouped_heads")
@@ -107,7 +109,7 @@ class TensorRTCompiler:
         )
         infos, kernels = {}, {}
         for name, engine in build_engines(builder, settings, folder, files).items():
-            kernels[name] = "fused" if engine.fused_attention else "plain products"
+            kernels[name] = _ATTENTION_KERNELS[engine.fused_attention]
             info = graph_info(engine.file, models[name])
             infos[name] = replace(info, onnx=files[name], scratch_bytes=engine.scratch_bytes)
         for route in source.canonical if has_tokens else ():

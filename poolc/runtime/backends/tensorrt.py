@@ -12,12 +12,13 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from types import ModuleType
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from poolc.errors import ArtifactIncompatible, BackendError
+from poolc.errors import ArtifactIncompatible, BackendError, DeviceOutOfMemory
 from poolc.model_cache.artifact import Artifact
 from poolc.model_cache.host import EngineHost, engine_problem
 from poolc.model_cache.manifest import EngineRequires, GraphInfo
@@ -29,9 +30,11 @@ from poolc.runtime.backends.cuda_device import (
     find_device,
     import_cudart,
 )
-from poolc.runtime.backends.tensorrt_lane import Lane, Opened, tensors_of
-from poolc.runtime.backends.tensorrt_library import import_tensorrt, messages
-from poolc.runtime.profiles import pieces, place
+from poolc.runtime.backends.tensorrt_lane import Arrays
+from poolc.runtime.backends.tensorrt_library import import_tensorrt
+from poolc.runtime.backends.tensorrt_plan import Plan
+from poolc.runtime.backends.turns import turns
+from poolc.runtime.profiles import Placement, pieces, place
 from poolc.spec import INPUT_IDS, MAIN_SET, Target, route_spec, set_route
 
 # Micro-batches side by side: one computes while another is copied.
@@ -80,8 +83,9 @@ class TensorRTBackend:
             )
         self._trt, self._cudart = import_tensorrt(manifest.target), import_cudart()
         self._device = device_id(device)
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Plan] = {}
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._closed = False
         # The lane that was free last has recorded most: it is taken first.
         self._free: queue.LifoQueue[int] = queue.LifoQueue()
@@ -103,7 +107,7 @@ class TensorRTBackend:
                 return self._run(plan, output_set, feeds)
             except OutOfMemoryError as error:
                 if rows == 1:
-                    raise BackendError(f"one text does not fit: {error}") from error
+                    raise DeviceOutOfMemory(f"one text does not fit: {error}") from error
             parts = [slice(0, rows // 2), slice(rows // 2, rows)]
         found = [
             self.run(output_set, {name: array[part] for name, array in feeds.items()})
@@ -112,32 +116,73 @@ class TensorRTBackend:
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def close(self) -> None:
-        """Free the engines once what runs has ended; the threads end with this object."""
-        with self._lock:
-            self._closed = True
-        held = [self._free.get() for _ in range(_STREAMS)]
-        call(self._cudart, "cudaSetDevice", self._device)
-        for plan in set(self._plans.values()):
-            plan.close()
-        self._plans.clear()
-        for lane in held:
-            self._free.put(lane)
+        """Free the engines once what runs has ended, on a lost device as well as that can be done.
 
-    def _run(self, plan: _Plan, output_set: str, feeds: Feeds) -> Fetches:
+        From any thread, and more than once; the threads end with this object.
+        """
+        with self._closing:  # two of them would wait for each other's lanes
+            with self._lock:
+                self._closed = True
+            held: list[int] = []
+            try:
+                while len(held) < _STREAMS:
+                    held.append(self._free.get())
+                with turns.opening():
+                    self._cudart.cudaSetDevice(self._device)
+                    while self._plans:
+                        self._plans.popitem()[1].close()
+            finally:
+                for lane in held:
+                    self._free.put(lane)
+
+    def _run(self, plan: Plan, output_set: str, feeds: Feeds) -> Fetches:
         rows, seq = feeds[INPUT_IDS].shape
         where = place(self.artifact.manifest.profiles, rows, seq)
         pad = route_spec(self.artifact.manifest.spec, set_route(output_set)).pad_token_id
         filled = filled_up(feeds, (where.rows, where.seq), pad, packed=False)
-        with self._lane() as lane:
+        with self._lane() as number:
             if self._closed:
-                raise BackendError("the model was closed: load it again")
-            call(self._cudart, "cudaSetDevice", self._device)  # by thread
-            fetched = plan.lane(lane).run(filled, where, rows)
+                raise _closed()
+            with turns.shared():
+                call(self._cudart, "cudaSetDevice", self._device)  # by thread
+                fetched = self._fetched(plan, number, filled, where, rows)
+            lane = plan.lane(number)
+            if lane.has_to_record:
+                with turns.alone_unless_opening() as may:
+                    if may:
+                        lane.record()
         sized = {"batch": rows, "seq": seq}
         return {
             info.name: fetched[info.name][tuple(slice(sized.get(size)) for size in info.shape)]
             for info in plan.graph.outputs
         }
+
+    def _fetched(
+        self, plan: Plan, number: int, filled: Arrays, where: Placement, rows: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        try:
+            return plan.run(number, filled, where, rows)
+        except OutOfMemoryError:
+            if not self._release(number):
+                raise
+        return plan.run(number, filled, where, rows)
+
+    def _release(self, number: int) -> bool:
+        """Free what a lane holds besides its engines, and what lanes hold that nobody runs.
+
+        Return whether that was anything: then there is room that was not there before.
+        """
+        idle: list[int] = []
+        with suppress(queue.Empty):
+            while True:
+                idle.append(self._free.get_nowait())
+        try:
+            plans = list(self._plans.values())
+            freed = [plan.release(lane) for plan in plans for lane in (number, *idle)]
+            return any(freed)
+        finally:
+            for lane in reversed(idle):
+                self._free.put(lane)
 
     @contextmanager
     def _lane(self) -> Iterator[int]:
@@ -147,19 +192,20 @@ class TensorRTBackend:
         finally:
             self._free.put(lane)
 
-    def _plan(self, output_set: str) -> _Plan:
+    def _plan(self, output_set: str) -> Plan:
         with self._lock:
             if self._closed:
-                raise BackendError("the model was closed: load it again")
+                raise _closed()
             graph = self.artifact.manifest.graphs[output_set]
             if graph.file not in self._plans:  # two sets may have one engine
-                self._plans[graph.file] = self._open(graph)
+                with turns.opening():
+                    self._plans[graph.file] = self._open(graph)
             return self._plans[graph.file]
 
-    def _open(self, graph: GraphInfo) -> _Plan:
+    def _open(self, graph: GraphInfo) -> Plan:
         call(self._cudart, "cudaSetDevice", self._device)
         content = self.artifact.file(graph.file).read_bytes()
-        plan = _Plan(self._trt, self._cudart, graph, content, self._requires.version_compatible)
+        plan = Plan(self._trt, self._cudart, graph, content, self._requires.version_compatible)
         wanted = len(self.artifact.manifest.profiles)
         if plan.num_profiles != wanted:
             raise ArtifactIncompatible(
@@ -169,45 +215,5 @@ class TensorRTBackend:
         return plan
 
 
-class _Plan:
-    """An engine on the device and the lanes that run it."""
-
-    def __init__(
-        self,
-        trt: ModuleType,
-        cudart: ModuleType,
-        graph: GraphInfo,
-        content: bytes,
-        version_compatible: bool,
-    ) -> None:
-        self.graph = graph
-        self._messages = messages(trt)
-        self._runtime = trt.Runtime(self._messages)
-        if version_compatible:  # such a plan brings code of its library along
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(content)
-        if self._engine is None:
-            raise ArtifactIncompatible(
-                f"{graph.file} cannot be loaded ({self._said() or 'it is not said why'}): load the "
-                "artifact with --rebuild (rebuild=True), or compile the model again"
-            )
-        self.num_profiles = int(self._engine.num_optimization_profiles)
-        tensors = tensors_of(graph.inputs, graph.outputs)
-        self._opened = Opened(trt, cudart, self._engine, tensors, self._said)
-        self._lanes: dict[int, Lane] = {}
-
-    def lane(self, number: int) -> Lane:
-        """Return a lane, whose caller alone uses it at the moment."""
-        if number not in self._lanes:
-            self._lanes[number] = Lane(self._opened)
-        return self._lanes[number]
-
-    def close(self) -> None:
-        """Free lanes, engine and runtime, in this order."""
-        for lane in self._lanes.values():
-            lane.close()
-        self._lanes.clear()
-        del self._opened, self._engine, self._runtime
-
-    def _said(self) -> str:
-        return str(self._messages.errors[-1]) if self._messages.errors else ""
+def _closed() -> BackendError:
+    return BackendError("the model was closed: load it again")

@@ -1,9 +1,10 @@
-"""One stream of an engine: its contexts, buffers and recorded graphs. Not thread-safe.
+"""One stream of an engine: its contexts, buffers and recorded kernels. Not thread-safe.
 
 A lane runs one micro-batch at a time, so that all its contexts share one scratch allocation.
 Inputs go through pinned memory to the device and outputs back, on the lane's own stream: another
 lane computes meanwhile. Buffers grow to what was needed so far, in steps of the micro-batches that
-come: one that does not fit can be halved. Knows nothing about texts or artifacts.
+come: one that does not fit can be halved. A failure leaves a lane that can be used. Knows nothing
+about texts or artifacts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from poolc.runtime.backends.cuda_device import (
     PinnedMemory,
     call,
 )
+from poolc.runtime.backends.tensorrt_contexts import Contexts
+from poolc.runtime.backends.tensorrt_recordings import Recordings, Shape
 from poolc.runtime.profiles import Placement
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -49,21 +52,28 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An engine with its libraries. ``said`` returns what the library said of the last failure."""
+    """An engine with its libraries. ``said`` returns what the library said of failures since the
+    run began; ``contexts`` are shared by its lanes.
+    """
 
     trt: ModuleType
     cudart: ModuleType
     engine: Any
     tensors: tuple[Tensor, ...]
     said: Callable[[], str]
+    contexts: Contexts | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Buffer:
     """A tensor's memory on the device, and the pinned memory that it is copied from or to."""
 
     device: DeviceMemory
     pinned: PinnedMemory
+
+    def free(self) -> None:
+        self.device.free()
+        self.pinned.free()
 
 
 class Lane:
@@ -72,19 +82,65 @@ class Lane:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._cudart = opened.cudart
+        self._new_contexts = opened.contexts or Contexts(opened.trt, opened.engine)
         flags = self._cudart.cudaStreamNonBlocking
         self._stream = call(self._cudart, "cudaStreamCreateWithFlags", flags)
+        self._recordings = Recordings(self._cudart, self._stream)
         self._scratch: DeviceMemory | None = None
         self._buffers: dict[str, _Buffer] = {}
         self._contexts: dict[int, Any] = {}  # by profile
-        self._recorded: dict[tuple[int, int], _Recorded] = {}  # by shape
-        self._unrecordable: set[tuple[int, int]] = set()
+        self._unrecorded: tuple[Shape, Any] | None = None
+
+    @property
+    def has_to_record(self) -> bool:
+        """Whether what ran last is to be recorded: see ``record``."""
+        return self._unrecorded is not None
 
     def run(self, arrays: Arrays, place: Placement, rows: int) -> dict[str, npt.NDArray[Any]]:
         """Run a micro-batch that is padded to ``place``; return the first ``rows`` of each output.
 
         Raises OutOfMemoryError, or BackendError with what the library said.
         """
+        self._unrecorded = None
+        try:
+            return self._run(arrays, place, rows)
+        except BaseException:
+            self._unrecorded = None
+            # What was enqueued before must not find its memory given to others.
+            self._cudart.cudaStreamSynchronize(self._stream)
+            raise
+
+    def record(self) -> None:
+        """Record what ran last for later micro-batches of its shape, where that is possible.
+
+        Apart from ``run``, since nothing of the process may run meanwhile (``turns.py``), and the
+        run has its answer whether or not this fails.
+        """
+        if self._unrecorded is not None:
+            shape, context = self._unrecorded
+            self._unrecorded = None
+            self._recordings.record(shape, context)
+
+    def release(self) -> bool:
+        """Free what later runs make again; return whether that was anything. Fails on no device."""
+        held = bool(self._buffers or self._contexts or self._scratch or self._recordings)
+        self._unrecorded = None
+        self._recordings.forget()
+        self._contexts.clear()
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers.clear()
+        if self._scratch is not None:
+            self._scratch.free()
+            self._scratch = None
+        return held
+
+    def close(self) -> None:
+        """Free everything; contexts go before the engine. Fails on no device."""
+        self.release()
+        self._cudart.cudaStreamDestroy(self._stream)
+
+    def _run(self, arrays: Arrays, place: Placement, rows: int) -> dict[str, npt.NDArray[Any]]:
         tensors = self._opened.tensors
         for tensor in tensors:
             self._reserve(tensor, place)
@@ -98,30 +154,22 @@ class Lane:
         call(self._cudart, "cudaStreamSynchronize", self._stream)
         return {tensor.name: self._copy(tensor, rows, place.seq) for tensor in outputs}
 
-    def close(self) -> None:
-        """Free everything; contexts go before the engine."""
-        self._forget_recorded()
-        self._contexts.clear()
-        for buffer in self._buffers.values():
-            buffer.device.free()
-            buffer.pinned.free()
-        self._buffers.clear()
-        if self._scratch is not None:
-            self._scratch.free()
-        self._cudart.cudaStreamDestroy(self._stream)
-
     def _reserve(self, tensor: Tensor, place: Placement) -> None:
         needed = tensor.num_bytes(place.rows, place.seq)
         held = self._buffers.get(tensor.name)
         if held is not None and held.device.size_bytes >= needed:
             return
-        self._forget_recorded()  # their kernels have the old address
+        self._recordings.forget()  # their kernels have the old address
         if held is not None:
             del self._buffers[tensor.name]
-            held.device.free()
-            held.pinned.free()
+            held.free()
         device = DeviceMemory(self._cudart, needed)
-        self._buffers[tensor.name] = _Buffer(device, PinnedMemory(self._cudart, needed))
+        try:
+            pinned = PinnedMemory(self._cudart, needed)
+        except BaseException:  # whose traceback would keep it
+            device.free()
+            raise
+        self._buffers[tensor.name] = _Buffer(device, pinned)
 
     def _send(self, tensor: Tensor, array: npt.NDArray[Any]) -> None:
         buffer = self._buffers[tensor.name]
@@ -144,26 +192,24 @@ class Lane:
 
     def _compute(self, place: Placement) -> None:
         shape = (place.rows, place.seq)
-        recorded = self._recorded.get(shape)
-        if recorded is not None:
-            call(self._cudart, "cudaGraphLaunch", recorded.executable, self._stream)
+        if self._recordings.replay(shape):
             return
-        if not place.recorded or shape in self._unrecordable:
+        if not place.recorded or not self._recordings.may_have(shape):
             if place.profile not in self._contexts:
-                self._contexts[place.profile] = self._new_context(place.profile)
+                self._contexts[place.profile] = self._new_context(place.profile, recorded=False)
             self._launch(self._contexts[place.profile], place)
             return
-        # A recording keeps its context's shapes and addresses: the context is its own.
-        context = self._new_context(place.profile)
-        self._launch(context, place)  # what a context does once must not be recorded
-        self._record(context, place)
+        # A recording keeps its context's shapes and addresses: the context is its own. It runs
+        # before it is recorded, since what it does once must not be.
+        context = self._new_context(place.profile, recorded=True)
+        self._launch(context, place)
+        self._unrecorded = shape, context
 
-    def _new_context(self, profile: int) -> Any:
-        strategy = self._opened.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._opened.engine.create_execution_context(strategy)
+    def _new_context(self, profile: int, *, recorded: bool) -> Any:
+        context = self._new_contexts.new(recorded=recorded)
         if context is None:
             raise self._failure("no execution context could be made")
-        if not context.set_optimization_profile_async(profile, self._stream):
+        if not context.set_optimization_profile_async(profile, int(self._stream)):
             raise self._failure(f"profile {profile} could not be chosen")
         return context
 
@@ -176,20 +222,20 @@ class Lane:
             address = self._buffers[tensor.name].device.address
             if not context.set_tensor_address(tensor.name, address):
                 raise self._failure(f"{tensor.name} could not be bound")
-        missing = context.infer_shapes()
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:  # of the bindings; what it says is the library's
+            raise self._failure(f"shapes cannot be inferred ({error})") from error
         if missing:
             raise self._failure(f"shapes of {', '.join(missing)} are missing")
         scratch = self._scratch_of(context.update_device_memory_size_for_shapes())
         context.set_device_memory(scratch.address, scratch.size_bytes)
-        self._execute(context)
-
-    def _execute(self, context: Any) -> None:
         if not context.execute_async_v3(int(self._stream)):
             raise self._failure("the engine did not run")
 
     def _scratch_of(self, size_bytes: int) -> DeviceMemory:
         if self._scratch is None or self._scratch.size_bytes < size_bytes:
-            self._forget_recorded()  # their kernels have the old address
+            self._recordings.forget()  # their kernels have the old address
             if self._scratch is not None:
                 call(self._cudart, "cudaStreamSynchronize", self._stream)
                 self._scratch.free()
@@ -197,47 +243,12 @@ class Lane:
             self._scratch = DeviceMemory(self._cudart, size_bytes)
         return self._scratch
 
-    def _record(self, context: Any, place: Placement) -> None:
-        """Record a context's kernels for later micro-batches of the shape, where they can be."""
-        mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        call(self._cudart, "cudaStreamSynchronize", self._stream)
-        call(self._cudart, "cudaStreamBeginCapture", self._stream, mode)
-        ran = context.execute_async_v3(int(self._stream))
-        shape = (place.rows, place.seq)
-        try:
-            graph = call(self._cudart, "cudaStreamEndCapture", self._stream)
-        except BackendError:
-            self._unrecordable.add(shape)
-            return
-        if not ran:
-            call(self._cudart, "cudaGraphDestroy", graph)
-            self._unrecordable.add(shape)
-            return
-        executable = call(self._cudart, "cudaGraphInstantiate", graph, 0)
-        self._recorded[shape] = _Recorded(executable, graph, context)
-
-    def _forget_recorded(self) -> None:
-        if self._recorded:
-            call(self._cudart, "cudaStreamSynchronize", self._stream)
-        for recorded in self._recorded.values():
-            self._cudart.cudaGraphExecDestroy(recorded.executable)
-            self._cudart.cudaGraphDestroy(recorded.graph)
-        self._recorded.clear()
-
     def _failure(self, what: str) -> Exception:
         reason = self._opened.said()
+        told = f"{what}: {reason}" if reason else what
         if "out of memory" in reason.lower() or "outofmemory" in reason.lower():
-            return OutOfMemoryError(reason)
-        return BackendError(f"{what}: {reason}" if reason else what)
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    """A graph of kernels and the context whose addresses it has, which it must not outlive."""
-
-    executable: Any
-    graph: Any
-    context: Any
+            return OutOfMemoryError(told)
+        return BackendError(told)
 
 
 def tensors_of(inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""The TensorRT and TensorRT-RTX libraries: importing either, and what they say.
+"""The TensorRT and TensorRT-RTX libraries: importing either, what they say, and loading a plan.
 
 Both have one interface, so that the module is passed to whoever builds or runs an engine. Knows
 nothing about graphs, artifacts or devices.
@@ -7,9 +7,12 @@ nothing about graphs, artifacts or devices.
 from __future__ import annotations
 
 import importlib
+import itertools
+import threading
 from collections import deque
 from types import ModuleType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from poolc.errors import MissingDependency
 from poolc.spec import Target
@@ -25,6 +28,8 @@ INSTALL = {
 }
 _KEPT = 100  # messages of a process that runs for months
 _OLDEST_MAJOR = {Target.TENSORRT: 11, Target.TENSORRT_RTX: 1}
+_loggers: WeakKeyDictionary[ModuleType, Any] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 class Messages(Protocol):
@@ -32,6 +37,30 @@ class Messages(Protocol):
 
     warnings: deque[str]
     errors: deque[str]
+
+    def mark(self) -> int:
+        """Return where the messages are at, for ``errors_since``."""
+        ...
+
+    def errors_since(self, mark: int) -> tuple[str, ...]:
+        """Return the errors since then, of whatever thread: the library does not say whose."""
+        ...
+
+
+class Heard:
+    """What a library says of failures from ``begin`` on."""
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was said so far."""
+        self._mark = self._messages.mark()
+
+    def said(self) -> str:
+        """Return all of it, each sentence once."""
+        return "; ".join(dict.fromkeys(self._messages.errors_since(self._mark)))
 
 
 def import_tensorrt(target: Target) -> ModuleType:
@@ -61,19 +90,55 @@ def library_name(target: Target) -> str:
     return MODULES[target][0]
 
 
-def messages(trt: ModuleType) -> Any:
-    """Return a logger, to be kept for as long as what was made with it: see ``Messages``."""
+def load_engine(
+    trt: ModuleType, content: bytes, *, version_compatible: bool = False
+) -> tuple[Any, Any]:
+    """Return a runtime and the engine that it makes of a plan; None for one that it refuses.
 
-    class _Messages(trt.ILogger):  # type: ignore[name-defined]
+    The runtime has to outlive the engine.
+    """
+    runtime = trt.Runtime(messages(trt))
+    if version_compatible:  # such a plan brings code of its library along
+        runtime.engine_host_code_allowed = True
+    return runtime, runtime.deserialize_cuda_engine(content)
+
+
+def messages(trt: ModuleType) -> Any:
+    """Return the logger of a library: see ``Messages``.
+
+    There is one in a process, since the library has only one: while anything lives that was made
+    with a logger, "the current new logger is ignored".
+    """
+    with _lock:
+        if trt not in _loggers:
+            _loggers[trt] = _new_logger(trt)
+        return _loggers[trt]
+
+
+def _new_logger(trt: ModuleType) -> Any:
+    base = trt.ILogger  # not the module, which this must not keep
+    failures, warning = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR), trt.ILogger.WARNING
+
+    class _Messages(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            base.__init__(self)
             self.warnings: deque[str] = deque(maxlen=_KEPT)
             self.errors: deque[str] = deque(maxlen=_KEPT)
+            # The library calls from any thread: each step here is atomic.
+            self._numbers = itertools.count()
+            self._numbered: deque[tuple[int, str]] = deque(maxlen=_KEPT)
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            if severity in failures:
                 self.errors.append(msg.strip())
-            elif severity == trt.ILogger.WARNING:
+                self._numbered.append((next(self._numbers), msg.strip()))
+            elif severity == warning:
                 self.warnings.append(msg.strip())
+
+        def mark(self) -> int:
+            return next(self._numbers)
+
+        def errors_since(self, mark: int) -> tuple[str, ...]:
+            return tuple(said for number, said in tuple(self._numbered) if number > mark)
 
     return _Messages()

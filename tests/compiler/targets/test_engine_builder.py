@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,19 +25,25 @@ from poolc.compiler.quantize.linears import find_groups
 from poolc.compiler.quantize.schemes import Choice, Scheme
 from poolc.compiler.targets.engine_builder import (
     BuildSettings,
+    _configure,
     build,
     compute_capability_names,
 )
+from poolc.compiler.targets.engines import EngineBuilder, build_engines
 from poolc.compiler.targets.tensorrt import TensorRTRtxCompiler, lower_graph
 from poolc.compiler.weights import save_sharing_weights
 from poolc.errors import CompileError, InvalidOption
+from poolc.runtime.backends.cuda_device import find_device
+from poolc.runtime.backends.tensorrt_library import messages
 from poolc.runtime.profiles import parse_profiles
-from poolc.spec import MAIN_SET, Precision, output_sets
+from poolc.spec import MAIN_SET, Precision, Target, output_sets
 from tests.compiler.exported import exported
 from tests.matrix import families
 from tests.runtime.backends import fake_tensorrt
 from tests.runtime.backends.fake_cudart import FakeCudart
 from tests.runtime.backends.fake_tensorrt import FakeTensorRT
+from tests.runtime.backends.fake_tensorrt_rtx import FakeTensorRTRtx
+from tests.runtime.backends.fakes import install
 
 PROFILES = parse_profiles("batch=1,seq=16;batch=1..8,seq=1..64;batch=1..2,seq=64")
 # Encoders with learned, rotary and relative positions, and decoders.
@@ -44,7 +51,9 @@ CELLS = (
     *("bert/cls", "xlm-roberta/cls", "modernbert/cls", "nomic-bert/cls", "mpnet/cls"),
     *("deberta-v2/cls", "t5/cls", "qwen3/last", "gemma3/last"),
 )
-FUSED = frozenset({"bert/cls", "xlm-roberta/cls", "modernbert/cls", "nomic-bert/cls", "mpnet/cls"})
+FUSED = frozenset({"bert/cls", "xlm-roberta/cls", "modernbert/cls", "nomic-bert/cls"})
+# Their positions are added to what queries and keys give, which Attention has not.
+WITHOUT_ATTENTION = frozenset({"mpnet/cls", "deberta-v2/cls"})
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +113,36 @@ def test_tensorrt_rtx_compiles(
 ) -> None:
     built = build(rtx, onnx_file(cell, precision), settings())
     assert len(built.plan) > 100_000
-    if cell in FUSED:
-        assert built.fused_attention
+    assert built.fused_attention == (None if cell in WITHOUT_ATTENTION else cell in FUSED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_tensorrt_rtx_fuses_decoders_with_heads_of_64(
+    precision: Precision,
+    rtx: ModuleType,
+    onnx_file: Callable[[str, Precision], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the other tests have 8, for which no kernel is. Two heads share keys and values."""
+    family = families.FAMILIES["qwen3"]
+
+    def config(folder: Path) -> Any:
+        made = family.config(folder)
+        made.head_dim = 64
+        return made
+
+    wider = replace(family, name="qwen3-64", config=config)
+    monkeypatch.setitem(families.FAMILIES, wider.name, wider)
+    assert build(rtx, onnx_file(f"{wider.name}/last", precision), settings()).fused_attention
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_is_asked_for_engines_that_can_be_recorded(rtx: ModuleType) -> None:
+    config = rtx.Builder(messages(rtx)).create_builder_config()
+    _configure(rtx, config, settings())
+    assert config.get_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert config.get_preview_feature(rtx.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10)
 
 
 @pytest.mark.slow
@@ -183,14 +220,24 @@ def test_a_model_compiles_for_tensorrt_rtx_from_the_command_line(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A file that the fake library takes for a graph."""
+    """A file that the fake library takes for a graph, without an operator for attention."""
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["batch", "seq"])
     out = helper.make_tensor_value_info("out", TensorProto.INT32, ["batch", "seq"])
-    node = helper.make_node("Identity", ["input_ids"], ["out"])
-    graph = helper.make_graph([node], "small", [ids], [out])
+    return saved(tmp_path, helper.make_node("Identity", ["input_ids"], ["out"]), ids, out)
+
+
+@pytest.fixture
+def attending(tmp_path: Path) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, "seq", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, "seq", 8])
+    return saved(tmp_path, helper.make_node("Attention", ["x", "x", "x"], ["y"]), x, y)
+
+
+def saved(folder: Path, node: Any, given: Any, made: Any) -> Path:
+    graph = helper.make_graph([node], "small", [given], [made])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
-    save(model, tmp_path / "model.onnx")
-    return tmp_path / "model.onnx"
+    save(model, folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def fake_module() -> Any:
@@ -225,14 +272,86 @@ def test_settings_reach_the_builder(small: Path, configs: list[Any]) -> None:
     assert config.set == [("clear", 6), ("set", 12), (0, 1 << 30)]
     assert (config.builder_optimization_level, config.hardware_compatibility_level) == (5, 2)
     assert [one.shapes["input_ids"] for one in config.profiles][1] == [[1, 1], [8, 64], [8, 64]]
-    assert (built.timing_cache, built.fused_attention) == (b"timed.", False)
+    assert config.previews == [1]
+    assert (built.timing_cache, built.fused_attention) == (b"timed.", None)
 
 
 def test_nothing_asked_for_leaves_the_librarys_defaults(small: Path, configs: list[Any]) -> None:
     build(fake_module(), small, BuildSettings(PROFILES))
     (config,) = configs
     assert config.set == []
+    assert config.previews == [1]  # scratch memory for the shapes at hand
     assert (config.builder_optimization_level, config.hardware_compatibility_level) == (3, 0)
+
+
+def test_engines_of_tensorrt_rtx_allocate_nothing_while_they_run(
+    small: Path, configs: list[Any]
+) -> None:
+    """Or they could not be recorded. TensorRT has no such flag."""
+    trt: Any = FakeTensorRTRtx(FakeCudart())
+    build(trt, small, BuildSettings(PROFILES))
+    (config,) = configs
+    assert (config.set, config.previews) == ([("set", 21)], [1])
+
+
+def test_attention_is_said_to_be_fused_where_there_is_any(attending: Path) -> None:
+    assert build(fake_module(), attending, BuildSettings(PROFILES)).fused_attention is True
+
+
+@pytest.mark.parametrize("refused", ["it is another's", "it cannot be read", "all"])
+def test_a_timing_cache_that_is_refused_is_begun_anew(
+    refused: str, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = fake_tensorrt.IBuilderConfig
+    accept, create = config.set_timing_cache, config.create_timing_cache
+
+    def accept_own(self: Any, cache: Any, ignore_mismatch: bool) -> bool:
+        if not ignore_mismatch and cache.content == b"":
+            return refused != "all" and accept(self, cache, ignore_mismatch)
+        self.cache = None
+        return False
+
+    def create_empty(self: Any, content: bytes) -> Any:
+        return None if content else create(self, content)
+
+    if refused == "it cannot be read":
+        monkeypatch.setattr(config, "create_timing_cache", create_empty)
+    else:
+        monkeypatch.setattr(config, "set_timing_cache", accept_own)
+    built = build(fake_module(), small, BuildSettings(PROFILES), b"of another GPU")
+    assert built.plan
+    assert built.timing_cache == (b"" if refused == "all" else b".")
+
+
+def test_a_build_without_a_timing_cache_after_it_keeps_its_engine(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_tensorrt.IBuilderConfig, "get_timing_cache", lambda self: None)
+    built = build(fake_module(), small, BuildSettings(PROFILES))
+    assert built.plan and built.timing_cache == b""
+
+
+@pytest.mark.parametrize("version_compatible", [False, True])
+def test_what_profiles_take_is_asked_of_any_engine(
+    version_compatible: bool, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that runs under later versions brings code along, which has to be allowed."""
+    trt: Any = install(monkeypatch).trt
+    builder = EngineBuilder(Target.TENSORRT, trt, find_device(), ("9.0",))
+    asked = BuildSettings(PROFILES, version_compatible=version_compatible)
+    (made,) = build_engines(builder, asked, small.parent, {MAIN_SET: small.name}).values()
+    assert made.scratch_bytes == (16 * 64, 8 * 64 * 64, 2 * 64 * 64)
+
+
+def test_what_was_said_of_an_earlier_build_is_not_said_of_this_one(
+    attending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process has one logger: no kernel for one model's heads is nothing about another's."""
+    trt = fake_module()
+    messages(trt).log(fake_tensorrt.ILogger.ERROR, "not supported by a dedicated kernel")
+    monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", lambda *_: None)
+    with pytest.raises(CompileError, match=r"cannot build model.onnx: it does not say why"):
+        build(trt, attending, BuildSettings(PROFILES))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +359,7 @@ def test_nothing_asked_for_leaves_the_librarys_defaults(small: Path, configs: li
     [("Attention was not supported by a dedicated kernel.", 2), ("no room for weights", 1)],
 )
 def test_attention_without_a_kernel_is_built_from_products(
-    said: str, attempts: int, small: Path, monkeypatch: pytest.MonkeyPatch
+    said: str, attempts: int, attending: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
     built = fake_tensorrt.Builder.build_serialized_network
@@ -255,8 +374,8 @@ def test_attention_without_a_kernel_is_built_from_products(
     monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", first_fails)
     if attempts == 1:
         with pytest.raises(CompileError, match=f"11.4.0.106 cannot build model.onnx: {said}"):
-            build(fake_module(), small, BuildSettings(PROFILES))
+            build(fake_module(), attending, BuildSettings(PROFILES))
     else:
-        found = build(fake_module(), small, BuildSettings(PROFILES))
-        assert not found.fused_attention
+        found = build(fake_module(), attending, BuildSettings(PROFILES))
+        assert found.fused_attention is False
     assert len(tried) == attempts

@@ -2,7 +2,9 @@
 
 A plan is the graph with its weights and the profiles, as JSON. What it has are names of the real
 library, which ``test_tensorrt_names.py`` checks; like that, it refuses shapes outside a profile,
-contexts that lack an address, and scratch memory that is too small.
+contexts that lack an address, scratch memory that is too small, and code of a plan that was not
+allowed; its runtimes have one logger, and scratch memory is what the largest shapes need unless
+the engine was built to resize it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import onnxruntime
 from tests.runtime.backends.fake_cudart import FakeCudart
 
 _SCRATCH_PER_TOKEN = 64  # bytes
+_VERSION_COMPATIBLE = 12
+_RESIZE = 1
 _TYPES: dict[str, Any] = {"tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
@@ -56,6 +60,7 @@ class IBuilderConfig:
         self.profiles: list[IOptimizationProfile] = []
         self.cache = ITimingCache(b"")
         self.set: list[Any] = []
+        self.previews: list[int] = []
         self.builder_optimization_level = 3
         self.hardware_compatibility_level = 0
 
@@ -64,6 +69,9 @@ class IBuilderConfig:
 
     def set_flag(self, flag: int) -> None:
         self.set.append(("set", flag))
+
+    def set_preview_feature(self, feature: int, enable: bool) -> None:
+        self.previews += [feature] if enable else []
 
     def set_memory_pool_limit(self, pool: int, pool_size: int) -> None:
         self.set.append((pool, pool_size))
@@ -83,6 +91,10 @@ class IBuilderConfig:
         return self.cache
 
 
+class LayerType:
+    ATTENTION_INPUT = 51
+
+
 class INetworkDefinition:
     def __init__(self) -> None:
         self.model: Any = None
@@ -93,6 +105,14 @@ class INetworkDefinition:
 
     def get_input(self, index: int) -> Any:
         return SimpleNamespace(name=self.model.graph.input[index].name)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.model.graph.node)
+
+    def get_layer(self, index: int) -> Any:
+        is_attention = self.model.graph.node[index].op_type == "Attention"
+        return SimpleNamespace(type=LayerType.ATTENTION_INPUT if is_attention else None)
 
 
 class OnnxParser:
@@ -140,6 +160,8 @@ class Builder:
         plain = {
             "graph": base64.b64encode(network.model.SerializeToString()).decode(),
             "profiles": [profile.shapes for profile in config.profiles],
+            "has_code": ("set", _VERSION_COMPATIBLE) in config.set,
+            "resizes": config.previews == [_RESIZE],
         }
         return IHostMemory(json.dumps(plain).encode())
 
@@ -171,6 +193,9 @@ class IExecutionContext:
         return [name for name in self._engine.inputs if name not in self._shapes]
 
     def update_device_memory_size_for_shapes(self) -> int:
+        assert self._profile is not None
+        if not self._engine.resizes:
+            return self._engine.get_device_memory_size_for_profile_v2(self._profile)
         rows, seq = self._shapes[self._engine.inputs[0]]
         return rows * seq * _SCRATCH_PER_TOKEN
 
@@ -192,10 +217,9 @@ class IExecutionContext:
 
 
 class ICudaEngine:
-    def __init__(self, module: FakeTensorRT, logger: ILogger, plan: bytes) -> None:
-        plain = json.loads(plan)
+    def __init__(self, module: Any, logger: ILogger, plain: Any) -> None:
         self.module, self._logger = module, logger
-        self.profiles = plain["profiles"]
+        self.profiles, self.resizes = plain["profiles"], plain["resizes"]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(
@@ -240,14 +264,20 @@ class Runtime:
     engine_host_code_allowed = False
 
     def __init__(self, module: FakeTensorRT, logger: ILogger) -> None:
-        self._module, self._logger = module, logger
+        self._module = module
+        # The library has one logger, the first.
+        self._logger = module.logger = module.logger or logger
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         try:
-            return ICudaEngine(self._module, self._logger, bytes(serialized_engine))
+            plain = json.loads(bytes(serialized_engine))
         except ValueError:
             self._logger.log(ILogger.ERROR, "the magic number is another")
             return None
+        if plain["has_code"] and not self.engine_host_code_allowed:
+            self._logger.log(ILogger.ERROR, "code of the host is not allowed")
+            return None
+        return self._module._engine(self._logger, plain)
 
 
 class FakeTensorRT:
@@ -257,7 +287,9 @@ class FakeTensorRT:
     ILogger = ILogger
     Builder = Builder
     OnnxParser = OnnxParser
-    BuilderFlag = SimpleNamespace(TF32=6, VERSION_COMPATIBLE=12)
+    BuilderFlag = SimpleNamespace(TF32=6, VERSION_COMPATIBLE=_VERSION_COMPATIBLE)
+    LayerType = LayerType
+    PreviewFeature = SimpleNamespace(RUNTIME_ACTIVATION_RESIZE_10_10=_RESIZE)
     MemoryPoolType = SimpleNamespace(WORKSPACE=0)
     HardwareCompatibilityLevel = SimpleNamespace(NONE=0, AMPERE_PLUS=1, SAME_COMPUTE_CAPABILITY=2)
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
@@ -266,8 +298,13 @@ class FakeTensorRT:
         self.__version__ = version
         self.cudart = cudart
         self.broken: str | None = None
+        self.logger: Any = None
         self.ran: list[tuple[int | None, tuple[int, ...]]] = []
         self.contexts = 0
 
     def Runtime(self, logger: Any) -> Any:
         return Runtime(self, logger)
+
+    def _engine(self, logger: Any, plain: Any) -> Any:
+        """Return an engine of the library's own class."""
+        return ICudaEngine(self, logger, plain)

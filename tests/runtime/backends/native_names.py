@@ -15,8 +15,6 @@ _SOURCES = (
     *(ROOT / "poolc/compiler/targets").glob("engine*.py"),
     ROOT / "poolc/bench/engine_peaks.py",
 )
-# Of TensorRT-RTX only, asked for where it is the library.
-RTX_ONLY = frozenset({"ComputeCapability"})
 
 
 def listed(file: str) -> set[str]:

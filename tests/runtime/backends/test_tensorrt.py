@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +23,7 @@ from poolc.errors import (
     ArtifactError,
     ArtifactIncompatible,
     BackendError,
+    DeviceOutOfMemory,
     InvalidOption,
     MissingDependency,
 )
@@ -32,37 +32,10 @@ from poolc.model_cache.store import Store
 from poolc.runtime import first_load
 from poolc.runtime.engine import Engine
 from poolc.spec import CompileOptions, Target
+from tests.runtime.backends import fake_tensorrt
 from tests.runtime.backends.fakes import Fakes, install
 
 TEXTS = ["a", "the quick brown fox", "how do I reset my password?", "bread needs salt " * 6]
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    return install(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def compiled(store: Store, tiny_embedder_source: Path) -> Iterator[Path]:
-    """A small BERT for tensorrt in fp32, compiled and verified on the fake GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        install(patch)
-        options = CompileOptions(target=Target.TENSORRT)
-        request = Request(str(tiny_embedder_source), options)
-        artifact = compile_model(request, store, Progress(lambda event: None))
-    yield artifact.path
-
-
-@pytest.fixture
-def engine(fakes: Fakes, compiled: Path) -> Iterator[Engine]:
-    made = Engine(open_artifact(compiled))
-    yield made
-    made.close()
 
 
 def test_vectors_are_those_of_the_cpu(engine: Engine, embedder: Engine) -> None:
@@ -122,9 +95,26 @@ def test_what_does_not_fit_into_memory_is_halved(
     many = TEXTS * 16
     np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
     assert max(rows for _, (rows, _) in fakes.trt.ran) < len(many)
+
+
+def test_one_text_without_room_fails_alone(engine: Engine, fakes: Fakes, embedder: Engine) -> None:
     fakes.cudart.room = 0
-    with pytest.raises(BackendError, match="one text does not fit"):
-        engine.embed([TEXTS[-1] * 2])
+    with pytest.raises(DeviceOutOfMemory, match=r"one text does not fit: cudaMalloc: .* no memory"):
+        engine.embed(["a fox"])
+    fakes.cudart.room = None
+    np.testing.assert_allclose(engine.embed(["a fox"]), embedder.embed(["a fox"]), atol=2e-6)
+
+
+def test_what_does_not_fit_beside_caches_runs_whole_without_them(
+    engine: Engine, fakes: Fakes, embedder: Engine
+) -> None:
+    """What other outputs and shapes left in memory goes before a micro-batch is cut."""
+    many = TEXTS * 16
+    engine.encode(many)
+    fakes.cudart.room = fakes.cudart.held + 1000
+    fakes.trt.ran.clear()
+    np.testing.assert_allclose(engine.embed(many), embedder.embed(many), atol=2e-6)
+    assert {rows for _, (rows, _) in fakes.trt.ran} == {len(many)}
 
 
 def test_failures_say_what_the_library_said(engine: Engine, fakes: Fakes) -> None:
@@ -132,10 +122,35 @@ def test_failures_say_what_the_library_said(engine: Engine, fakes: Fakes) -> Non
     with pytest.raises(BackendError, match="did not run: the device fell off the bus"):
         engine.embed(["a fox"])
     fakes.trt.broken = "CUDA error: out of memory"
-    with pytest.raises(BackendError, match="one text does not fit"):
+    with pytest.raises(DeviceOutOfMemory, match="one text does not fit"):
         engine.embed(TEXTS)
     fakes.trt.broken = None
     assert engine.embed(["a fox"]).shape[0] == 1
+    # What was said then is not said of a failure without words.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_tensorrt.IExecutionContext, "set_tensor_address", lambda *_: False)
+        with pytest.raises(BackendError, match=r"^input_ids could not be bound$") as found:
+            engine.embed([TEXTS[-1] * 2])
+    assert not isinstance(found.value, DeviceOutOfMemory)
+
+
+def test_memory_that_ran_out_is_seen_among_other_messages(
+    engine: Engine, fakes: Fakes, embedder: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where another engine of the process was there first, whose logger the library keeps."""
+    other = Engine(engine.artifact)
+    execute = fake_tensorrt.IExecutionContext.execute_async_v3
+
+    def large_fails(self: Any, stream_handle: int) -> bool:
+        if self._shapes["input_ids"][0] <= 4:
+            return execute(self, stream_handle)
+        self._engine.fail("allocate::48] Error Code 1: Cuda Runtime (out of memory)")
+        return bool(self._engine.fail("IExecutionContext::enqueueV3: Error Code 3: Internal Error"))
+
+    monkeypatch.setattr(fake_tensorrt.IExecutionContext, "execute_async_v3", large_fails)
+    for one in (engine, other):
+        np.testing.assert_allclose(one.embed(TEXTS * 4), embedder.embed(TEXTS * 4), atol=2e-6)
+    other.close()
 
 
 def test_threads_share_the_lanes(engine: Engine, embedder: Engine) -> None:

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.backends import fake_cudart, fake_tensorrt
+from tests.runtime.backends import fake_cudart, fake_tensorrt, fake_tensorrt_rtx
 from tests.runtime.backends.fake_cudart import FakeCudart
 from tests.runtime.backends.fake_tensorrt import FakeTensorRT
-from tests.runtime.backends.native_names import RTX_ONLY, listed, used
+from tests.runtime.backends.fake_tensorrt_rtx import FakeTensorRTRtx
+from tests.runtime.backends.native_names import listed, used
 
 # What a fake has beside the library's names: its own state and what tests steer it by.
 _OWN = {
     "ICudaEngine": {"fail", "compute"},
+    "IRuntimeConfig": {"record"},
     "FakeCudart": {"held", "pinned", "compute", "block"},
 }
 _STUBBED = {
@@ -39,19 +41,28 @@ def public(made: type) -> set[str]:
     return {name for name in vars(made) if not name.startswith("_")}
 
 
-def test_fakes_of_tensorrt_have_no_name_that_the_library_lacks() -> None:
-    names = listed("tensorrt_names.txt")
+@pytest.mark.parametrize(
+    ("fake", "module", "files", "least"),
+    [
+        (fake_tensorrt, FakeTensorRT, ["tensorrt_names.txt"], 10),
+        (fake_tensorrt_rtx, FakeTensorRTRtx, ["tensorrt_names.txt", "tensorrt_rtx_names.txt"], 4),
+    ],
+)
+def test_fakes_of_tensorrt_have_no_name_that_the_library_lacks(
+    fake: ModuleType, module: type, files: list[str], least: int
+) -> None:
+    names = set().union(*(listed(file) for file in files))
     classes = [
         made
-        for _, made in inspect.getmembers(fake_tensorrt, inspect.isclass)
-        if made.__module__ == fake_tensorrt.__name__ and made is not FakeTensorRT
+        for _, made in inspect.getmembers(fake, inspect.isclass)
+        if made.__module__ == fake.__name__ and made is not module
     ]
-    assert len(classes) > 9
+    assert len(classes) >= least
     for made in classes:
         own = _OWN.get(made.__name__, set())
         assert not {f"{made.__name__}.{name}" for name in public(made) - own} - names
     modules = {name.split(".")[0] for name in names}
-    assert public(FakeTensorRT) <= modules
+    assert public(module) <= modules
 
 
 def test_fakes_of_cuda_have_no_name_that_the_library_lacks() -> None:
@@ -65,11 +76,11 @@ def test_fakes_of_cuda_have_no_name_that_the_library_lacks() -> None:
 
 
 def test_the_code_uses_names_that_are_listed() -> None:
-    names = listed("tensorrt_names.txt")
+    names = listed("tensorrt_names.txt") | listed("tensorrt_rtx_names.txt")
     known = names | {name.split(".")[0] for name in names}
     of_trt = used("trt")
     assert "BuilderFlag.TF32" in of_trt and len(of_trt) > 8
-    assert not {name for name in of_trt if name.split(".")[0] not in RTX_ONLY} - known
+    assert not of_trt - known
     cuda = listed("cuda_names.txt")
     of_cuda = used("cudart")
     assert "cudaMalloc" in of_cuda and len(of_cuda) > 12
@@ -79,10 +90,11 @@ def test_the_code_uses_names_that_are_listed() -> None:
 @pytest.mark.slow
 def test_names_are_those_of_tensorrt_rtx() -> None:
     trt = pytest.importorskip("tensorrt_rtx_bindings")
-    of_rtx = {"ComputeCapability.SM89", "ComputeCapability.CURRENT"}
-    assert not missing(trt, listed("tensorrt_names.txt") | of_rtx)
-    config = {"num_compute_capabilities", "set_compute_capability"}
-    assert not {name for name in config if not hasattr(trt.IBuilderConfig, name)}
+    assert not missing(trt, listed("tensorrt_names.txt") | listed("tensorrt_rtx_names.txt"))
+    assert trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy.fset is not None
+    # Made with a strategy or with a configuration, by whichever is given.
+    overloads = trt.ICudaEngine.create_execution_context.__doc__
+    assert "runtime_config: tensorrt_rtx_bindings.tensorrt_rtx.IRuntimeConfig" in overloads
 
 
 @pytest.mark.slow
@@ -93,6 +105,8 @@ def test_names_are_those_of_tensorrt(tmp_path: Path) -> None:
     trt = bindings_over_stubs(tmp_path)
     assert trt.__version__.startswith("11.")
     assert not missing(trt, listed("tensorrt_names.txt"))
+    # What contexts of TensorRT-RTX are made with is asked for where it is there.
+    assert not hasattr(trt, "DynamicShapesKernelSpecializationStrategy")
     # Builders and runtimes are made by the libraries, of which there are only empty ones.
     with pytest.raises(TypeError, match="nullptr"):
         trt.Builder(trt.Logger())
