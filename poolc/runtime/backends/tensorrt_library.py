@@ -106,8 +106,8 @@ def load_engine(
 def messages(trt: ModuleType) -> Any:
     """Return the logger of a library: see ``Messages``.
 
-    There is one in a process, since the library has only one: while anything lives that was made
-    with a logger, "the current new logger is ignored".
+    There is one in a process, since the library says that it has only one: while anything lives
+    that was made with a logger, "the current new logger is ignored".
     """
     with _lock:
         if trt not in _loggers:
