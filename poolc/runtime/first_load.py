@@ -89,7 +89,8 @@ def device_name(engine: Engine) -> str:
     if engine.artifact.manifest.target in ENGINE_TARGETS:
         told += map(str, _engine_hosts(engine))
     digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16] if told else _UNKNOWN
-    asked = engine.device or "default"
+    # The number of a device counts those that are visible.
+    asked = f"{engine.device or 'default'} of {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
     return f"{engine.backend_name} {_library_version(engine)} {asked} {digest}"
 
 

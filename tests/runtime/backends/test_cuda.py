@@ -305,6 +305,10 @@ def test_the_first_load_on_a_device_checks_the_artifact(
     monkeypatch.setattr(first_load, "probe_gpu", lambda: Gpu(("NVIDIA L4, 23034 MiB, 581.0, 8.9",)))
     first_load.complete(engine, store)
     assert fake.ran  # another driver
+    fake.ran.clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    first_load.complete(engine, store)
+    assert fake.ran  # another device under the same number
     monkeypatch.setattr(first_load, "probe_gpu", Gpu)
     for _ in range(2):  # what cannot be named cannot be remembered
         fake.ran.clear()
