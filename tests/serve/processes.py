@@ -33,6 +33,24 @@ Engine.execute = gated
 """
     + SERVE
 )
+# The same, on a GPU that is lost once the process is told so by SIGUSR1.
+LOST = (
+    """
+import signal
+from poolc.errors import ArtifactIncompatible, BackendError
+from poolc.runtime.engine import Engine
+execute, lost = Engine.execute, []
+def losing(self, *args, **options):
+    if lost:
+        raise BackendError("CUDA failure 719: unspecified launch failure")
+    return execute(self, *args, **options)
+def restart(self):
+    raise ArtifactIncompatible("CUDA failure 719: unspecified launch failure")
+Engine.execute, Engine.restart, Engine.devices = losing, restart, ("cuda:0",)
+signal.signal(signal.SIGUSR1, lambda *_: lost.append(True))
+"""
+    + SERVE
+)
 
 
 class ServerProcess:

@@ -17,7 +17,7 @@ import pytest
 from poolc.errors import InvalidOption
 from poolc.serve.listening import bind
 from poolc.serve.settings import Settings
-from tests.serve.processes import GATED, ROOT, ServerProcess, server_process
+from tests.serve.processes import GATED, LOST, ROOT, ServerProcess, server_process
 
 DEADLINE_S = 30
 
@@ -74,6 +74,20 @@ def test_stop_at_once_on_a_second_signal(tiny_embedder: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
         assert isinstance(reply.exception(DEADLINE_S), httpx.TransportError)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/ready"])
+def test_a_process_whose_device_is_lost_ends_for_another_to_be_started(
+    tiny_embedder: Path, path: str
+) -> None:
+    """Also where nothing but the probe asks: who is not ready is sent nothing else."""
+    method, expected = ("GET", 503) if path == "/ready" else ("POST", 500)
+    with server_process(tiny_embedder, LOST) as server:
+        assert status(server, method, path) == 200
+        server.process.send_signal(signal.SIGUSR1)
+        assert [status(server, method, path) for _ in range(3)] == [expected] * 3
+        server.wait_for_log("cuda:0 is lost; only another process can use it again: this one ends")
+        assert server.process.wait(DEADLINE_S) == 1
 
 
 def test_bind_taken_port() -> None:
