@@ -236,11 +236,16 @@ class _Model:
         except Exception as error:  # the library's exception classes share no public base
             if not _is_out_of_memory(error):
                 raise
-            self._may_record = False
-            log.warning("no memory is left for CUDA graphs: short texts are answered without")
-            return None
-        self._buckets[bucket] = found
-        return found
+        else:
+            self._buckets[bucket] = found
+            return found
+        self._may_record = False
+        log.warning("no memory is left for CUDA graphs: short texts are answered without")
+        # A recording that broke off may have left its session's stream in the middle of it.
+        with turns.opening():
+            self._buckets.clear()
+            self._recorded = None
+        return None
 
     def _record(self, filled: Mapping[str, npt.NDArray[Any]]) -> _Buffers:
         value = self._ort.OrtValue

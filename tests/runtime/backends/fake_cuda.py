@@ -90,6 +90,8 @@ class InferenceSession:
 
     def run_with_iobinding(self, binding: IOBinding, run_options: Any) -> None:
         number = run_options.get_run_config_entry("gpu_graph_id")
+        if number == self._fake.no_room_for:
+            raise RuntimeError(self._fake.full)
         self._fake.ran.append(("replay", number))
         self.recorded.append(number)
         feeds = {name: value.array for name, value in binding.inputs.items()}
@@ -106,6 +108,7 @@ class FakeCuda:
         self.works = True
         self.__file__ = real.__file__
         self.fails: str | None = None  # what is said of a session
+        self.no_room_for: str | None = None  # the number of a recording
         self.no_recording: str | None = None  # what is said of a session that records
         self.prints = ""  # while CUDA is loaded
         self.most_rows: int | None = None

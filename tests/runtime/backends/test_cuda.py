@@ -161,6 +161,19 @@ def test_without_room_to_record_short_texts_are_answered_all_the_same(
     engine.close()
 
 
+def test_a_recording_that_breaks_off_takes_the_others_with_it(
+    fake: FakeCuda, tiny_cuda: Path, embedder: Engine
+) -> None:
+    """Their session's stream may be in the middle of it, and its weights' memory is wanted."""
+    fake.no_room_for = "2"
+    engine = Engine(open_artifact(tiny_cuda))
+    for texts in (["a"], TEXTS, ["a"]):
+        np.testing.assert_allclose(engine.embed(texts), embedder.embed(texts), atol=2e-6)
+    hows = [how for how, _ in fake.ran]
+    assert hows == ["replay"] * (len(hows) - 2) + ["run"] * 2
+    engine.close()
+
+
 def test_a_graph_that_cannot_be_recorded_whole_is_an_error(fake: FakeCuda, tiny_cuda: Path) -> None:
     """Its other operators would run on the CPU."""
     fake.no_recording = (
