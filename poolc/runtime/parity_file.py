@@ -23,8 +23,8 @@ from poolc.runtime.request import Row, TokenSequence
 from poolc.spec import MAIN_SET, TOKEN_OUTPUTS
 
 _IDS, _STARTS = "ids", "starts"
-_OF_TOKENS = ("type_ids", "attended", "counted")
-_DEFAULTS = {"type_ids": 0, "attended": True, "counted": True}
+# What a graph is told of tokens beside their ids, and what is meant where it is not told.
+_OF_TOKENS = {"type_ids": 0, "attended": True, "counted": True}
 # Of a set besides the main one: rows of tokens are large, and short texts show as much.
 _SHORT_TOKENS, _MOST_SHORT = 64, 16
 
@@ -49,11 +49,11 @@ def packed(references: References) -> dict[str, npt.NDArray[Any]]:
         _IDS: np.concatenate([sequence.ids for sequence in sequences]),
         _STARTS: _starts(sequences),
     }
-    for name in _OF_TOKENS:
+    for name, otherwise in _OF_TOKENS.items():
         parts = [getattr(sequence, name) for sequence in sequences]
         if any(part is not None for part in parts):
             filled = [
-                np.full(len(sequence), _DEFAULTS[name]) if part is None else part
+                np.full(len(sequence), otherwise) if part is None else part
                 for sequence, part in zip(sequences, parts, strict=True)
             ]
             found[name] = np.concatenate(filled)

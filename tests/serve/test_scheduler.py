@@ -162,14 +162,18 @@ def test_ask_lower_priorities_come_first(make_fake: MakeFake) -> None:
     asyncio.run(main())
 
 
-def test_model_that_keeps_failing_is_opened_anew_once(make_fake: MakeFake) -> None:
+@pytest.mark.parametrize("probed", [False, True])
+def test_model_that_keeps_failing_is_opened_anew_once(make_fake: MakeFake, probed: bool) -> None:
+    """Probes count: a server that is not ready is sent nothing else."""
+
     async def main() -> None:
         fake = make_fake()
         fake.failure = BackendError("broken")
+        fake.poison = "ready" if probed else "poison"
         scheduler = scheduler_of(fake)
         for expected in (0, 0, 1, 1, 1, 1, 1):
             with pytest.raises(BackendError):
-                await embed(scheduler, "poison")
+                await (scheduler.probe() if probed else embed(scheduler, "poison"))
             if scheduler._restarting is not None:
                 await scheduler._restarting
             assert fake.restarts == expected
@@ -231,23 +235,6 @@ def test_a_device_that_cannot_be_opened_anew_is_lost(
         await asyncio.wait([scheduler._restarting])
         await asyncio.sleep(0)  # its callbacks come next
         assert told == expected
-
-    asyncio.run(main())
-
-
-def test_failing_probes_open_the_model_anew(make_fake: MakeFake) -> None:
-    """A server that is not ready is sent nothing else."""
-
-    async def main() -> None:
-        fake = make_fake()
-        fake.poison, fake.failure = "ready", BackendError("CUDA failure 719")
-        scheduler = scheduler_of(fake)
-        for expected in (0, 0, 1, 1):
-            with pytest.raises(BackendError):
-                await scheduler.probe()
-            if scheduler._restarting is not None:
-                await scheduler._restarting
-            assert fake.restarts == expected
 
     asyncio.run(main())
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from poolc.errors import BackendError
+from poolc.errors import BackendError, DeviceOutOfMemory
 from poolc.runtime.backends.base import Backend, Feeds, Fetches
 
 # Failures of a device in a row, of what another one computes, after which it is lost.
@@ -41,12 +41,13 @@ class Replicas:
         first = self._take()
         try:
             fetched = self._on(first, output_set, feeds, alone)
-        except BackendError:
+        except BackendError as error:
             other = self._take(besides=(first,))
             if other == first:
                 raise
             fetched = self._on(other, output_set, feeds, alone)  # its error says as much
-            self._count(first)
+            if not isinstance(error, DeviceOutOfMemory):  # it may be full, and is not lost for that
+                self._count(first)
             return fetched
         self._failures[first] = 0
         return fetched

@@ -8,8 +8,11 @@ nothing about either library.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+_RUNNING, _OPENING = "running", "opening"
 
 
 class Turns:
@@ -17,69 +20,48 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._running = 0
-        self._opening = 0
+        self._under_way: Counter[str] = Counter()
         self._recording = False
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Run, open or free beside others."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._recording)
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
+    def shared(self) -> AbstractContextManager[None]:
+        """Run beside others."""
+        return self._beside(_RUNNING)
 
-    @contextmanager
-    def opening(self) -> Iterator[None]:
+    def opening(self) -> AbstractContextManager[None]:
         """Open or drop what takes seconds, beside what runs."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._recording)
-            self._opening += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._opening -= 1
-                self._changed.notify_all()
+        return self._beside(_OPENING)
 
     @contextmanager
     def alone_unless_opening(self) -> Iterator[bool]:
-        """``alone``, or False at once while something is opened: runs would wait for it too."""
+        """Wait until nothing runs, and let nothing run meanwhile.
+
+        False at once while something is opened: runs would wait for it too.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._recording)
-            may = not self._opening
+            may = not self._under_way[_OPENING]
             if may:
                 self._recording = True
-                self._changed.wait_for(lambda: not self._running)
-        if not may:
-            yield False
-            return
+                self._changed.wait_for(lambda: not self._under_way[_RUNNING])
         try:
-            yield True
+            yield may
         finally:
-            self._recorded()
+            if may:
+                with self._changed:
+                    self._recording = False
+                    self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until nothing runs or is opened, and let nothing run meanwhile."""
+    def _beside(self, what: str) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not (self._recording or self._opening))
-            self._recording = True
-            self._changed.wait_for(lambda: not self._running)
+            self._changed.wait_for(lambda: not self._recording)
+            self._under_way[what] += 1
         try:
             yield
         finally:
-            self._recorded()
-
-    def _recorded(self) -> None:
-        with self._changed:
-            self._recording = False
-            self._changed.notify_all()
+            with self._changed:
+                self._under_way[what] -= 1
+                self._changed.notify_all()
 
 
 turns = Turns()  # of the process, whatever models it runs

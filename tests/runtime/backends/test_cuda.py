@@ -200,7 +200,7 @@ def test_while_a_model_is_opened_nothing_is_recorded_and_all_is_answered(
 
 def test_while_kernels_are_recorded_nothing_is_opened(fake: FakeCuda, tiny_cuda: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
-        with turns.alone():
+        with turns.alone_unless_opening():
             opened = threads.submit(Engine, open_artifact(tiny_cuda))
             with pytest.raises(TimeoutError):
                 opened.result(0.3)

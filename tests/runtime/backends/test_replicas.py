@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from poolc.errors import BackendError
+from poolc.errors import BackendError, DeviceOutOfMemory
 from poolc.runtime.backends.base import Backend
 from poolc.runtime.backends.replicas import Replicas
 
@@ -88,6 +88,16 @@ def test_what_fails_on_one_device_runs_on_another() -> None:
         assert both.run("main", number)  # type: ignore[arg-type]
     assert sound.ran == list(range(20))
     assert len(lost.ran) == 3
+
+
+def test_a_device_that_is_full_is_not_lost() -> None:
+    full, sound = Device(), Device()
+    full.failure = DeviceOutOfMemory("one text does not fit")
+    both = replicas(full, sound)
+    for _ in range(20):
+        both.run("main", {})
+    assert len(full.ran) == 20
+    assert not both.lost
 
 
 def test_a_failure_now_and_then_loses_no_device() -> None:

@@ -124,7 +124,7 @@ def test_while_another_library_records_nothing_runs_or_is_opened(
     """ONNX Runtime's recordings are broken by what any thread allocates."""
     before = fakes.cudart.held, fakes.trt.contexts
     with ThreadPoolExecutor(2) as threads:
-        with turns.alone():
+        with turns.alone_unless_opening():
             asked = threads.submit(engine.embed, ["a"])
             opened = threads.submit(Engine, engine.artifact)
             for one in (asked.result, opened.result):
@@ -142,7 +142,7 @@ def test_nothing_else_runs_while_kernels_are_recorded(
     running = []
 
     def count(stream: int, mode: int) -> Any:
-        running.append(turns._running)
+        running.append(turns._under_way["running"])
         return begin(stream, mode)
 
     monkeypatch.setattr(fakes.cudart, "cudaStreamBeginCapture", count)
