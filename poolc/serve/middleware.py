@@ -47,6 +47,13 @@ class RequestLog:
             Request(scope).headers.get(REQUEST_ID, "")
         )
         status = 0
+        done = False
+
+        def finish() -> None:
+            nonlocal done
+            if not done:
+                done = True
+                self._done(scope, request_id, status, time.perf_counter() - started_s)
 
         async def with_id(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -56,12 +63,14 @@ class RequestLog:
                     *message.get("headers", ()),
                     (REQUEST_ID.encode(), request_id.encode()),
                 ]
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                finish()  # before the last bytes leave: whoever has a reply finds it counted
             await send(message)
 
         try:
             await self._app(scope, receive, with_id)
         finally:
-            self._done(scope, request_id, status, time.perf_counter() - started_s)
+            finish()  # also where nobody was left to read it
 
     def _done(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", OTHER_PATHS)

@@ -33,7 +33,10 @@ from tests.runtime.conftest import Variant
 from tests.runtime.texts import PAIRS, VARIED, mixed
 
 TEXTS = [*VARIED, *mixed(40)]
-SAME = 1e-6
+SAME = 1e-6  # of values of at most 1
+# Logits and hidden states are sums of products larger than they are: twelve random models' logits
+# differed by up to 1.2e-6 in a thousand micro-batches each. A wrong mask is off by over 1e-3.
+SAME_SUMS = 5e-6
 NEIGHBOURS = st.lists(st.sampled_from(TEXTS), max_size=12)
 
 
@@ -187,7 +190,7 @@ def test_rows_do_not_depend_on_padding(
     assert set(among) == set(alone)
     for name, value in alone.items():
         assert among[name].shape == value.shape
-        assert np.abs(among[name] - value).max() <= SAME * max(1.0, np.abs(value).max())
+        assert np.abs(among[name] - value).max() <= SAME_SUMS * max(1.0, np.abs(value).max())
 
 
 @given(item=st.sampled_from([*TEXTS, *PAIRS]), others=NEIGHBOURS)
@@ -199,7 +202,7 @@ def test_logits_do_not_depend_on_neighbours(
     engine: Engine = request.getfixturevalue(name)
     among = engine.classify([*others, item], use_activation=False).probs[-1]
     alone = engine.classify([item], use_activation=False).probs[0]
-    assert np.abs(among - alone).max() <= SAME * max(1.0, np.abs(alone).max())
+    assert np.abs(among - alone).max() <= SAME_SUMS * max(1.0, np.abs(alone).max())
 
 
 # The engine itself.

@@ -43,7 +43,7 @@ def test_lengths_everywhere(name: str, method: str, request: pytest.FixtureReque
     sides: dict[str, Any] = {}
     for side in ("left", "right"):
         cut: list[bool] = []
-        options = {"truncate": True, "max_length": 9, "truncation_side": side}
+        options = {"truncate": True, "max_length": 12, "truncation_side": side}
         sides[side] = call(TEXTS, truncated=cut, **options)
         assert cut == [True, False]
         streamed: list[bool] = []
@@ -52,8 +52,8 @@ def test_lengths_everywhere(name: str, method: str, request: pytest.FixtureReque
     later: list[bool] = []
     asyncio.run(getattr(engine, f"a{method}")(TEXTS, truncated=later, **options))
     assert later == [True, False]
-    with pytest.raises(ValueError, match="the limit is 9"):
-        call(TEXTS, max_length=9)
+    with pytest.raises(ValueError, match="the limit is 12"):
+        call(TEXTS, max_length=12)
 
 
 def test_lengths_of_a_score(cross_encoder: Engine, embedder: Engine, colbert: Engine) -> None:

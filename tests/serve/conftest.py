@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
@@ -32,7 +31,7 @@ def make_fake() -> Iterator[MakeFake]:
         fake.close()
 
 
-def client_of(app: FastAPI) -> httpx.AsyncClient:
+def client_of(app: Any) -> httpx.AsyncClient:
     """Return a client that speaks to ``app`` without a socket."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://poolc")

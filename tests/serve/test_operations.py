@@ -13,12 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poolc.errors import BackendError, InvalidOption
 from poolc.runtime.engine import Engine
+from poolc.serve.app import create_app
 from poolc.serve.logs import JsonFormatter
 from poolc.serve.settings import Settings
-from tests.serve.conftest import MakeClient, MakeFake
+from tests.serve.conftest import MakeClient, MakeFake, client_of
 from tests.serve.speaking import answer, get, post
 
 TEXTS = ["the quick brown fox", "no"]
+REQUESTS = "poolc_requests_total"
 KEYS = ("first key", "second")
 
 
@@ -129,6 +131,25 @@ def samples(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
         for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
+
+
+def test_a_reply_is_counted_before_it_leaves(embedder: Engine) -> None:
+    """Or whoever has it could read the counts and not find it, as of another worker."""
+    app = create_app({"m": embedder}, Settings())
+    seen: list[float] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def count_first(message: Any) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                found = text_string_to_metric_families(app.state.metrics.exposition().decode())
+                seen.append(sum(s.value for f in found for s in f.samples if s.name == REQUESTS))
+            await send(message)
+
+        await app(scope, receive, count_first)
+
+    for _ in range(2):
+        answer(client_of(watched), "/v1/embeddings", input=TEXTS)
+    assert seen == [1, 2]
 
 
 def test_metrics(make_client: MakeClient, embedder: Engine) -> None:
