@@ -1,4 +1,4 @@
-"""Which files an ONNX graph points at: a walk over the protobuf wire format.
+"""What an ONNX graph points at outside itself: a walk over the protobuf wire format.
 
 Knows nothing about artifacts. It stands in for the ``onnx`` package, which the runtime does not
 depend on, and it reads what ONNX Runtime would read: every tensor wherever the schema allows one
@@ -9,6 +9,7 @@ bytes are skipped over, so memory stays at one small window however large or hos
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from poolc.errors import ArtifactCorrupt
@@ -16,6 +17,7 @@ from poolc.errors import ArtifactCorrupt
 _WINDOW_BYTES = 1 << 16
 _MAX_DEPTH = 100  # protobuf's own default limit on nested messages
 _MAX_LOCATION_BYTES = 4096
+_MAX_RANK = 64
 _LENGTH_DELIMITED = 2
 
 _ENTRY = "entry"
@@ -55,6 +57,71 @@ def external_locations(file: BinaryIO, size: int) -> Iterator[str]:
             stack.append((child, start, stop))
 
 
+@dataclass(frozen=True, slots=True)
+class ExternalTensor:
+    """An initializer whose bytes lie in another file.
+
+    ``data_type`` is ONNX's number of it, ``location`` relative to the graph, ``offset`` and
+    ``length`` in bytes.
+    """
+
+    name: str
+    data_type: int
+    shape: tuple[int, ...]
+    location: str
+    offset: int
+    length: int
+
+
+def external_initializers(file: BinaryIO, size: int) -> Iterator[ExternalTensor]:
+    """Yield the initializers of the main graph of an ONNX file whose bytes lie elsewhere.
+
+    Not those that do not say how long they are. Raises ArtifactCorrupt as ``external_locations``
+    does.
+    """
+    reader = _Reader(file)
+    for number, wire, start, stop in reader.fields(0, size):
+        if (number, wire) != (7, _LENGTH_DELIMITED):
+            continue
+        for field, kind, first, end in reader.fields(start, stop):
+            if (field, kind) == (5, _LENGTH_DELIMITED):
+                yield from _external(reader, first, end)
+
+
+def _external(reader: _Reader, position: int, end: int) -> list[ExternalTensor]:
+    """Read a TensorProto; nothing where its bytes are in it."""
+    name, data_type, shape, entries = "", 0, list[int](), dict[str, str]()
+    for number, wire, start, stop in reader.fields(position, end):
+        match number, wire:
+            case 1, _:
+                shape += _numbers(reader, wire, start, stop)
+            case 2, 0:
+                data_type = reader.varint(start, stop)[0]
+            case 8, 2:
+                name = _text(reader, start, stop)
+            case 13, 2:
+                pair = {key: _text(reader, *at) for key, _, *at in reader.fields(start, stop)}
+                entries[pair.get(1, "")] = pair.get(2, "")
+        if len(shape) > _MAX_RANK:
+            raise ArtifactCorrupt(f"tensor {name!r} has more than {_MAX_RANK} dimensions")
+    if "location" not in entries or "length" not in entries:
+        return []
+    try:
+        offset, length = int(entries.get("offset", "0")), int(entries["length"])
+    except ValueError as error:
+        raise ArtifactCorrupt(f"tensor {name!r} does not say where its bytes lie") from error
+    return [ExternalTensor(name, data_type, tuple(shape), entries["location"], offset, length)]
+
+
+def _numbers(reader: _Reader, wire: int, position: int, end: int) -> list[int]:
+    """Read a repeated number: one, or several in one field, which proto3 calls packed."""
+    found = list[int]()
+    while wire in (0, _LENGTH_DELIMITED) and position < end and len(found) <= _MAX_RANK:
+        number, position = reader.varint(position, end)
+        found.append(number)
+    return found
+
+
 def _entry_locations(reader: _Reader, position: int, end: int) -> list[str]:
     """Read one key-value pair of ``external_data``; fields may repeat and come in any order."""
     is_location = False
@@ -88,17 +155,17 @@ class _Reader:
 
     def field(self, position: int, end: int) -> tuple[int, int, int, int]:
         """Return (field number, wire type, start of the payload, end of the payload)."""
-        tag, position = self._varint(position, end)
+        tag, position = self.varint(position, end)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 1 << 29:
             raise ArtifactCorrupt("malformed protobuf: impossible field number")
         start = position
         if wire == 0:
-            _, stop = self._varint(position, end)
+            _, stop = self.varint(position, end)
         elif wire == 1:
             stop = position + 8
         elif wire == _LENGTH_DELIMITED:
-            length, start = self._varint(position, end)
+            length, start = self.varint(position, end)
             stop = start + length
         elif wire == 5:
             stop = position + 4
@@ -107,6 +174,12 @@ class _Reader:
         if stop > end:
             raise ArtifactCorrupt("malformed protobuf: a field runs past its message")
         return number, wire, start, stop
+
+    def fields(self, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield the fields of a message: see ``field``."""
+        while position < end:
+            number, wire, start, position = self.field(position, end)
+            yield number, wire, start, position
 
     def read(self, position: int, length: int) -> bytes:
         """Return ``length`` bytes; the caller bounds it."""
@@ -119,7 +192,8 @@ class _Reader:
             raise ArtifactCorrupt("the file ended early")
         return piece
 
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
+    def varint(self, position: int, end: int) -> tuple[int, int]:
+        """Return a number and where it ends."""
         value = 0
         for shift in range(0, 70, 7):
             if position >= end:

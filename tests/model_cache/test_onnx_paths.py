@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import tracemalloc
 from contextlib import suppress
+from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,14 +21,23 @@ from onnx import (
     helper,
 )
 
+import poolc
 from poolc.errors import ArtifactCorrupt
-from poolc.model_cache.onnx_paths import external_locations
+from poolc.model_cache.onnx_paths import (
+    ExternalTensor,
+    external_initializers,
+    external_locations,
+)
 
 from .conftest import external_tensor, graph_bytes
 
 
 def locations(data: bytes) -> set[str]:
     return set(external_locations(io.BytesIO(data), len(data)))
+
+
+def initializers(data: bytes) -> list[ExternalTensor]:
+    return list(external_initializers(io.BytesIO(data), len(data)))
 
 
 def sparse(location: str) -> SparseTensorProto:
@@ -173,3 +184,77 @@ def test_walk_every_truncation_is_corrupt_or_finds_less() -> None:
 def test_walk_any_bytes_raise_only_corrupt(data: bytes) -> None:
     with suppress(ArtifactCorrupt):
         locations(data)
+
+
+# Initializers: read as the onnx package does.
+
+
+def test_initializers_of_a_compiled_graph(tiny_embedder_source: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    poolc.compile(
+        tiny_embedder_source, target="cuda", precision="fp16", output=made,
+        on_event=lambda event: None,
+    )  # fmt: skip
+    path = made / "model.onnx"
+    expected = []
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            lies = {entry.key: entry.value for entry in tensor.external_data}
+            where = lies["location"], int(lies["offset"]), int(lies["length"])
+            shape = tuple(tensor.dims)
+            expected.append(ExternalTensor(tensor.name, tensor.data_type, shape, *where))
+    assert initializers(path.read_bytes()) == expected
+    assert len({one.shape for one in expected}) > 3
+
+
+def test_initializers_are_those_of_the_main_graph_that_lie_elsewhere() -> None:
+    model = everywhere()
+    model.graph.initializer.append(helper.make_tensor("here", TensorProto.FLOAT, [2], [1, 2]))
+    endless = external_tensor("endless")
+    del endless.external_data[-1]  # its length
+    scalar = external_tensor("scalar", "s")
+    scalar.ClearField("dims")
+    model.graph.initializer.extend([endless, scalar])
+    assert initializers(model.SerializeToString()) == [
+        ExternalTensor("weight", TensorProto.FLOAT, (8,), "initializer", 0, 32),
+        ExternalTensor("s", TensorProto.FLOAT, (), "scalar", 0, 32),
+    ]
+
+
+def test_initializer_of_packed_sizes() -> None:
+    """As proto3 writes them; the onnx package writes one field each."""
+    packed = b"\x0a\x03\x02\xac\x02"  # 2 and 300
+    entries = b"".join(
+        b"\x6a" + bytes([len(entry)]) + entry
+        for entry in (b"\x0a\x08location\x12\x01f", b"\x0a\x06length\x12\x0212")
+    )
+    tensor = packed + b"\x10\x01" + entries
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    data = b"\x3a" + bytes([len(graph)]) + graph
+    assert TensorProto.FromString(tensor).dims == [2, 300]
+    assert initializers(data) == [ExternalTensor("", 1, (2, 300), "f", 0, 12)]
+
+
+def test_initializer_whose_offset_is_no_number() -> None:
+    tensor = external_tensor("file")
+    tensor.external_data.add(key="offset", value="far")
+    model = ModelProto()
+    model.graph.initializer.append(tensor)
+    with pytest.raises(ArtifactCorrupt, match="tensor 'weight' does not say where its bytes lie"):
+        initializers(model.SerializeToString())
+
+
+def test_initializer_of_endless_sizes() -> None:
+    tensor = external_tensor("file")
+    tensor.dims.extend([1] * 100)
+    model = ModelProto()
+    model.graph.initializer.append(tensor)
+    with pytest.raises(ArtifactCorrupt, match="more than 64 dimensions"):
+        initializers(model.SerializeToString())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_initializers_of_any_bytes_raise_only_corrupt(data: bytes) -> None:
+    with suppress(ArtifactCorrupt):
+        initializers(data)

@@ -2,9 +2,9 @@
 
 Micro-batches run from two threads, so that the host prepares and copies one while another computes.
 Small ones, where launching kernels takes longer than running them, are padded up to a bucket whose
-kernels were recorded once (a CUDA graph) and are replayed, by a session of its own with weights of
-its own; where there is no room for that, they are launched. Nothing ever runs on the CPU in the
-GPU's place.
+kernels were recorded once (a CUDA graph) and are replayed, by a session of its own; where there is
+no room for that, they are launched. All sessions compute with the same weights. Nothing ever runs
+on the CPU in the GPU's place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from poolc.errors import (
 from poolc.model_cache.artifact import Artifact
 from poolc.runtime.backends.base import Feeds, Fetches
 from poolc.runtime.backends.cuda_library import PROVIDER, load_cuda, open_session
-from poolc.runtime.backends.onnxruntime import import_onnxruntime
+from poolc.runtime.backends.cuda_weights import DeviceWeights, device_weights
+from poolc.runtime.backends.onnxruntime import import_onnxruntime, session_options
 from poolc.runtime.backends.turns import turns
 from poolc.runtime.packing import packing
 from poolc.spec import (
@@ -90,6 +91,7 @@ class CudaBackend:
         self.executor = ThreadPoolExecutor(_STREAMS, thread_name_prefix="poolc-cuda")
         # ONNX Runtime keeps what it recorded by thread: another one would record anew.
         self._recorder = ThreadPoolExecutor(1, thread_name_prefix="poolc-cuda-graphs")
+        self._weights = device_weights(self._ort, artifact, self._device)
         self._model(MAIN_SET)
 
     def run(self, output_set: str, feeds: Feeds, *, alone: bool = False) -> Fetches:
@@ -114,6 +116,7 @@ class CudaBackend:
         with self._lock, turns.opening():
             self._closed = True
             self._models.clear()
+            self._weights = None  # they stay until the last micro-batch that is under way is done
 
     def _model(self, output_set: str) -> _Model:
         with self._lock:
@@ -130,11 +133,11 @@ class CudaBackend:
                     self._recorder if self._graphs else None,
                 )
                 with turns.opening():
-                    opening = partial(self._open, graph.file)
+                    opening = partial(self._open, graph.file, self._weights)
                     self._models[output_set] = _Model(self._ort, opening, facts)
             return self._models[output_set]
 
-    def _open(self, file: str, records: bool) -> Any:
+    def _open(self, file: str, weights: DeviceWeights | None, records: bool) -> Any:
         # Rounding to tf32 is for those who asked for less than fp32.
         exact = self.artifact.manifest.precision is Precision.FP32
         settings = {
@@ -142,9 +145,11 @@ class CudaBackend:
             "use_tf32": "0" if exact else "1",
             "enable_cuda_graph": "1" if records else "0",
         }
-        path = self.artifact.file(file)
+        path, options = self.artifact.file(file), session_options(self._ort)
+        if weights is not None:
+            weights.share(file, options)
         try:
-            return open_session(self._ort, str(path), settings)
+            return open_session(self._ort, str(path), settings, options)
         except PoolcError:
             raise
         except Exception as error:  # as above

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from poolc.errors import BackendError, InvalidOption, MissingDependency
 from poolc.model_cache.host import EngineHost
+from poolc.runtime.backends.linked_cudart import LinkedCudart
 
 
 class OutOfMemoryError(Exception):
@@ -91,7 +92,7 @@ def device_problem() -> str | None:
     return None
 
 
-def call(cudart: ModuleType, name: str, *arguments: Any) -> Any:
+def call(cudart: ModuleType | LinkedCudart, name: str, *arguments: Any) -> Any:
     """Call a function of the CUDA runtime and return its result: nothing, one value or a tuple.
 
     Raises OutOfMemoryError, or BackendError with the name of the error.
@@ -107,7 +108,7 @@ def call(cudart: ModuleType, name: str, *arguments: Any) -> Any:
 class DeviceMemory:
     """Bytes on the device; freed with the object."""
 
-    def __init__(self, cudart: ModuleType, size_bytes: int) -> None:
+    def __init__(self, cudart: ModuleType | LinkedCudart, size_bytes: int) -> None:
         self._cudart = cudart
         self.size_bytes = max(1, size_bytes)
         self.address = int(call(cudart, "cudaMalloc", self.size_bytes))

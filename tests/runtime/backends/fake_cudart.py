@@ -129,6 +129,14 @@ class FakeCudart:
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
         return (INVALID_VALUE if stream in self._recording else SUCCESS,)
 
+    def cudaMemcpy(self, to: int, source: int, size: int, kind: int) -> tuple[Any, ...]:
+        assert kind == 1
+        ctypes.memmove(self.block(to, size), source, size)
+        return (SUCCESS,)
+
+    def cudaDeviceSynchronize(self) -> tuple[Any, ...]:
+        return (SUCCESS,)
+
     def cudaMemcpyAsync(
         self, to: int, source: int, size: int, kind: int, stream: int
     ) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ HERE = Path(__file__).resolve().parent
 _SOURCES = (
     *(ROOT / "poolc/runtime/backends").glob("tensorrt*.py"),
     ROOT / "poolc/runtime/backends/cuda_device.py",
+    ROOT / "poolc/runtime/backends/cuda_weights.py",
     *(ROOT / "poolc/compiler/targets").glob("engine*.py"),
     ROOT / "poolc/bench/engine_peaks.py",
 )

@@ -1,6 +1,7 @@
-/* The CUDA runtime of a GPU that computes nothing: memory is the host's, kernels do nothing, and
- * every output is zeros or what was there. What is real is what the library above asks for: where
- * it places operators, what it allocates, what it records and when.
+/* The CUDA runtime of a GPU that computes nothing: kernels do nothing, and every output is zeros or
+ * what was there. What is real is what the library above asks for: where it places operators, what
+ * it allocates, what it records and when. Memory of a device can be copied and not touched: a host
+ * that follows a pointer to it is killed, as it should be.
  *
  * SILENT_DEVICES  how many GPUs there are (1)         SILENT_BYTES  the memory of each (64 GiB)
  * silent_lose(n)  GPU n fails at everything from now on; -1: none does
@@ -9,9 +10,11 @@
  * as in cudaStreamCaptureModeGlobal.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "driver_types.h"
@@ -44,30 +47,46 @@ static E handle(void **made) { *made = calloc(1, 64); return cudaSuccess; }
 
 void silent_lose(int device) { lost = device; }
 
-/* Memory: a block begins with its size and device. */
-struct head { size_t size; int device; char rest[240]; };
+/* Memory: the devices' addresses, and the same bytes where this file may touch them. No address is
+ * given out twice. A block begins with a page that says its size and device. */
+enum { PAGE = 4096 };
+static const size_t REGION = (size_t)1 << 40;
+static char *untouchable, *touchable;
+static size_t given;
+static int memory;
+struct head { size_t size; int device; };
+__attribute__((constructor)) static void reserve(void) {
+    memory = memfd_create("devices", MFD_CLOEXEC);
+    if (ftruncate(memory, REGION)) abort();
+    untouchable = mmap(0, REGION, PROT_NONE, MAP_SHARED | MAP_NORESERVE, memory, 0);
+    touchable = mmap(0, REGION, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory, 0);
+    if (untouchable == MAP_FAILED || touchable == MAP_FAILED) abort();
+}
+static void *at(const void *pointer) {
+    size_t offset = (const char *)pointer - untouchable;
+    return offset < REGION ? touchable + offset : (void *)pointer;
+}
 E cudaMalloc(void **made, size_t size) {
-    struct head *block;
     CHECK(usable());
+    size_t pages = (size + PAGE - 1) / PAGE * PAGE;
     pthread_mutex_lock(&mutex);
-    int full = used[current] + size > room();
-    if (!full) used[current] += size;
+    int full = used[current] + size > room() || given + PAGE + pages > REGION;
+    size_t start = given;
+    if (!full) used[current] += size, given += PAGE + pages;
     pthread_mutex_unlock(&mutex);
-    if (full || posix_memalign((void **)&block, 256, sizeof *block + size))
-        return failed(cudaErrorMemoryAllocation);
-    memset(block, 0, sizeof *block + size);
-    block->size = size, block->device = current;
-    *made = block + 1;
+    if (full) return failed(cudaErrorMemoryAllocation);
+    *(struct head *)(touchable + start) = (struct head){size, current};
+    *made = untouchable + start + PAGE;
     return cudaSuccess;
 }
 E cudaFree(void *freed) {
     if (!freed) return cudaSuccess;
     CHECK(unrecorded());
-    struct head *block = (struct head *)freed - 1;
+    struct head block = *(struct head *)((char *)at(freed) - PAGE);
     pthread_mutex_lock(&mutex);
-    used[block->device] -= block->size;
+    used[block.device] -= block.size;
     pthread_mutex_unlock(&mutex);
-    free(block);
+    fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (char *)freed - untouchable, block.size);
     return cudaSuccess;
 }
 E cudaMallocFromPoolAsync(void **made, size_t size, void *pool, void *stream) { return cudaMalloc(made, size); }
@@ -76,17 +95,17 @@ E cudaMallocHost(void **made, size_t size) { *made = calloc(1, size ? size : 1);
 E cudaHostAlloc(void **made, size_t size, unsigned flags) { CHECK(usable()); return cudaMallocHost(made, size); }
 E cudaFreeHost(void *freed) { free(freed); return cudaSuccess; }
 E cudaMemGetInfo(size_t *left, size_t *all) { *all = room(), *left = *all - used[current]; return cudaSuccess; }
-E cudaMemcpy(void *to, const void *from, size_t size, int kind) { CHECK(usable()); memcpy(to, from, size); return cudaSuccess; }
-E cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) { CHECK(alive()); memcpy(to, from, size); return cudaSuccess; }
+E cudaMemcpy(void *to, const void *from, size_t size, int kind) { CHECK(usable()); memcpy(at(to), at(from), size); return cudaSuccess; }
+E cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) { CHECK(alive()); memcpy(at(to), at(from), size); return cudaSuccess; }
 E cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t rows, int kind, void *stream) {
     CHECK(alive());
     for (size_t row = 0; row < rows; row++)
-        memcpy((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
+        memcpy((char *)at(to) + row * to_pitch, (char *)at(from) + row * from_pitch, width);
     return cudaSuccess;
 }
-E cudaMemcpyFromSymbol(void *to, const void *symbol, size_t size, size_t offset, int kind) { memset(to, 0, size); return cudaSuccess; }
-E cudaMemset(void *to, int value, size_t size) { CHECK(usable()); memset(to, value, size); return cudaSuccess; }
-E cudaMemsetAsync(void *to, int value, size_t size, void *stream) { CHECK(alive()); memset(to, value, size); return cudaSuccess; }
+E cudaMemcpyFromSymbol(void *to, const void *symbol, size_t size, size_t offset, int kind) { memset(at(to), 0, size); return cudaSuccess; }
+E cudaMemset(void *to, int value, size_t size) { CHECK(usable()); memset(at(to), value, size); return cudaSuccess; }
+E cudaMemsetAsync(void *to, int value, size_t size, void *stream) { CHECK(alive()); memset(at(to), value, size); return cudaSuccess; }
 E cudaPointerGetAttributes(struct cudaPointerAttributes *found, const void *pointer) {
     memset(found, 0, sizeof *found);
     found->type = cudaMemoryTypeDevice, found->device = current;

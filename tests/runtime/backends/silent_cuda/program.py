@@ -83,6 +83,27 @@ def restart(path: str) -> Any:
     return held
 
 
+def held_by_a_run(path: str) -> Any:
+    """Return the bytes held after a close while a micro-batch is under way, and after it."""
+    engine = opened(path)
+    backend: Any = engine._backend
+    running = backend._models["main"]
+    engine.close()
+    del backend
+    held = [_used()]
+    del running
+    return [*held, _used()]
+
+
+def every_set(path: str) -> Any:
+    """Return the bytes held when each graph has run, recorded and not."""
+    engine = opened(path)
+    for output_set in engine.artifact.manifest.graphs:
+        for rows, length in _SHAPES[:2]:
+            run(engine, output_set, rows, length)
+    return _used()
+
+
 def lost(path: str) -> Any:
     """Lose the device; return what a run and a restart say then."""
     engine = opened(path)
