@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# What the tokenizers are trained on: enough for words, pieces and a few other scripts.
+# What the tokenizers know: enough for words, pieces and a few other scripts.
 CORPUS = [
     "the quick brown fox jumps over the lazy dog while the cat sleeps in the sun",
     "a river runs through the old town and under seven bridges of stone",
@@ -24,6 +24,7 @@ CORPUS = [
     "Réserver une table à Zürich, s'il vous plaît: naïve café Ærøskøbing",
     "Москва столица России; 東京の天気は晴れ; 0123456789 -+*/=.,!?",
     "Paris is the capital of France and Brasília the capital of Brazil",
+    "an account of the market and its share",
 ]
 MAX_LENGTH = 64
 HIDDEN = 32

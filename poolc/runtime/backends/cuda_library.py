@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -31,6 +32,8 @@ _LIBRARY = "libonnxruntime_providers_cuda.so"
 # Otherwise a session that fails, or a run of it, is repeated on the CPU, and why is printed.
 NO_FALLBACK = {"enable_fallback": 0}
 _WARNINGS, _FATAL = 2, 4  # the library's levels; it begins with the first
+_printing, _logging = threading.Lock(), threading.Lock()
+_quiet = 0  # who wants it to be, in however many threads
 
 
 def load_cuda(ort: ModuleType) -> None:
@@ -39,7 +42,9 @@ def load_cuda(ort: ModuleType) -> None:
     What the library prints of those that it does not find goes to standard error.
     """
     if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(sys.stderr):  # answers are on standard output
+        # Answers are on standard output. Two threads that redirected it in turns would each restore
+        # what it found, and the last one the other's.
+        with _printing, redirect_stdout(sys.stderr):
             ort.preload_dlls()
 
 
@@ -96,8 +101,15 @@ def starting_problem(ort: ModuleType, error: Exception | None = None) -> str | N
 @contextmanager
 def quiet(ort: ModuleType) -> Iterator[None]:
     """Keep ONNX Runtime from printing, with every session, what its errors or poolc's say too."""
-    ort.set_default_logger_severity(_FATAL)
+    _count_quiet(ort, 1)
     try:
         yield
     finally:
-        ort.set_default_logger_severity(_WARNINGS)
+        _count_quiet(ort, -1)
+
+
+def _count_quiet(ort: ModuleType, change: int) -> None:
+    global _quiet
+    with _logging:
+        _quiet += change
+        ort.set_default_logger_severity(_FATAL if _quiet else _WARNINGS)

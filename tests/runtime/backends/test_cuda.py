@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -26,6 +27,7 @@ from poolc.model_cache.store import Store
 from poolc.runtime import first_load
 from poolc.runtime.backends import cuda
 from poolc.runtime.backends.cuda import CudaBackend, device_id
+from poolc.runtime.backends.cuda_library import load_cuda
 from poolc.runtime.backends.turns import turns
 from poolc.runtime.engine import Engine
 from poolc.runtime.probe import Gpu
@@ -274,6 +276,33 @@ def test_what_the_library_prints_while_loading_is_no_answer(
     Engine(open_artifact(tiny_cuda))
     said = capsys.readouterr()
     assert fake.prints in said.err and not said.out
+
+
+def test_threads_that_load_at_once_leave_standard_output_where_it_was(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one enters before the first leaves, and leaves after it, if it may."""
+    before, library = sys.stdout, cast("Any", fake)
+    both_inside, first_left = threading.Event(), threading.Event()
+    inside: list[int] = []
+
+    def preload() -> None:
+        inside.append(len(inside))
+        if len(inside) == 1:
+            both_inside.wait(0.3)
+        else:
+            both_inside.set()
+            first_left.wait(10)
+
+    def load() -> None:
+        load_cuda(library)
+        first_left.set()
+
+    monkeypatch.setattr(fake, "preload_dlls", preload)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(load) for _ in range(2)]:
+            done.result()
+    assert len(inside) == 2 and sys.stdout is before
 
 
 def test_the_cpu_build_of_onnxruntime_is_refused(tiny_cuda: Path) -> None:
