@@ -1,8 +1,8 @@
-"""What operating on a GPU takes: memory that runs out, a device that is lost, a server, the CLI.
+"""What operating on a GPU takes: memory, a device that is lost, a server, the command line.
 
-Everything but the first runs in processes of its own: a device that is lost stays lost for the
-process. What the server needs (the extra ``serve``) is not on every machine with a GPU; without it
-that is said, and the rest is done.
+What is about memory runs here, the rest in processes of its own: a device that is lost stays lost
+for the process. What the server needs (the extra ``serve``) is not on every machine with a GPU;
+without it that is said, and the rest is done.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def operate(
     small, large = artifacts
     parts: dict[str, Callable[[], Any]] = {
         "doctor": lambda: _doctor(say),
+        "weights_once": lambda: weights_once(large, say),
         "out_of_memory": lambda: out_of_memory(large, say),
     }
     lacking = [name for name in _SERVE if importlib.util.find_spec(name) is None]
@@ -73,6 +74,29 @@ def operate(
         except Exception as error:
             found[name] = {"failed": f"{type(error).__name__}: {error}"[-2000:]}
             say(f"{name}: FAILED {found[name]['failed']}")
+    return found
+
+
+def weights_once(artifact: Path, say: Say) -> dict[str, int]:
+    """Return the bytes of the weights, and those of the device that every graph takes together:
+    a lone text of each, which is recorded, and 32 texts of 16 tokens.
+    """
+    import torch
+
+    opened = open_artifact(artifact)
+    torch.cuda.synchronize()
+    before_bytes = torch.cuda.mem_get_info()[0]
+    backend = CudaBackend(opened)
+    for output_set in opened.manifest.graphs:
+        for lengths in ([7], [16] * 32):
+            backend.run(output_set, speed.random_feeds(opened, lengths, 0))
+    found = {
+        "weights_bytes": opened.file("model.onnx.data").stat().st_size,
+        "device_bytes": before_bytes - torch.cuda.mem_get_info()[0],
+        "graphs": len(opened.manifest.graphs),
+    }
+    backend.close()
+    say(f"the weights on the device once: {json.dumps(found)}")
     return found
 
 

@@ -116,16 +116,18 @@ def test_a_part_that_fails_takes_no_other_along(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operations, "_doctor", lambda say: "all is well")
+    monkeypatch.setattr(operations, "weights_once", lambda *_: {"graphs": 2})
     monkeypatch.setattr(operations, "out_of_memory", lambda *_: [])
     monkeypatch.setattr(operations, "serve", lambda *_: 1 // 0)
     monkeypatch.setattr(operations, "lost_device", lambda *_: {"ready": 503})
     monkeypatch.setattr(operations, "_bench_model", lambda *_: pytest.fail("time is up"))
-    left = iter([False] * 4 + [True] * 4)
+    left = iter([False] * 5 + [True] * 4)
     found = operations.operate(
         [Path("small"), Path("large")], ["long"], said.append, lambda: next(left)
     )
     assert found == {
         "doctor": "all is well",
+        "weights_once": {"graphs": 2},
         "out_of_memory": [],
         "lost_device": {"ready": 503},
         "served": {"failed": "ZeroDivisionError: integer division or modulo by zero"},
