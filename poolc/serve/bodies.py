@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from poolc.errors import BackendError
+from poolc.serve.dialects import Dialect, dialect_of
 from poolc.serve.errors import JSON, BadBody, BodyTooLarge
 
 T = TypeVar("T")
@@ -28,17 +29,17 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 # Below these a thread costs more than what it would take off the event loop.
 _LARGE_BODY_BYTES = 64 << 10
 _LARGE_REPLY_NUMBERS = 32 << 10
+# Ollama's documentation has curl -d, which sends a form's type; Weaviate's client sends none.
+_ANY_TYPE = (Dialect.OLLAMA, Dialect.WEAVIATE)
 
 
 async def read_body(request: Request, max_bytes: int, make: Callable[[dict[str, Any]], T]) -> T:
     """Read the request's body, which must be a JSON object, and return what ``make`` makes of it.
 
+    ``make`` gets no fields that are null: clients send them for what their caller left out.
     Raises BadBody, BodyTooLarge, or ClientDisconnect.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != JSON:
-        given = f"is {content_type!r}" if content_type else "is missing"
-        raise BadBody(f"the Content-Type header {given}; allowed: {JSON}")
+    _check_headers(request)
     body = await _read(request, max_bytes)
     return await off_loop_if(len(body) > _LARGE_BODY_BYTES, lambda: make(_parse(body)))
 
@@ -110,6 +111,22 @@ def check_finite(values: npt.NDArray[Any]) -> None:
         raise BackendError("the model returned numbers that are not finite")
 
 
+def _check_headers(request: Request) -> None:
+    """Raise BadBody for a body that its headers call something other than plain JSON.
+
+    A missing type passes, and a form's on the paths of ``_ANY_TYPE``: a web page elsewhere can
+    send these without asking first (CORS' simple requests). It gains nothing: it cannot read the
+    reply, there are no cookies that would speak for the browser's user, API keys are in headers
+    that have to be asked for, and what changes the server wants such a key or a Unix socket.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise BadBody(f"the Content-Encoding header is {encoding!r}: send the body uncompressed")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in (JSON, "") and dialect_of(request) not in _ANY_TYPE:
+        raise BadBody(f"the Content-Type header is {content_type!r}; allowed: {JSON}")
+
+
 async def _read(request: Request, max_bytes: int) -> bytes:
     announced = request.headers.get("content-length", "0")
     body = bytearray()
@@ -132,7 +149,7 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise BadBody(f"the body is not valid JSON: {error}") from error
     if not isinstance(plain, dict):
         raise BadBody("the body must be a JSON object")
-    return plain
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def _first_problem(error: ValidationError) -> BadBody:

@@ -101,17 +101,10 @@ Text = Annotated[str, BeforeValidator(_checked_text, json_schema_input_type=str 
 class Request(BaseModel):
     """What every request is: typed strictly, and open to fields that mean nothing here.
 
-    null is as good as nothing: clients send it for what their caller left out.
+    Fields that are null never come this far (``bodies.read_body``).
     """
 
     model_config = ConfigDict(strict=True, extra="ignore")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, plain: Any) -> Any:
-        if not isinstance(plain, dict):
-            return plain
-        return {name: value for name, value in plain.items() if value is not None}
 
 
 class ModelRequest(Request):
@@ -233,7 +226,7 @@ class TruncationFields(Request):
         Raises InvalidOption for a truncation that the model does not take.
         """
         if self.truncate_prompt_tokens is None:
-            return params  # a side of nothing: vLLM takes it too
+            return replace(params, truncation_side=self.truncation_side)
         cut = params.truncated_to(self.truncate_prompt_tokens, max_length)
         return replace(cut, truncation_side=self.truncation_side)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PlainValidator
+from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from poolc.runtime.request import Item, Params
 from poolc.serve.schemas.common import Items, ModelRequest
@@ -123,6 +123,14 @@ class SimilarityParameters(TruncateFields):
     """Options of ``/similarity``."""
 
     prompt_name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, plain: Any) -> Any:
+        """Read null as nothing, as everywhere: those of the body itself are gone by now."""
+        if not isinstance(plain, dict):
+            return plain
+        return {name: value for name, value in plain.items() if value is not None}
 
 
 class SimilarityRequest(ModelRequest):
