@@ -121,6 +121,14 @@ class ServeArguments:
     ] = 10.0
     max_items: Annotated[int, typer.Option(help="Most texts in a request.")] = 16_384
     max_body_bytes: Annotated[int, typer.Option(help="Longest request body.")] = 16 << 20
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate",
+            help="Cut texts that are too long, where a request does not say; they are refused "
+            "if not given.",
+        ),
+    ] = False
     request_timeout: Annotated[
         float | None,
         typer.Option(help="Seconds that a request may take before it gets 504; none if not given."),
@@ -179,6 +187,7 @@ class ServeArguments:
             max_queue_s=self.max_queue,
             max_items=self.max_items,
             max_body_bytes=self.max_body_bytes,
+            truncate=self.truncate,
             log_level=cast("LogLevel", self.log_level),
             log_format=cast("LogFormat", self.log_format),
             access_log=self.access_log,

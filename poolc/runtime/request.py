@@ -31,7 +31,8 @@ class Params:
     normalize: bool | None = None
     prompt_name: str | None = None  # neither this nor prompt: the model's default prompt
     prompt: str | None = None  # "" = no prompt at all
-    truncate: bool = False  # cut to the maximum length instead of TextTooLong
+    # Cut to the maximum length instead of TextTooLong. None: as the server says, or no.
+    truncate: bool | None = None
     max_length: int | None = None  # tokens, special tokens included; lowers the model's maximum
     output_dtype: str = "float32"
     use_activation: bool | None = None  # probabilities or raw logits

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from poolc.runtime.chunking import chunks
 from poolc.runtime.request import Item, Params
 from poolc.serve.bodies import json_response, read_body, unless_client_leaves, validated
 from poolc.serve.dialects import Dialect
@@ -65,7 +67,9 @@ async def ask(
     priority: int = 0,
 ) -> Answer:
     """Ask a model. Raises what ``Scheduler.ask`` raises, TimedOut, and ClientDisconnect."""
-    limit_s = request.app.state.settings.request_timeout_s
+    settings = request.app.state.settings
+    params = _cut(params, model, task, truncate=settings.truncate)
+    limit_s = settings.request_timeout_s
     work = model.scheduler.ask(task, items, params, priority=priority)
     try:
         async with asyncio.timeout(limit_s):
@@ -79,6 +83,18 @@ async def ask(
     if phases is not None:
         phases.answered(model.names[0], answer)
     return answer
+
+
+def _cut(params: Params, model: Served, task: Task, *, truncate: bool) -> Params:
+    """Return ``params`` that say whether long texts are cut, if need be as the server says."""
+    if params.truncate is not None:
+        return params
+    # A side of nothing is none: vLLM takes it too.
+    without = replace(params, truncate=False, truncation_side=None)
+    # Where long texts are embedded in windows, none is too long.
+    if not truncate or chunks(model.engine.spec, task, without):
+        return without
+    return replace(params, truncate=True)
 
 
 async def reply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from poolc.errors import InvalidOption
@@ -39,6 +40,7 @@ class Settings:
     # 64 MiB. A body of texts that are 1 KiB on average is just large enough for them.
     max_items: int = 16_384
     max_body_bytes: int = 16 << 20
+    truncate: bool = False  # cut texts that are too long, where a request does not say
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     access_log: bool = True
@@ -47,9 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Raise InvalidOption for a value that no server can run with."""
         _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
-        _require(
-            self.drain_timeout_s >= 0, "drain_timeout_s", self.drain_timeout_s, "0 or more seconds"
-        )
+        drain_s = self.drain_timeout_s
+        _require(0 <= drain_s < inf, "drain_timeout_s", drain_s, "0 or more seconds, not endless")
         _require(self.max_queue_s > 0, "max_queue_s", self.max_queue_s, "more than 0 seconds")
         limit_s = self.request_timeout_s
         _require(limit_s is None or limit_s > 0, "request_timeout_s", limit_s or 0, "more than 0")

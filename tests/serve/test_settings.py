@@ -17,6 +17,7 @@ from poolc.serve.settings import Settings
         ({"port": -1}, "port"),
         ({"drain_timeout_s": -0.1}, "drain_timeout_s"),
         ({"drain_timeout_s": float("nan")}, "drain_timeout_s"),
+        ({"drain_timeout_s": float("inf")}, "drain_timeout_s"),
         ({"max_queued_tokens": 0}, "max_queued_tokens"),
         ({"max_items": 0}, "max_items"),
         ({"max_body_bytes": 0}, "max_body_bytes"),

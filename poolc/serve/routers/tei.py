@@ -1,4 +1,4 @@
-"""text-embeddings-inference's dialect. Its clients name no model: the first that fits answers.
+"""text-embeddings-inference's dialect. Its clients name no model: the one that fits best answers.
 
 ``/``, ``/rerank``, ``/tokenize`` and ``/invocations`` are several requests: see ``shared.py``.
 """
@@ -39,7 +39,7 @@ from poolc.spec import Kind, Similarity, Task
 
 router = APIRouter(tags=["text-embeddings-inference"])
 _TEI = Dialect.TEI
-_ANSWERS = (Task.EMBED, Task.SCORE, Task.CLASSIFY, Task.EMBED_SPARSE, Task.EMBED_TOKENS)
+_ANY = tuple(Task)  # whatever a model does, it has a tokenizer and is something
 
 
 @router.post("/embed", response_model=list[list[float]], **documented(EmbedRequest, dialect=_TEI))
@@ -82,7 +82,11 @@ async def embed_all(request: Request) -> Response:
 )
 async def embed_sparse(request: Request) -> Response:
     """Return the weights of each text by token id."""
-    asked = await body_of(request, EmbedSparseRequest)
+    return await answer_embed_sparse(request, await body_of(request, EmbedSparseRequest))
+
+
+async def answer_embed_sparse(request: Request, asked: EmbedSparseRequest) -> Response:
+    """Answer ``/embed_sparse``."""
     model = registry_of(request).fit(asked.model, Task.EMBED_SPARSE)
     answer = await ask(request, model, Task.EMBED_SPARSE, asked.inputs, asked.params())
     if not isinstance(answer.result, SparseVectors):
@@ -182,7 +186,7 @@ async def answer_similarity(request: Request, asked: SimilarityRequest) -> Respo
 
 async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
     """Answer ``/tokenize`` with ``inputs``: every token of each text, and where it is."""
-    model = registry_of(request).fit(asked.model, *_ANSWERS)
+    model = registry_of(request).fit(asked.model, *_ANY)
     spec = model.engine.spec
     if asked.prompt_name is not None and asked.prompt_name not in spec.prompts:
         known = ", ".join(sorted(spec.prompts)) or "none"
@@ -203,7 +207,7 @@ async def answer_tokenize(request: Request, asked: TokenizeRequest) -> Response:
 async def decode(request: Request) -> Response:
     """Return the texts of token ids."""
     asked = await body_of(request, DecodeRequest)
-    model = registry_of(request).fit(asked.model, *_ANSWERS)
+    model = registry_of(request).fit(asked.model, *_ANY)
 
     def content() -> list[str]:
         spelling = model.engine.spelling
@@ -215,7 +219,7 @@ async def decode(request: Request) -> Response:
 @router.get("/info", responses=errors_of(TeiErrorReply, (400, 401, 404)))
 async def info(request: Request, model: str | None = None) -> Info:
     """Describe a model and this server's limits."""
-    served = registry_of(request).fit(model, *_ANSWERS)
+    served = registry_of(request).fit(model, *_ANY)
     settings, engine = request.app.state.settings, served.engine
     source = engine.artifact.manifest.source
     return Info(
@@ -229,7 +233,7 @@ async def info(request: Request, model: str | None = None) -> Info:
         max_batch_tokens=max(engine.budget_tokens, engine.max_length),
         max_batch_requests=None,
         max_client_batch_size=settings.max_items,
-        auto_truncate=False,
+        auto_truncate=settings.truncate,
         tokenization_workers=engine.streams,
         version=__version__,
         sha=None,

@@ -56,8 +56,9 @@ class EmbedRequest(ModelRequest, PriorityFields):
         """
         name = self._prompt_name(spec)
         cut: dict[str, Any] = {"max_length": self._max_length(spec)}
-        if self.truncate != "NONE":
-            cut |= {"truncate": True, "truncation_side": _SIDES[self.truncate]}
+        cut["truncate"] = self.truncate != "NONE"
+        if cut["truncate"]:
+            cut["truncation_side"] = _SIDES[self.truncate]
         return Params(
             dimensions=self.output_dimension,
             prompt_name=name,

@@ -71,7 +71,7 @@ class EmbeddingRequest(
     task: str | None = Field(None, description="Jina's: what the vectors are for")
     embedding_type: JinaType | None = Field(None, description="Jina's encoding_format")
     normalized: bool | None = Field(None, description="Jina's normalize")
-    truncate: bool = Field(False, description="Jina's: cut texts to what the model accepts")
+    truncate: bool | None = Field(None, description="Jina's: cut texts to what the model accepts")
     late_chunking: bool = Field(
         False, description="Jina's: read the texts as one, and answer a vector for each"
     )

@@ -64,9 +64,10 @@ class TruncateFields(ModelRequest):
 
     def cut(self) -> dict[str, Any]:
         """Return fields of Params."""
-        if not self.truncate:
-            return {}
-        return {"truncate": True, "truncation_side": self.truncation_direction.lower()}
+        if self.truncate is False:
+            return {"truncate": False}
+        side = self.truncation_direction.lower()
+        return {"truncate": self.truncate, "truncation_side": side}
 
 
 class _Inputs(TruncateFields):
