@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, Field, model_validator
 
 from poolc.serve.schemas.common import Text, Texts
@@ -27,13 +29,35 @@ class RerankRequest(PairFields):
         names, documents = plain.get("rank_fields"), plain.get("documents")
         if not isinstance(names, list) or not isinstance(documents, list):
             return plain
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("rank_fields: allowed: a list of keys, which are strings")
         return {**plain, "documents": [_fields(document, names) for document in documents]}
 
+    def _budget(self, field: str, max_length: int) -> int | None:
+        """Return the tokens that a text may have.
 
-def _fields(document: Any, names: list[Any]) -> Any:
+        Of documents, no more than the model takes: Cohere's clients send what its own models take,
+        whatever model answers.
+        """
+        if field == "max_tokens_per_doc":
+            return min(self.max_tokens_per_doc, max_length - 1) or None
+        return super()._budget(field, max_length)
+
+
+def _fields(document: Any, names: Sequence[str]) -> Any:
+    """Return the values of a document that is an object, one a line; null is none."""
     if not isinstance(document, dict):
         return document
-    return "\n".join(str(document[name]) for name in names if name in document)
+    values = (document.get(name) for name in names)
+    return "\n".join(_spelled(value) for value in values if value is not None)
+
+
+def _spelled(value: Any) -> str:
+    """Return a value as the request spells it."""
+    try:
+        return value if isinstance(value, str) else orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:  # it writes less deep than it reads
+        raise ValueError(f"documents: a value in rank_fields cannot be written: {error}") from error
 
 
 class Document(BaseModel):

@@ -65,14 +65,28 @@ class PairFields(ModelRequest, TruncationFields, ActivationFields, RequestFields
     max_tokens_per_doc: int = Field(0, ge=0, description="0: as many as there are")
 
     def pair_params(self, max_length: int, *, scored: bool) -> Params:
-        """Return what the engine needs; ``scored``: the model has a label for the score."""
+        """Return what the engine needs; ``scored``: the model has a label for the score.
+
+        Raises InvalidOption for what the model does not take.
+        """
         params = Params(
             use_activation=self.activated() if scored else None,
             instruction=self._instruction(),
-            max_query_length=self.max_tokens_per_query or None,
-            max_document_length=self.max_tokens_per_doc or None,
+            max_query_length=self._budget("max_tokens_per_query", max_length),
+            max_document_length=self._budget("max_tokens_per_doc", max_length),
         )
         return self.cut(params, max_length)
+
+    def _budget(self, field: str, max_length: int) -> int | None:
+        """Return the tokens that a text may have; the engine would name no field of a request."""
+        asked: int = getattr(self, field)
+        if asked >= max_length:
+            raise InvalidOption(
+                f"{field} is {asked}; allowed: 1 to {max_length - 1} tokens, or 0 for as many as "
+                "there are",
+                param=field,
+            )
+        return asked or None
 
     def _instruction(self) -> str | None:
         if self.instruction is not None:

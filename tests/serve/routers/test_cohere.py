@@ -139,6 +139,46 @@ def test_rerank_fields_of_documents(cross_encoder: Engine, make_client: MakeClie
     }
 
 
+def test_rerank_fields_are_spelled_as_json(cross_encoder: Engine, make_client: MakeClient) -> None:
+    client = make_client(x=cross_encoder)
+    document = {"a": "fox", "b": None, "c": True, "d": 2.5, "e": ["ü", None], "f": {"g": False}}
+    body = answer(client, "/v1/rerank", query="fox", documents=[document, "plain"],
+                  rank_fields=[*"abcdef", "none"])  # fmt: skip
+    texts = {result["index"]: result["document"]["text"] for result in body["results"]}
+    assert texts == {0: 'fox\ntrue\n2.5\n["ü",null]\n{"g":false}', 1: "plain"}
+    deep: list[object] = []
+    for _ in range(300):
+        deep = [deep]
+    body = refusal(client, "/v1/rerank", query="fox", documents=[{"a": deep}], rank_fields=["a"])
+    assert body["param"] == "documents"
+
+
+@pytest.mark.parametrize("names", [[["a"]], [1], ["a", None], [{}]])
+def test_rerank_fields_are_names(
+    cross_encoder: Engine, make_client: MakeClient, names: list[object]
+) -> None:
+    client = make_client(x=cross_encoder)
+    for document in ({"text": "x"}, {"a": "x"}):
+        body = refusal(client, "/rerank", query="a", documents=[document], rank_fields=names)
+        assert body["param"] == "rank_fields"
+        assert body["message"] == "rank_fields: allowed: a list of keys, which are strings"
+
+
+def test_rerank_takes_cohere_s_budget(cross_encoder: Engine, make_client: MakeClient) -> None:
+    client = make_client(x=cross_encoder)
+    for asked in (63, 64, 4096):  # the last is Cohere's default
+        body = answer(client, "/v2/rerank", query="fox", documents=TEXTS, max_tokens_per_doc=asked)
+        assert len(body["results"]) == 3
+    for path, texts, field in (
+        ("/v2/rerank", {"query": "a", "documents": ["b"]}, "max_tokens_per_query"),
+        ("/score", {"text_1": "a", "text_2": "b"}, "max_tokens_per_query"),
+        ("/score", {"text_1": "a", "text_2": "b"}, "max_tokens_per_doc"),
+    ):
+        error = refusal(client, path, **texts, **{field: 64})
+        assert error["param"] == field
+        assert error["message"].startswith(f"{field} is 64; allowed: 1 to 63 tokens")
+
+
 def test_rerank_refuses(cross_encoder: Engine, make_client: MakeClient) -> None:
     client = make_client(Settings(max_items=2), x=cross_encoder)
     assert refusal(client, "/v1/rerank", query="a", documents=[])["param"] == "documents"
