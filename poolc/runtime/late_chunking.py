@@ -74,16 +74,28 @@ def joined(texts: Sequence[Item], prompt: str = "") -> Joined:
     return Joined("".join(parts), tuple(starts), len(prompt))
 
 
-def kept(pieces: Sequence[Piece], count: int, side: str) -> list[Piece]:
-    """Return the ``count`` tokens of a text that truncation left: special tokens all stay."""
+def parted(pieces: Sequence[Piece], count: int, side: str) -> tuple[list[Piece], list[Piece]]:
+    """Return the ``count`` tokens of a text that truncation left, and those that it cut off.
+
+    Special tokens all stay.
+    """
     if count >= len(pieces):
-        return list(pieces)
+        return list(pieces), []
     head = next((i for i, piece in enumerate(pieces) if not piece.special), len(pieces))
     tail = next((i for i, piece in enumerate(reversed(pieces)) if not piece.special), 0)
     body = list(pieces[head : len(pieces) - tail])
     room = max(count - head - tail, 0)
-    cut = body[len(body) - room :] if side == "left" else body[:room]
-    return [*pieces[:head], *cut, *pieces[len(pieces) - tail :]]
+    start = len(body) - room if side == "left" else 0
+    left, cut = body[start : start + room], [*body[:start], *body[start + room :]]
+    return [*pieces[:head], *left, *pieces[len(pieces) - tail :]], cut
+
+
+def truncated(texts: Joined, cut: Sequence[Piece]) -> npt.NDArray[np.bool_]:
+    """Return of which texts tokens were ``cut`` off, [texts]; those of the prompt are none's."""
+    owners = _text_of(texts, cut)
+    found = np.zeros(len(texts.starts), np.bool_)
+    found[owners[owners >= 0]] = True
+    return found
 
 
 def chunk_vectors(
@@ -109,18 +121,25 @@ def chunk_vectors(
 
 def _owners(spec: ModelSpec, texts: Joined, pieces: Sequence[Piece]) -> npt.NDArray[np.int64]:
     """Return which text each token belongs to; -1: none, as pooling does not count it."""
-    # A token that begins in the space between two texts is the second one's.
-    last_chars = np.array([piece.stop - 1 for piece in pieces], np.int64)
-    starts = np.array(texts.starts, np.int64)
-    owners = np.searchsorted(starts, last_chars, side="right") - 1
     special = np.array([piece.special for piece in pieces], np.bool_)
     body = np.flatnonzero(~special)
-    owners = np.maximum(owners, 0)  # of the prompt
+    owners = np.maximum(_text_of(texts, pieces), 0)  # of the prompt
     if len(body):
         owners[: body[0]] = owners[body[0]]
         owners[body[-1] + 1 :] = owners[body[-1]]
     owners[np.isin([piece.id for piece in pieces], spec.uncounted_ids)] = -1
     if texts.prompt_chars and not spec.include_prompt:  # nor what stands before it
-        prompt = np.flatnonzero(~special & (last_chars < texts.prompt_chars))
+        prompt = np.flatnonzero(~special & (_last_chars(pieces) < texts.prompt_chars))
         owners[: prompt[-1] + 1 if len(prompt) else 0] = -1
     return owners
+
+
+def _text_of(texts: Joined, pieces: Sequence[Piece]) -> npt.NDArray[np.int64]:
+    """Return the text that each token stands in; -1: in the prompt."""
+    # A token that begins in the space between two texts is the second one's.
+    starts = np.array(texts.starts, np.int64)
+    return np.searchsorted(starts, _last_chars(pieces), side="right") - 1
+
+
+def _last_chars(pieces: Sequence[Piece]) -> npt.NDArray[np.int64]:
+    return np.array([piece.stop - 1 for piece in pieces], np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,13 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from poolc.errors import InvalidDimensions
-from poolc.runtime.late_chunking import check_late_chunking, chunk_vectors, joined, kept
+from poolc.runtime.late_chunking import (
+    check_late_chunking,
+    chunk_vectors,
+    joined,
+    parted,
+    truncated,
+)
 from poolc.runtime.outputs import Ragged
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params
@@ -86,8 +93,9 @@ async def _late_chunked(
         raise TypeError("a row a token was expected; this is a bug in poolc")
     states = answer.result[0]
     side = params.truncation_side or engine.spec.truncation_side
-    vectors = chunk_vectors(engine.spec, params, whole, kept(found, len(states), side), states)
-    return answer, vectors
+    left, cut = parted(found, len(states), side)
+    vectors = chunk_vectors(engine.spec, params, whole, left, states)
+    return replace(answer, truncated=truncated(whole, cut)), vectors
 
 
 @router.get("/v1/models")

@@ -86,6 +86,23 @@ def test_the_end_is_cut_off(client: httpx.AsyncClient, embedder: Engine, referen
     assert gone["message"].startswith("item 2 ")
 
 
+@pytest.mark.parametrize(
+    ("texts", "side", "marked"),
+    [
+        (["a cat", "the dog", "the quick brown fox " * 30], "right", [2]),
+        (["the quick brown fox " * 30, "the dog", "a cat"], "left", [0]),
+        (["fox river " * 10, "town bread " * 40], "right", [1]),
+        (["a cat", "the dog"], "right", []),
+    ],
+)
+def test_what_was_cut_is_marked(
+    client: httpx.AsyncClient, texts: list[str], side: str, marked: list[int]
+) -> None:
+    asked = {"late_chunking": True, "truncate_prompt_tokens": -1, "truncation_side": side}
+    data = answer(client, PATH, input=texts, prompt="passage: ", **asked)["data"]
+    assert [i for i, entry in enumerate(data) if "truncated" in entry] == marked
+
+
 @pytest.mark.parametrize("chunks", [["a", " "], [[1, 2], [3]]])
 def test_what_cannot_be_joined_is_refused(client: httpx.AsyncClient, chunks: list[Any]) -> None:
     refusal(client, PATH, input=chunks, late_chunking=True)
