@@ -91,6 +91,8 @@ class Admission:
     def waits_no_more(self, first_tokens: int, priority: int) -> None:
         """Count it no more: it was taken, or its request ended."""
         self._first_tokens[priority] -= first_tokens
+        if not self._first_tokens[priority]:  # clients send timestamps: no two are the same
+            del self._first_tokens[priority]
 
     def measured(self, num_tokens: int, seconds: float) -> None:
         """Note how long a micro-batch took."""

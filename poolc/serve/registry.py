@@ -13,7 +13,7 @@ from poolc.runtime.engine import Engine
 from poolc.serve.errors import BadBody, NameTaken, UnknownModel
 from poolc.serve.scheduler import Scheduler
 from poolc.serve.settings import Settings
-from poolc.spec import Task
+from poolc.spec import Kind, ModelSpec, Task
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +107,16 @@ class Registry:
     def fit(self, name: str | None, *tasks: Task) -> Served:
         """Return the model that answers to ``name``; without one the first that does a task.
 
-        For dialects that name no model. Raises UnknownModel, UnsupportedTask where none does.
+        What is made for the task goes before what merely can: see ``_rank``. For dialects that name
+        no model. Raises UnknownModel, UnsupportedTask where none does.
         """
         if name:
             return self.find(name)
-        for model in self.models:
-            if not {*tasks}.isdisjoint(model.engine.spec.tasks):
-                return model
-        self.models[0].engine.require(tasks[0])
-        return self.models[0]
+        able = [one for one in self.models if not {*tasks}.isdisjoint(one.engine.spec.tasks)]
+        if not able:
+            self.models[0].engine.require(tasks[0])
+        # Of equals, min returns the first.
+        return min(able, key=lambda model: _rank(model.engine.spec, tasks))
 
     def named(self, name: str) -> Served:
         """Return the model of exactly this name. Raises UnknownModel."""
@@ -155,6 +156,21 @@ class Registry:
 
     def _allowed(self) -> str:
         return ", ".join(self._by_name)
+
+
+def _rank(spec: ModelSpec, tasks: Collection[Task]) -> int:
+    """Return how far a model is from being made for one of the tasks; 0: it is."""
+    return min(_distance(spec, task) for task in tasks if task in spec.tasks)
+
+
+def _distance(spec: ModelSpec, task: Task) -> int:
+    if task is Task.CLASSIFY:
+        return int(len(spec.labels) == 1)  # a reranker: its one label tells nothing apart
+    if task is not Task.SCORE:
+        return 0
+    if spec.kind is Kind.CLASSIFIER:
+        return 0 if len(spec.labels) == 1 else 3  # of several labels a request names one
+    return 1 if spec.kind is Kind.MULTI_VECTOR else 2
 
 
 def check_names(models: Collection[str], chosen: Sequence[str]) -> None:

@@ -45,6 +45,19 @@ def test_whoever_comes_first_by_priority_does_not_wait_for_others() -> None:
     assert admission.overloaded() is None, "the next one may be as important"
 
 
+def test_priorities_that_are_gone_are_not_kept() -> None:
+    """Clients send timestamps: every look would go through all that ever were."""
+    admission = admission_of()
+    for priority in range(100):
+        admission.waits(5, priority)
+        admission.waits(5, priority)
+        admission.waits_no_more(5, priority)
+    assert len(admission._first_tokens) == 100
+    for priority in range(100):
+        admission.waits_no_more(5, priority)
+    assert not admission._first_tokens
+
+
 def test_nothing_is_refused_before_anything_was_measured() -> None:
     admission = Admission(Settings(max_queue_s=0.1), 1)
     admission.queued_tokens = 1

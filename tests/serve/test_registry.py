@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from poolc.errors import InvalidOption
+from poolc.errors import InvalidOption, UnsupportedTask
 from poolc.serve.errors import BadBody, UnknownModel
 from poolc.serve.registry import Registry
 from poolc.serve.settings import Settings
+from poolc.spec import Kind, Task
 from tests.serve.conftest import MakeFake
+from tests.serve.fakes import SPEC
+
+_KINDS = {
+    "embedder": replace(SPEC, tasks=(Task.EMBED, Task.SCORE)),
+    "colbert": replace(SPEC, kind=Kind.MULTI_VECTOR, tasks=(Task.EMBED_TOKENS, Task.SCORE)),
+    "reranker": replace(
+        SPEC, kind=Kind.CLASSIFIER, tasks=(Task.CLASSIFY, Task.SCORE), labels=("LABEL_0",)
+    ),
+    "classifier": replace(
+        SPEC, kind=Kind.CLASSIFIER, tasks=(Task.CLASSIFY, Task.SCORE), labels=("no", "yes")
+    ),
+}
 
 
 def registry_of(make_fake: MakeFake, *given: str, **settings: object) -> Registry:
@@ -76,3 +91,35 @@ def test_names_chosen_for_several_models(make_fake: MakeFake) -> None:
 def test_registry_needs_a_model(make_fake: MakeFake) -> None:
     with pytest.raises(InvalidOption, match="no model"):
         registry_of(make_fake)
+
+
+@pytest.mark.parametrize(
+    ("served", "tasks", "answers"),
+    [
+        ("embedder reranker classifier", (Task.SCORE,), "reranker"),
+        ("classifier embedder colbert", (Task.SCORE,), "colbert"),
+        ("classifier embedder", (Task.SCORE,), "embedder"),
+        ("classifier", (Task.SCORE,), "classifier"),
+        ("embedder reranker classifier", (Task.CLASSIFY,), "classifier"),
+        ("embedder reranker", (Task.CLASSIFY,), "reranker"),
+        ("colbert embedder", (Task.EMBED,), "embedder"),
+        ("reranker classifier embedder", (Task.EMBED, Task.CLASSIFY), "classifier"),
+        ("reranker embedder classifier", (Task.EMBED, Task.CLASSIFY), "embedder"),
+        ("reranker embedder", (Task.EMBED, Task.SCORE, Task.CLASSIFY), "reranker"),
+    ],
+)
+def test_fit_prefers_what_is_made_for_the_task(
+    make_fake: MakeFake, served: str, tasks: tuple[Task, ...], answers: str
+) -> None:
+    engines = {name: make_fake(spec=_KINDS[name]).engine for name in served.split()}
+    registry = Registry(engines, Settings())
+    assert registry.fit(None, *tasks).names[0] == answers
+    assert registry.fit(served.split()[-1], *tasks) is registry.models[-1]
+
+
+def test_fit_of_the_same_kind_is_the_first(make_fake: MakeFake) -> None:
+    engines = {name: make_fake(spec=_KINDS["reranker"]).engine for name in ("one", "two")}
+    registry = Registry(engines, Settings())
+    assert registry.fit(None, Task.SCORE).names[0] == "one"
+    with pytest.raises(UnsupportedTask):
+        registry.fit(None, Task.REWARD)

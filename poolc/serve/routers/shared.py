@@ -1,6 +1,6 @@
 """Paths of several requests: the fields of the body decide which one it is, and whose.
 
-``/`` is text-embeddings-inference's alone: what its first model does, or a similarity.
+``/`` is text-embeddings-inference's alone: what its model does, or a similarity.
 ``/rerank``: ``texts`` is text-embeddings-inference's, ``documents`` everybody else's.
 ``/tokenize``: ``inputs`` is text-embeddings-inference's, ``prompt`` vLLM's. ``/invocations``
 (SageMaker) takes a request of any of them.
@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from poolc.serve.routers.vllm import score_params
 from poolc.serve.schemas import tei as tei_schemas
 from poolc.serve.schemas.openai import EmbeddingRequest
 from poolc.serve.schemas.rerank import RerankReply, RerankRequest
-from poolc.serve.schemas.tei import RERANK_REPLY, ROOT_REPLY, TOKENIZE_REPLY
+from poolc.serve.schemas.tei import RERANK_REPLY, ROOT_REPLY, TOKENIZE_REPLY, SparseValue
 from poolc.serve.schemas.vllm import (
     ClassifyRequest,
     PoolingRequest,
@@ -36,9 +35,42 @@ from poolc.serve.schemas.vllm import (
 from poolc.spec import Task
 
 router = APIRouter(tags=["shared"])
-_Schemas = Mapping[str, type[BaseModel]]
+_Schema = type[BaseModel]
+_OfModel = Callable[[Request, dict[str, Any]], _Schema]
+_Schemas = Mapping[str, _Schema | _OfModel]
 
-# The field that tells whose a request is -> what it is; the first that is there decides.
+
+# What text-embeddings-inference does with ``inputs``: the first that the model does.
+_BY_TASK: Mapping[Task, _Schema] = {
+    Task.EMBED: tei_schemas.EmbedRequest,
+    Task.CLASSIFY: tei_schemas.PredictRequest,
+    Task.EMBED_SPARSE: tei_schemas.EmbedSparseRequest,
+}
+
+
+def _of_inputs(request: Request, plain: dict[str, Any]) -> _Schema:
+    """Return what ``inputs`` are for: huggingface_hub sends all of its tasks to one address."""
+    speak(request, Dialect.TEI)
+    if isinstance(plain.get("inputs"), dict):
+        return tei_schemas.SimilarityRequest
+    name = plain.get("model")
+    model = registry_of(request).fit(name if isinstance(name, str) else None, *_BY_TASK)
+    tasks = model.engine.spec.tasks
+    return next((_BY_TASK[task] for task in _BY_TASK if task in tasks), tei_schemas.EmbedRequest)
+
+
+def _of_input(request: Request, plain: dict[str, Any]) -> _Schema:
+    """Return what ``input`` is for: vLLM tries what the model can do, with the same fields."""
+    name = plain.get("model")
+    tasks = registry_of(request).find(name if isinstance(name, str) else None).engine.spec.tasks
+    if Task.EMBED in tasks:
+        return EmbeddingRequest
+    return ClassifyRequest if Task.CLASSIFY in tasks else PoolingRequest
+
+
+# The field that tells whose a request is -> what it is; the first that is there decides, and "" is
+# any. null is as good as nothing.
+_ROOT: _Schemas = {"texts": tei_schemas.RerankRequest, "": _of_inputs}
 _RERANK: _Schemas = {"texts": tei_schemas.RerankRequest, "documents": RerankRequest}
 _TOKENIZE: _Schemas = {
     "inputs": tei_schemas.TokenizeRequest,
@@ -49,20 +81,19 @@ _SCORES = ("text_1", "queries", "data_1")
 _INVOCATIONS: _Schemas = {
     **_RERANK,
     **dict.fromkeys(_SCORES, ScoreRequest),
-    "inputs": tei_schemas.EmbedRequest,
+    "inputs": _of_inputs,
     "prompt": TokenizeRequest,
     "task": PoolingRequest,
-    "input": EmbeddingRequest,
-    "messages": EmbeddingRequest,
+    "input": _of_input,
+    "messages": _of_input,
 }
 
 
 @router.post(
     "/",
-    response_model=ROOT_REPLY,
+    response_model=ROOT_REPLY | list[list[SparseValue]],
     **documented(
-        tei_schemas.EmbedRequest,
-        tei_schemas.PredictRequest,
+        *_BY_TASK.values(),
         tei_schemas.RerankRequest,
         tei_schemas.SimilarityRequest,
         dialect=Dialect.TEI,
@@ -70,21 +101,7 @@ _INVOCATIONS: _Schemas = {
 )
 async def root(request: Request) -> Response:
     """Embed, predict, rerank or compare: what the model does and the fields say."""
-    return await _answer(request, await chosen_body(request, partial(_of_root, request)))
-
-
-def _of_root(request: Request, plain: dict[str, Any]) -> BaseModel:
-    """Return the request to ``/``: huggingface_hub sends all of its tasks there."""
-    if "texts" in plain:
-        return validated(plain, tei_schemas.RerankRequest)
-    if isinstance(plain.get("inputs"), dict):
-        return validated(plain, tei_schemas.SimilarityRequest)
-    name = plain.get("model")
-    model = registry_of(request).fit(
-        name if isinstance(name, str) else None, Task.EMBED, Task.CLASSIFY
-    )
-    embeds = Task.EMBED in model.engine.spec.tasks
-    return validated(plain, tei_schemas.EmbedRequest if embeds else tei_schemas.PredictRequest)
+    return await _answer(request, _ROOT)
 
 
 @router.post(
@@ -94,14 +111,14 @@ def _of_root(request: Request, plain: dict[str, Any]) -> BaseModel:
 )
 async def rerank(request: Request) -> Response:
     """Rank documents, or ``texts`` as text-embeddings-inference does."""
-    return await _answer(request, await chosen_body(request, _choice(_RERANK)))
+    return await _answer(request, _RERANK)
 
 
 @router.post("/v1/rerank", response_model=RerankReply, **documented(RerankRequest))
 @router.post("/v2/rerank", response_model=RerankReply, **documented(RerankRequest))
 async def rerank_documents(request: Request) -> Response:
     """Rank documents."""
-    return await _answer(request, await chosen_body(request, _choice({"": RerankRequest})))
+    return await _answer(request, {"": RerankRequest})
 
 
 @router.post(
@@ -111,7 +128,7 @@ async def rerank_documents(request: Request) -> Response:
 )
 async def tokenize(request: Request) -> Response:
     """Return the tokens of a ``prompt``, or of ``inputs`` with their places."""
-    return await _answer(request, await chosen_body(request, _choice(_TOKENIZE)))
+    return await _answer(request, _TOKENIZE)
 
 
 @router.post(
@@ -124,36 +141,24 @@ async def tokenize(request: Request) -> Response:
 )
 async def invocations(request: Request) -> Response:
     """Answer whatever request the body is."""
-    asked = await chosen_body(request, _choice(_INVOCATIONS))
-    if isinstance(asked, EmbeddingRequest):
-        model = registry_of(request).find(asked.model)
-        if Task.EMBED not in model.engine.spec.tasks:
-            # vLLM tries what the model can do: of these the fields are the same.
-            plain = asked.model_dump(exclude_unset=True)
-            classifies = Task.CLASSIFY in model.engine.spec.tasks
-            asked = validated(plain, ClassifyRequest if classifies else PoolingRequest)
-    return await _answer(request, asked)
+    return await _answer(request, _INVOCATIONS)
 
 
-def _choice(
-    by_field: Mapping[str, type[BaseModel]],
-) -> Callable[[dict[str, Any]], BaseModel]:
-    """Return what chooses a request's schema by the first field that it has; "" is any."""
-
-    def choose(plain: dict[str, Any]) -> BaseModel:
-        for field, schema in by_field.items():
-            if field in plain or not field:
-                return validated(plain, schema)
-        raise BadBody(f"the body has none of: {', '.join(by_field)}")
-
-    return choose
+async def _answer(request: Request, schemas: _Schemas) -> Response:
+    """Answer whichever request the body is."""
+    asked = await chosen_body(request, lambda plain: _chosen(request, plain, schemas))
+    return await _ANSWERS[type(asked)](request, asked)
 
 
-async def _answer(request: Request, asked: BaseModel) -> Response:
-    if type(asked) in _OF_TEI:
-        speak(request, Dialect.TEI)
-    answer = _ANSWERS[type(asked)]
-    return await answer(request, asked)
+def _chosen(request: Request, plain: dict[str, Any], schemas: _Schemas) -> BaseModel:
+    """Return a body as what its fields say that it is."""
+    for field, found in schemas.items():
+        if not field or plain.get(field) is not None:
+            schema = found if isinstance(found, type) else found(request, plain)
+            if schema in _OF_TEI:  # before it is validated: refusals have its form too
+                speak(request, Dialect.TEI)
+            return validated(plain, schema)
+    raise BadBody(f"the body has none of: {', '.join(schemas)}")
 
 
 async def answer_rerank(request: Request, asked: RerankRequest) -> Response:
@@ -190,6 +195,7 @@ def _results(
 
 _OF_TEI: Mapping[type[BaseModel], Callable[[Request, Any], Awaitable[Response]]] = {
     tei_schemas.EmbedRequest: tei.answer_embed,
+    tei_schemas.EmbedSparseRequest: tei.answer_embed_sparse,
     tei_schemas.PredictRequest: tei.answer_predict,
     tei_schemas.RerankRequest: tei.answer_rerank,
     tei_schemas.SimilarityRequest: tei.answer_similarity,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import numpy as np
 import pytest
@@ -95,8 +97,16 @@ def test_rerank_is_sorted(client: httpx.AsyncClient, cross_encoder: Engine) -> N
     logits = cross_encoder.score(TEXTS[0], TEXTS, use_activation=False)
     assert [rank["score"] for rank in raw] == pytest.approx(sorted(logits.tolist(), reverse=True))
     assert list(raw[0]) == ["index", "score"]
-    # What a body without documents was meant to be is not known.
-    assert "error" in refusal(client, "/rerank", query="a", texts=[])
+
+
+def test_the_model_that_is_made_for_it_answers(
+    client: httpx.AsyncClient, cross_encoder: Engine, classifier: Engine
+) -> None:
+    """Clients cannot name one; an embedder is served before the others."""
+    ranks = answer(client, "/rerank", query=TEXTS[0], texts=TEXTS)
+    assert ranks == answer(client, "/rerank", query=TEXTS[0], texts=TEXTS, model="x")
+    labels = answer(client, "/predict", inputs=TEXTS[0])
+    assert labels == answer(client, "/predict", inputs=TEXTS[0], model="c")
 
 
 def test_similarity(client: httpx.AsyncClient, embedder: Engine) -> None:
@@ -116,6 +126,20 @@ def test_root_is_what_the_model_does(client: httpx.AsyncClient) -> None:
     ):
         assert answer(client, "/", **body) == answer(client, path, **body)
     assert list(refusal(client, "/", inputs=7)) == ["error", "error_type"]
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_inputs_are_for_what_the_model_does(client: httpx.AsyncClient, path: str) -> None:
+    compared = {"source_sentence": TEXTS[0], "sentences": TEXTS}
+    for wanted, body in (
+        ("/embed", {"inputs": TEXTS}),
+        ("/predict", {"inputs": [[text] for text in TEXTS], "model": "c"}),
+        ("/predict", {"inputs": [TEXTS[:2]], "model": "x"}),
+        ("/embed_sparse", {"inputs": TEXTS, "model": "s"}),
+        ("/similarity", {"inputs": compared}),
+    ):
+        assert answer(client, path, **body) == answer(client, wanted, **body)
+    assert list(refusal(client, path, 404, inputs="a", model="none")) == ["error", "error_type"]
 
 
 def test_tokenize_and_decode(client: httpx.AsyncClient, embedder: Engine) -> None:
@@ -154,3 +178,34 @@ def test_errors_have_their_form(client: httpx.AsyncClient, make_client: MakeClie
     )
     assert "does not support embed" in refusal(alone, "/embed", inputs="a")["error"]
     assert post(client, "/rerank", query="a").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "a", "texts": []}),
+        ("/rerank", {"query": 1, "texts": ["a"]}),
+        ("/tokenize", {"inputs": []}),
+        ("/invocations", {"inputs": 7}),
+        ("/invocations", {"query": "a", "texts": []}),
+    ],
+)
+def test_errors_of_shared_paths_have_its_form(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    assert list(refusal(client, path, **body)) == ["error", "error_type"]
+
+
+def test_null_is_no_field_of_its_requests(client: httpx.AsyncClient) -> None:
+    asked = {"query": "a", "documents": ["b"], "model": "x"}
+    assert "results" in answer(client, "/rerank", texts=None, **asked)
+    assert "count" in answer(client, "/tokenize", inputs=None, prompt="a", model="e")
+    assert answer(client, "/", texts=None, inputs="a") == answer(client, "/embed", inputs="a")
+
+
+def test_a_token_classifier_has_a_tokenizer(make_client: MakeClient, tagger: Engine) -> None:
+    client = make_client(t=tagger)
+    ids = [token["id"] for token in answer(client, "/tokenize", inputs=TEXTS[0])[0]]
+    assert ids == tagger.tokenize(TEXTS[0])
+    assert answer(client, "/decode", ids=ids) == [TEXTS[0]]
+    assert list(get(client, "/info").json()["model_type"]) == ["classifier"]
