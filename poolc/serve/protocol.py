@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from poolc.serve.refusals import Head, Refusals
@@ -15,7 +16,11 @@ MAX_HEAD_BYTES = 64 << 10
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's faster protocol, which alone keeps header fields however many come."""
+    """uvicorn's faster protocol, which alone keeps header fields however many come.
+
+    Who asks to change to another protocol (``Upgrade``) is answered in this one, as RFC 9110 has
+    it: Java's own client and curl's ``--http2`` ask at their first request.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -25,13 +30,48 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what came; close where a head does not end."""
+        self._unset_keepalive_if_required()
         self._unread_bytes += len(data)
-        super().data_received(data)
-        if self._unread_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The header fields are too long.")
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse("Invalid HTTP request received.")
+        else:
+            if self._unread_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The header fields are too long.")
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read; raises what it raises for what is no HTTP."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as asked:
+                if self.parser.get_method() == b"CONNECT":  # another protocol, whatever its fields
+                    self._refuse("CONNECT is for proxies.")
+                    return
+                head = self._head_without_upgrade()
+                self.parser = _parser_for(self)
+                self.parser.feed_data(head)
+                rest = rest[asked.args[0] :]
+            else:
+                return
+
+    def _refuse(self, message: str) -> None:
+        self.logger.warning(message)
+        self.send_400_response(message)
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head that was just read, as one that asks for no other protocol."""
+        version = self.parser.get_http_version().encode()
+        fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        return b"".join((line, *fields, b"\r\n"))
 
     def on_headers_complete(self) -> None:
         """Begin a request, see uvicorn, or refuse it."""
+        if self.parser.should_upgrade():  # to be read once more, without asking for it
+            return
         self._unread_bytes = 0
         # Replies leave in the order of their requests: others may be before this one.
         is_next = self.cycle is None or self.cycle.response_complete
@@ -45,6 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request; see uvicorn."""
+        if self.parser.should_upgrade():
+            return
         self._unread_bytes = 0
         super().on_message_complete()
 
@@ -69,6 +111,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
         return True
+
+
+def _parser_for(protocol: HttpToolsProtocol) -> httptools.HttpRequestParser:
+    """Return a parser that is as lenient as uvicorn's first one."""
+    parser = httptools.HttpRequestParser(protocol)
+    # Bytes behind a request that is a connection's last one are passed over.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 class _Answered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -192,6 +193,68 @@ def test_what_is_no_request(connect: Callable[[], socket.socket], sent: bytes) -
     connection.shutdown(socket.SHUT_WR)
     with suppress(ConnectionError):
         assert status(connection) in (0, 400, 404, 405, 415, 505)
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+
+
+def asking_for(protocol: str, *fields: bytes, connection: str = "Upgrade") -> bytes:
+    """Return the head of a request for vectors that asks to change to another protocol."""
+    own = f"POST /v1/embeddings HTTP/1.1\r\nHost: poolc\r\nUpgrade: {protocol}\r\n"
+    own += f"Connection: {connection}\r\nContent-Type: application/json\r\n"
+    return own.encode() + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+def replies(connection: socket.socket, sent: bytes) -> list[int]:
+    """Send requests of which the last one ends the connection; return the status of each reply."""
+    connection.sendall(sent)
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d+) ", received)]
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0, other"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(
+    connect: Callable[[], socket.socket], protocol: str, apart: bool
+) -> None:
+    """And the body is a body, in whatever segment: what it holds is no request of its own."""
+    inner = head(13, "Connection: close") + b'{"input":"z"}'
+    first = asking_for(protocol, b"HTTP2-Settings: AAMAAABk", b"Content-Length: %d" % len(inner))
+    connection = connect()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if apart:
+        connection.sendall(first)
+        first = b""
+    last = b"GET /health HTTP/1.1\r\nHost: poolc\r\nConnection: close\r\n\r\n"
+    assert replies(connection, first + inner + last) == [400, 200]
+
+
+def test_who_asks_for_another_protocol_has_a_body_in_chunks_and_more_requests(
+    connect: Callable[[], socket.socket],
+) -> None:
+    body = b'6\r\n{"inpu\r\n7\r\nt":"a"}\r\n0\r\n\r\n'
+    get = b"GET /health HTTP/1.1\r\nHost: poolc\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
+    last = asking_for("h2c", CHUNKED, connection="Upgrade, close, HTTP2-Settings")
+    sent = asking_for("h2c", CHUNKED) + body + get + head(13) + b'{"input":"b"}' + last + body
+    # What comes behind the last one is passed over.
+    assert replies(connect(), sent + get) == [200] * 4
+
+
+def test_a_proxy_is_not_what_this_is(connect: Callable[[], socket.socket]) -> None:
+    sent = b"CONNECT elsewhere.example:443 HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n"
+    assert replies(connect(), sent) == [400]
+
+
+@pytest.mark.parametrize("sent", [b"X-Field: " + b"v" * (1 << 20), b"X: y\r\n" * (1 << 18)])
+def test_a_head_that_does_not_end_of_who_asks_for_another_protocol(
+    connect: Callable[[], socket.socket], sent: bytes
+) -> None:
+    connection = connect()
+    with suppress(OSError):
+        connection.sendall(asking_for("h2c")[:-2] + sent)
+        assert status(connection) in (0, 400, 431)
 
 
 def test_clients_that_leave(server: ServerProcess, connect: Callable[[], socket.socket]) -> None:
