@@ -31,7 +31,11 @@ async def models(request: Request) -> ServedModels:
     return ServedModels(models=[_shown(model) for model in registry_of(request).models])
 
 
-@router.post("/admin/models", status_code=201, **documented(AddRequest))
+@router.post(
+    "/admin/models",
+    status_code=201,
+    **documented(AddRequest, also=errors_of(ErrorReply, (409,))),
+)
 async def add(request: Request) -> ServedModel:
     """Load a model, compiling it first where that is needed, and serve it once it answers.
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
 
 from poolc.serve.schemas.common import Request
+
+
+def _names(names: list[str]) -> list[str]:
+    if not all(map(str.strip, names)) or len({*names}) != len(names):
+        raise ValueError("allowed: names that differ, none empty")
+    return names
 
 
 class AddRequest(Request):
     """A model to serve."""
 
     model: str = Field(min_length=1, description="an artifact, a model folder or a hub id")
-    names: list[str] = Field([], description="what requests call it; model unless given")
+    names: Annotated[list[str], AfterValidator(_names)] = Field(
+        [], description="what requests call it; model unless given"
+    )
 
 
 class ServedModel(BaseModel):

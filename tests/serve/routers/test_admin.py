@@ -93,6 +93,11 @@ def test_what_is_refused_changes_nothing(
             opened, "POST", "/admin/models", model=str(tiny_classifier), names=["first"]
         )
         assert taken.status_code == 409 and "answers to 'first' already" in taken.json()["message"]
+        for names in (["", " "], [" "], ["a", "a"]):
+            odd = await ask(
+                opened, "POST", "/admin/models", model=str(tiny_classifier), names=names
+            )
+            assert odd.status_code == 400 and "names that differ" in odd.json()["message"]
         last = await ask(opened, "DELETE", "/admin/models/first")
         assert last.status_code == 409 and "the only model" in last.json()["message"]
         unknown = await ask(opened, "DELETE", "/admin/models/second")
@@ -140,6 +145,15 @@ def test_requests_under_way_are_finished(
         removed = await ask(opened, "DELETE", "/admin/models/second")
         assert removed.json()["finished"] is True
         assert len((await asked).json()["data"]) == len(texts)
+
+    run(work, client)
+
+
+def test_openapi_tells_of_conflicts(client: Callable[[], httpx.AsyncClient]) -> None:
+    async def work(opened: httpx.AsyncClient) -> None:
+        paths = (await ask(opened, "GET", "/openapi.json")).json()["paths"]
+        assert "409" in paths["/admin/models"]["post"]["responses"]
+        assert "409" in paths["/admin/models/{name}"]["delete"]["responses"]
 
     run(work, client)
 
