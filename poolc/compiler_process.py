@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     import subprocess
 
 LOG_TAIL_LINES = 15
+# What to do where the folder that an artifact goes to takes no files.
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def run(job: Job, on_event: Callable[[dict[str, Any]], None] | None = None) -> D
             process.kill()
             raise
         drain.join()
-    return _outcome(last, process.returncode, log)
+    return _outcome(job, last, process.returncode, log)
 
 
 def tell(process: subprocess.Popen[str], text: str, *, last: bool = False) -> None:
@@ -132,21 +138,43 @@ def _last_event(
     return None
 
 
-def _outcome(last: dict[str, Any] | None, code: int | None, log: deque[str]) -> Done:
+def _outcome(job: Job, last: dict[str, Any] | None, code: int | None, log: deque[str]) -> Done:
     if last is None:
         tail = "".join(log).strip()
         raise CompileError(f"the compiler stopped (exit code {code}) without a result:\n{tail}")
     if last["event"] == "error":
-        raise raised(last, log)
+        error = raised(last, log)
+        raise _remedied(error, job) if isinstance(error, OSError) else error
     return Done(Path(last["path"]), last["seconds"])
 
 
 def raised(event: dict[str, Any], log: deque[str]) -> Exception:
     """Return the error that an ``error`` event tells of, by its class in ``poolc.errors``."""
-    kind = OSError if event["type"] == "OSError" else getattr(errors, event["type"], CompileError)
-    error: Exception = kind(event["message"])
+    error: Exception
+    if event["type"] != "OSError":
+        error = getattr(errors, event["type"], CompileError)(event["message"])
+    elif event.get("errno") is None:
+        error = OSError(event["message"])
+    else:
+        error = OSError(event["errno"], event["strerror"], event["filename"])
     error.add_note("".join(log).strip())  # shown with the traceback only
     return error
+
+
+def _remedied(error: OSError, job: Job) -> OSError:
+    """Say what to do about a file that could not be written where the artifact goes."""
+    place = job.store if job.output is None else job.output.expanduser().resolve().parent
+    # Who writes to a full disk is not told the name of the file.
+    is_there = error.filename is None or Path(error.filename).is_relative_to(place)
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None or not is_there:
+        return error
+    other = "set POOLC_CACHE to another folder" if job.output is None else "name another output"
+    said = f"{error.strerror} while compiling into {place}: {remedy}, or {other}"
+    told = OSError(error.errno, said)
+    for note in error.__notes__:
+        told.add_note(note)
+    return told
 
 
 def environment() -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,38 @@ def test_run_raises_the_compilers_error(
     stand_in(f"say(event='error', type={kind!r}, message='what happened'); sys.exit(1)")
     with pytest.raises(raised, match=r"^what happened$"):
         compiler_process.run(job(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "said"),
+    [
+        # Who writes to a full disk is not told which file it was.
+        (errno.ENOSPC, None, "compiling into {store}: free some, or set POOLC_CACHE to another"),
+        (errno.EROFS, "{store}/artifacts/lock", "into {store}: make it writable, or set POOLC"),
+        (errno.EACCES, "/elsewhere", "'/elsewhere'"),
+        (errno.EIO, None, "Input/output error"),
+    ],
+)
+def test_run_says_what_takes_no_files(
+    number: int, name: str | None, said: str, tmp_path: Path, stand_in: StandIn
+) -> None:
+    wanted = job(tmp_path)
+    name = None if name is None else name.format(store=wanted.store)
+    told = {"errno": number, "strerror": os.strerror(number), "filename": name}
+    stand_in(f"say(event='error', type='OSError', message='m', **{told}); sys.exit(1)")
+    with pytest.raises(OSError, match=re.escape(said.format(store=wanted.store))) as caught:
+        compiler_process.run(wanted)
+    assert caught.value.errno == number
+    if number == errno.ENOSPC:
+        with pytest.raises(OSError, match=f"into {tmp_path}: free some, or name another output"):
+            compiler_process.run(replace(wanted, output=tmp_path / "out"))
+
+
+def test_the_compiler_says_which_file_it_was(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the store should be")
+    with pytest.raises(NotADirectoryError) as caught:
+        compiler_process.run(job(tmp_path, from_onnx=True))
+    assert str(caught.value.filename).startswith(str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def _line(error: Exception) -> str:
         place = "" if error.filename is None else f": {error.filename}"
         return f"error: {error.strerror}{place}"
     message = " ".join(str(error).split())
-    if isinstance(error, PoolcError):
+    if isinstance(error, PoolcError | OSError):
         return f"error: {message}"
     return (
         f"error: {type(error).__name__}: {message} (this is a bug in poolc: run again with "

@@ -31,7 +31,13 @@ def main() -> int:
         _send(events, {"event": "error", "type": type(error).__name__, "message": str(error)})
         return 1
     except OSError as error:
-        _send(events, {"event": "error", "type": "OSError", "message": str(error)})
+        name = error.filename  # a descriptor's number says nothing elsewhere
+        told = {
+            "errno": error.errno,
+            "strerror": error.strerror,
+            "filename": os.fsdecode(name) if isinstance(name, str | bytes | Path) else None,
+        }
+        _send(events, {"event": "error", "type": "OSError", "message": str(error), **told})
         return 1
     except Exception as error:  # the top frame of this process
         traceback.print_exc()

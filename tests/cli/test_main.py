@@ -72,6 +72,9 @@ def test_operating_system_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     fail_with(monkeypatch, PermissionError(13, "Permission denied", "/somewhere"))
     ran = cli("doctor")
     assert (ran.code, ran.err) == (10, "error: Permission denied: /somewhere\n")
+    fail_with(monkeypatch, OSError("a library's own words"))
+    ran = cli("doctor")
+    assert (ran.code, ran.err) == (10, "error: a library's own words\n")
 
 
 def test_interrupt(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
