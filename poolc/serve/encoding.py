@@ -24,7 +24,9 @@ _FP8 = {"fp8_e4m3": (4, 3, 0x7E), "fp8_e5m2": (5, 2, 0x7B)}
 
 
 def encode_bytes(array: npt.NDArray[Any], dtype: EmbedDtype, endianness: Endianness) -> bytes:
-    """Return the numbers of an array, row by row."""
+    """Return the numbers of an array, row by row; packed bits stay as they are."""
+    if array.dtype.kind in "iu":
+        return array.tobytes()
     if dtype in _FP8:
         return _fp8(array.astype(np.float32, copy=False), dtype).tobytes()
     if dtype == "bfloat16":

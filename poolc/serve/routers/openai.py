@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,9 +24,9 @@ from poolc.runtime.late_chunking import (
 from poolc.runtime.outputs import Ragged
 from poolc.runtime.prompts import resolve_prompt
 from poolc.runtime.request import Item, Params
-from poolc.serve.asking import ask, body_of, documented, registry_of, reply
-from poolc.serve.bodies import base64_vector, check_finite, number_list, usage
+from poolc.serve.asking import ask, body_of, documented, registry_of
 from poolc.serve.registry import Served
+from poolc.serve.routers.encoded import OCTETS_REPLY, encoded_reply, reply_body
 from poolc.serve.scheduler import Answer
 from poolc.serve.schemas.common import ErrorReply
 from poolc.serve.schemas.openai import EmbeddingReply, EmbeddingRequest, ModelCard, ModelList
@@ -37,7 +37,11 @@ router = APIRouter(tags=["OpenAI"])
 _STARTED_S = int(time.time())
 
 
-@router.post("/v1/embeddings", response_model=EmbeddingReply, **documented(EmbeddingRequest))
+@router.post(
+    "/v1/embeddings",
+    response_model=EmbeddingReply,
+    **documented(EmbeddingRequest, also=OCTETS_REPLY),
+)
 @router.post("/embeddings", include_in_schema=False)
 async def embeddings(request: Request) -> Response:
     """Return one vector a text. No prompt is put before a text unless the request asks for one."""
@@ -55,20 +59,14 @@ async def answer_embeddings(request: Request, asked: EmbeddingRequest) -> Respon
     else:
         answer = await ask(request, model, Task.EMBED, items, params, priority=asked.priority)
         vectors = np.asarray(answer.result)  # [texts, dim]
-    encode = base64_vector if asked.as_base64 else number_list
-
-    def content() -> dict[str, Any]:
-        check_finite(vectors)
-        return {
-            "id": asked.reply_id("embd", request.state.request_id),
-            "object": "list",
-            "created": int(time.time()),
-            "model": model.shown_name(asked.model),
-            "data": _data(vectors, answer.truncated, encode),
-            "usage": usage(answer.num_tokens),
-        }
-
-    return await reply(request, model, answer, vectors.size, content)
+    reply_id = asked.reply_id("embd", request.state.request_id)
+    return await encoded_reply(
+        *(request, model, asked, answer, vectors),
+        kind="embedding",
+        body=lambda data: reply_body(reply_id, model, asked.model, data, answer),
+        # Not in OpenAI's reply: only there where it says something.
+        truncated=np.flatnonzero(answer.truncated).tolist(),
+    )
 
 
 async def _late_chunked(
@@ -123,21 +121,6 @@ def check_matryoshka(model: Served, asked: str | None, dimensions: int | None) -
             f'Model "{model.shown_name(asked)}" does not support matryoshka representation, '
             "changing output dimensions will lead to poor results."
         )
-
-
-def _data(
-    vectors: npt.NDArray[Any],
-    truncated: npt.NDArray[np.bool_],
-    encode: Callable[[npt.NDArray[Any]], Any],
-) -> list[dict[str, Any]]:
-    data: list[dict[str, Any]] = [
-        {"index": index, "object": "embedding", "embedding": encode(vector)}
-        for index, vector in enumerate(vectors)
-    ]
-    # Not in OpenAI's reply: only there where it says something.
-    for index in np.flatnonzero(truncated):
-        data[index]["truncated"] = True
-    return data
 
 
 def _card(name: str, model: Served) -> ModelCard:

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from poolc import __version__
@@ -21,12 +18,11 @@ from poolc.llm.tasks import task_named
 from poolc.runtime.calls import as_pairs
 from poolc.runtime.outputs import Classification
 from poolc.runtime.request import Params
-from poolc.serve.asking import ask, body_of, documented, registry_of, reply, reply_headers
-from poolc.serve.bodies import check_finite, number_list, off_loop_if, usage
-from poolc.serve.encoding import encode_base64, encode_bytes
+from poolc.serve.asking import ask, body_of, documented, registry_of, reply
+from poolc.serve.bodies import check_finite, number_list
 from poolc.serve.registry import Served
+from poolc.serve.routers.encoded import OCTETS_REPLY, encoded_reply, reply_body
 from poolc.serve.routers.openai import check_matryoshka
-from poolc.serve.scheduler import Answer
 from poolc.serve.schemas.vllm import (
     ClassifyReply,
     ClassifyRequest,
@@ -54,19 +50,12 @@ _POOLING_TASKS: Mapping[Kind, Task] = {
     Kind.SPARSE: Task.EMBED_SPARSE,
     Kind.MULTI_VECTOR: Task.EMBED_TOKENS,
 }
-_OCTETS = "application/octet-stream"
-_OCTETS_REPLY: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "With encoding_format bytes or bytes_only: the arrays, one after the other",
-        "content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 _DENSE = (Task.EMBED, Task.EMBED_TOKENS, Task.ENCODE)
 _ACTIVATED = (Task.CLASSIFY, Task.CLASSIFY_TOKENS, Task.REWARD)
 
 
 @router.post(
-    "/pooling", response_model=PoolingReply, **documented(PoolingRequest, also=_OCTETS_REPLY)
+    "/pooling", response_model=PoolingReply, **documented(PoolingRequest, also=OCTETS_REPLY)
 )
 async def pooling(request: Request) -> Response:
     """Return what the model makes of each text: a vector, probabilities, or a row a token."""
@@ -90,21 +79,11 @@ async def answer_pooling(request: Request, asked: PoolingRequest) -> Response:
     )
     rows = [np.atleast_1d(np.asarray(value)) for value in values(answer.result)]
     reply_id = asked.reply_id("pooling", request.state.request_id)
-    if asked.encoding_format in ("bytes", "bytes_only"):
-        return await _octets(model, asked, answer, rows, reply_id)
-    encode: Callable[[npt.NDArray[Any]], Any] = number_list
-    if asked.encoding_format == "base64":
-        encode = _base64(asked)
-
-    def content() -> dict[str, Any]:
-        for row in rows:
-            check_finite(row)
-        data = [
-            {"index": i, "object": "pooling", "data": encode(row)} for i, row in enumerate(rows)
-        ]
-        return _body(reply_id, model, asked.model, data, answer)
-
-    return await reply(request, model, answer, sum(row.size for row in rows), content)
+    return await encoded_reply(
+        *(request, model, asked, answer, rows),
+        kind="pooling",
+        body=lambda data: reply_body(reply_id, model, asked.model, data, answer),
+    )
 
 
 def _pooling_params(asked: PoolingRequest, task: Task, spec: ModelSpec) -> Params:
@@ -119,46 +98,6 @@ def _pooling_params(asked: PoolingRequest, task: Task, spec: ModelSpec) -> Param
     if asked.task == "token_classify" and spec.kind is Kind.HYBRID:
         params = replace(params, by_token=True)
     return asked.cut(params, spec.max_length)
-
-
-def _base64(asked: PoolingRequest) -> Callable[[npt.NDArray[Any]], str]:
-    return lambda row: encode_base64(row, asked.embed_dtype, asked.endianness)
-
-
-async def _octets(
-    model: Served,
-    asked: PoolingRequest,
-    answer: Answer,
-    rows: list[npt.NDArray[Any]],
-    reply_id: str,
-) -> Response:
-    """Reply with the arrays one after the other, and where each begins in a header."""
-
-    def made() -> tuple[bytes, bytes]:
-        data, parts, start = [], [], 0
-        for index, row in enumerate(rows):
-            check_finite(row)
-            parts.append(encode_bytes(row, asked.embed_dtype, asked.endianness))
-            data.append(
-                {
-                    "index": index,
-                    "embed_dtype": asked.embed_dtype,
-                    "endianness": asked.endianness,
-                    "start": start,
-                    "end": start + len(parts[-1]),
-                    "shape": list(row.shape),
-                }
-            )
-            start += len(parts[-1])
-        metadata = _body(reply_id, model, asked.model, data, answer)
-        del metadata["object"]
-        return b"".join(parts), orjson.dumps(metadata)
-
-    body, metadata = await off_loop_if(sum(row.size for row in rows) > 1 << 15, made)
-    headers = dict(reply_headers(model, answer))
-    if asked.encoding_format == "bytes":
-        headers["metadata"] = metadata.decode("ascii", "backslashreplace")
-    return Response(body, headers=headers, media_type=_OCTETS)
 
 
 @router.post("/classify", response_model=ClassifyReply, **documented(ClassifyRequest))
@@ -185,7 +124,7 @@ async def answer_classify(request: Request, asked: ClassifyRequest) -> Response:
             {"index": i, "label": label, "probs": number_list(row), "num_classes": len(row)}
             for i, (label, row) in enumerate(zip(found.labels, found.probs, strict=True))
         ]
-        return _body(reply_id, model, asked.model, data, answer)
+        return reply_body(reply_id, model, asked.model, data, answer)
 
     return await reply(request, model, answer, found.probs.size, content)
 
@@ -218,7 +157,7 @@ async def answer_score(request: Request, asked: ScoreRequest) -> Response:
             {"index": i, "object": "score", "score": value}
             for i, value in enumerate(scores.tolist())
         ]
-        return _body(reply_id, model, asked.model, data, answer)
+        return reply_body(reply_id, model, asked.model, data, answer)
 
     return await reply(request, model, answer, scores.size, content)
 
@@ -270,16 +209,3 @@ async def version() -> Version:
 async def load(request: Request) -> Load:
     """Return how many requests are in work."""
     return Load(server_load=sum(m.scheduler.open for m in registry_of(request).models))
-
-
-def _body(
-    reply_id: str, model: Served, asked: str | None, data: list[dict[str, Any]], answer: Answer
-) -> dict[str, Any]:
-    return {
-        "id": reply_id,
-        "object": "list",
-        "created": int(time.time()),
-        "model": model.shown_name(asked),
-        "data": data,
-        "usage": usage(answer.num_tokens),
-    }

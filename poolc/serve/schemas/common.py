@@ -17,6 +17,7 @@ from pydantic import (
 
 from poolc.errors import InvalidOption
 from poolc.runtime.request import Item, Params
+from poolc.serve.encoding import EmbedDtype, EncodingFormat, Endianness
 
 TruncationSide = Literal["left", "right"]
 
@@ -246,6 +247,19 @@ class ActivationFields(Request):
                 param="use_activation",
             )
         return next(iter(said), None)
+
+
+class EncodingFields(Request):
+    """vLLM's ways to send the numbers of a reply."""
+
+    encoding_format: EncodingFormat = Field("float", description="bytes: no JSON, but a header")
+    embed_dtype: EmbedDtype = Field("float32", description="of base64 and bytes")
+    endianness: Endianness = Field("native", description="of base64 and bytes")
+
+    @property
+    def as_base64(self) -> bool:
+        """Whether arrays are sent as base64."""
+        return self.encoding_format == "base64"
 
 
 class Usage(BaseModel):

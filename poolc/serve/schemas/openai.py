@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, PlainValidator
+from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from poolc.runtime.request import Item, Params
 from poolc.serve.schemas.common import (
     ActivationFields,
+    EncodingFields,
     InputFields,
     ModelRequest,
     RequestFields,
@@ -18,7 +19,6 @@ from poolc.serve.schemas.common import (
 )
 from poolc.spec import ModelSpec
 
-EncodingFormat = Literal["float", "base64"]
 JinaType = Literal["float", "base64", "binary", "ubinary"]
 
 # Jina's names of what a text is for, and of the sides that other models call them.
@@ -42,7 +42,7 @@ def _jina_text(item: Any) -> str:
 
 
 class EmbeddingRequest(
-    ModelRequest, InputFields, TruncationFields, ActivationFields, RequestFields
+    ModelRequest, InputFields, TruncationFields, ActivationFields, RequestFields, EncodingFields
 ):
     """A request for vectors, one a text."""
 
@@ -60,7 +60,6 @@ class EmbeddingRequest(
         ]
         | None
     ) = None
-    encoding_format: EncodingFormat | None = Field("float", description="float unless given")
     dimensions: int | None = Field(None, description="Matryoshka size of the vectors")
     user: str | None = None
     side: str | None = Field(
@@ -75,6 +74,16 @@ class EmbeddingRequest(
     late_chunking: bool = Field(
         False, description="Jina's: read the texts as one, and answer a vector for each"
     )
+
+    @model_validator(mode="after")
+    def _bits_are_bits(self) -> Self:
+        octets = self.encoding_format in ("bytes", "bytes_only")
+        if self.dtype != "float32" and (octets or "embed_dtype" in self.model_fields_set):
+            raise ValueError(
+                f"embedding_type: {self.embedding_type} has no embed_dtype; allowed with it: "
+                "encoding_format float or base64"
+            )
+        return self
 
     def params(self, spec: ModelSpec) -> Params:
         """Return what the engine needs to know; no prompt is applied unless asked.
@@ -119,7 +128,8 @@ class EmbeddingRequest(
 
 
 class Embedding(BaseModel):
-    """One vector; with ``encoding_format`` base64 it is base64 of little-endian float32."""
+    """One vector; with ``encoding_format`` base64 it is base64 of ``embed_dtype``, little-endian
+    unless ``endianness`` says otherwise."""
 
     index: int
     object: Literal["embedding"]

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from poolc.errors import InvalidOption
 from poolc.runtime.request import Params
-from poolc.serve.encoding import EmbedDtype, EncodingFormat, Endianness
 from poolc.serve.schemas.common import (
     ActivationFields,
+    EncodingFields,
     InputFields,
     MessageFields,
     ModelRequest,
@@ -45,14 +45,11 @@ class ClassifyRequest(InputRequest):
         return self.cut(params, max_length)
 
 
-class PoolingRequest(InputRequest):
+class PoolingRequest(InputRequest, EncodingFields):
     """``/pooling``: whatever the model answers to each text, as arrays."""
 
     task: str | None = Field(None, description="embed, classify, token_embed, ...")
     dimensions: int | None = Field(None, description="Matryoshka size of the vectors")
-    encoding_format: EncodingFormat = "float"
-    embed_dtype: EmbedDtype = Field("float32", description="of base64 and bytes")
-    endianness: Endianness = Field("native", description="of base64 and bytes")
 
 
 class PairFields(ModelRequest, TruncationFields, ActivationFields, RequestFields):

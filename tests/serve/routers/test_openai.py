@@ -97,6 +97,72 @@ def test_embeddings_base64(client: httpx.AsyncClient, embedder: Engine) -> None:
     assert np.array_equal(np.stack(vectors), embedder.embed(TEXTS, prompt=""))
 
 
+@pytest.mark.parametrize(
+    ("asked", "dtype"),
+    [
+        ({"embed_dtype": "float16"}, "<f2"),
+        ({"endianness": "big"}, ">f4"),
+        ({"embed_dtype": "float16", "endianness": "big"}, ">f2"),
+        ({"endianness": "native"}, "=f4"),
+    ],
+)
+def test_embeddings_encodings_of_vllm(
+    client: httpx.AsyncClient, embedder: Engine, asked: dict[str, str], dtype: str
+) -> None:
+    wanted = embedder.embed(TEXTS, prompt="").astype(dtype)
+    data = post(client, input=TEXTS, encoding_format="base64", **asked).json()["data"]
+    found = [np.frombuffer(base64.b64decode(entry["embedding"]), dtype) for entry in data]
+    assert np.array_equal(np.stack(found), wanted)
+    alone = post(client, input=TEXTS, encoding_format="bytes_only", **asked)
+    assert alone.headers["content-type"] == "application/octet-stream"
+    assert "metadata" not in alone.headers
+    assert alone.content == wanted.tobytes()
+    floats = vectors_of(post(client, input=TEXTS, **asked))  # neither says anything of them
+    assert np.array_equal(floats, embedder.embed(TEXTS, prompt=""))
+
+
+@pytest.mark.parametrize("embed_dtype", ["bfloat16", "fp8_e4m3", "fp8_e5m2"])
+def test_embeddings_small_numbers_are_pooling_s(
+    client: httpx.AsyncClient, embed_dtype: str
+) -> None:
+    asked = {"input": TEXTS, "encoding_format": "bytes_only", "embed_dtype": embed_dtype}
+    found, wanted = post(client, **asked), send(client, "POST", "/pooling", json=asked)
+    assert found.content == wanted.content
+    assert len(found.content) == len(TEXTS) * 32 * (2 if embed_dtype == "bfloat16" else 1)
+
+
+def test_embeddings_bytes(client: httpx.AsyncClient, embedder: Engine) -> None:
+    texts = ["bread", "bread " * 200]
+    asked = {"truncate_prompt_tokens": -1, "encoding_format": "bytes", "embed_dtype": "float16"}
+    response = post(client, input=texts, **asked)
+    metadata = orjson.loads(response.headers["metadata"])
+    assert list(metadata) == ["id", "created", "model", "data", "usage"]
+    assert metadata["data"] == [
+        {"index": 0, "embed_dtype": "float16", "endianness": "native", "start": 0, "end": 64,
+         "shape": [32]},
+        {"index": 1, "embed_dtype": "float16", "endianness": "native", "start": 64, "end": 128,
+         "shape": [32], "truncated": True},
+    ]  # fmt: skip
+    wanted = embedder.embed(texts, prompt="", truncate=True)
+    assert response.content == wanted.astype("=f2").tobytes()
+
+
+def test_embeddings_encodings_are_checked(client: httpx.AsyncClient) -> None:
+    for wrong in ({"embed_dtype": "fp4"}, {"endianness": "middle"}):
+        assert error_of(post(client, input="x", **wrong))["param"] == next(iter(wrong))
+    for asked in ({"encoding_format": "bytes"}, {"embed_dtype": "float16"}):
+        error = error_of(post(client, input="x", embedding_type="binary", **asked))
+        assert error["param"] == "embedding_type"
+
+
+def test_embeddings_packed_bits_as_base64(client: httpx.AsyncClient, embedder: Engine) -> None:
+    asked = {"encoding_format": "base64", "embedding_type": "ubinary"}  # OpenAI's client, Jina's
+    data = post(client, input=TEXTS, **asked).json()["data"]
+    found = [np.frombuffer(base64.b64decode(entry["embedding"]), "u1") for entry in data]
+    wanted = embedder.embed(TEXTS, prompt="", output_dtype="ubinary")
+    assert np.array_equal(np.stack(found), wanted)
+
+
 def test_embeddings_floats_are_the_shortest(make_client: MakeClient, make_fake: MakeFake) -> None:
     fake = make_fake()
     third = np.float32(1) / 3

@@ -14,6 +14,7 @@ import pytest
 
 from poolc import __version__
 from poolc.runtime.engine import Engine
+from poolc.serve.settings import Settings
 from tests.serve.conftest import MakeClient
 from tests.serve.speaking import answer, get, post, refusal
 
@@ -101,6 +102,21 @@ def test_pooling_bytes(client: httpx.AsyncClient, embedder: Engine) -> None:
     alone = post(client, "/pooling", input=TEXTS, encoding_format="bytes_only")
     assert "metadata" not in alone.headers
     assert alone.content == embedder.embed(TEXTS, prompt="").tobytes()
+
+
+@pytest.mark.parametrize("path", ["/pooling", "/v1/embeddings"])
+def test_bytes_have_a_header_that_can_be_sent(
+    embedder: Engine, make_client: MakeClient, path: str
+) -> None:
+    client = make_client(Settings(served_model_names=("modèle-猫",)), tiny=embedder)
+    own = 'ü\x7f\n"\\'
+    response = post(client, path, input="a", encoding_format="bytes", request_id=own)
+    header = response.headers["metadata"]
+    assert header.isascii()
+    assert header.isprintable()
+    metadata = json.loads(header)
+    assert metadata["model"] == "modèle-猫"
+    assert metadata["id"].endswith(f"-{own}")
 
 
 def test_pooling_refuses(client: httpx.AsyncClient) -> None:
@@ -217,6 +233,19 @@ def test_invocations_takes_any_request(
         assert found[key] == wanted[key]
     assert answer(client, path, inputs=TEXTS) == answer(client, "/embed", inputs=TEXTS)
     assert "none of" in refusal(client, path, nothing=1)["message"]
+
+
+def test_invocations_keeps_encodings(
+    make_client: MakeClient, embedder: Engine, tagger: Engine
+) -> None:
+    client = make_client(e=embedder, t=tagger)
+    asked = {"input": TEXTS, "encoding_format": "bytes_only", "embed_dtype": "float16",
+             "endianness": "big"}  # fmt: skip
+    found = post(client, "/invocations", model="e", **asked).content
+    assert found == embedder.embed(TEXTS, prompt="").astype(">f2").tobytes()
+    found = post(client, "/invocations", model="t", **asked).content
+    rows = tagger.classify_tokens(TEXTS, aggregation="none")
+    assert found == b"".join(np.asarray(row).astype(">f2").tobytes() for row in rows)
 
 
 # What a request says about itself.
