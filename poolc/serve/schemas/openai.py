@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, PlainValidator, model_validator
 
+from poolc.errors import InvalidOption
 from poolc.runtime.request import Item, Params
 from poolc.serve.schemas.common import (
     ActivationFields,
@@ -23,6 +24,13 @@ JinaType = Literal["float", "base64", "binary", "ubinary"]
 
 # Jina's names of what a text is for, and of the sides that other models call them.
 _SIDES = {"retrieval.query": "query", "retrieval.passage": "document"}
+# What its clients may say beside these, of its versions 3 to 5 and of its models for code.
+_CODE = ("code", "nl2code", "code2code", "code2nl", "code2completion", "qa")
+_TASKS = (
+    *_SIDES,
+    *("text-matching", "classification", "separation", "clustering"),
+    *(f"{kind}.{side}" for kind in _CODE for side in ("query", "passage")),
+)
 
 
 def _input(value: Any) -> list[Item]:
@@ -88,8 +96,8 @@ class EmbeddingRequest(
     def params(self, spec: ModelSpec) -> Params:
         """Return what the engine needs to know; no prompt is applied unless asked.
 
-        Raises InvalidOption for a truncation that the model does not take and spellings that
-        differ.
+        Raises InvalidOption for a truncation that the model does not take, spellings that differ,
+        and a task that a model with prompts does not have.
         """
         prompt_name, side = self._named(spec)
         asked = any(value is not None for value in (self.prompt, prompt_name, side))
@@ -106,13 +114,19 @@ class EmbeddingRequest(
         return self.cut(params, spec.max_length)
 
     def _named(self, spec: ModelSpec) -> tuple[str | None, str | None]:
-        """Return the prompt and the side that the request names, itself or by Jina's task."""
+        """Return the prompt and the side that the request names, itself or by Jina's task.
+
+        A task of Jina's that the model has no prompt for is none; any other is a slip.
+        """
         task = self.task
         if task is None or self.prompt_name is not None or self.side is not None:
             return self.prompt_name, self.side
         if task in spec.prompts:
             return task, None
         side = _SIDES.get(task)
+        if task not in _TASKS and any(spec.prompts.values()):
+            known = ", ".join(sorted({*spec.prompts, *_TASKS}))
+            raise InvalidOption(f"task is {task!r}; allowed: {known}", param="task")
         return None, side if side in spec.prompts or spec.router is not None else None
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poolc.runtime.engine import Engine
-from tests.serve.conftest import MakeClient
+from tests.serve.conftest import MakeClient, MakeFake
 from tests.serve.speaking import answer, get, refusal
 
 TEXTS = ["the quick brown fox", "a river runs through the old town", "no"]
@@ -46,6 +46,26 @@ def test_jina_task_is_the_prompt(embedder: Engine, make_client: MakeClient) -> N
         wanted = embedder.embed(TEXTS, prompt_name=name)
         rows = np.array([entry["embedding"] for entry in data], np.float32)
         assert np.array_equal(rows, wanted)
+
+
+def test_jina_task_without_a_prompt(client: httpx.AsyncClient, embedder: Engine) -> None:
+    for task in ("text-matching", "classification", "separation", "code.query"):
+        data = answer(client, "/v1/embeddings", input=TEXTS, task=task)["data"]
+        rows = np.array([entry["embedding"] for entry in data], np.float32)
+        assert np.array_equal(rows, embedder.embed(TEXTS, prompt=""))
+
+
+def test_jina_task_that_is_none(
+    client: httpx.AsyncClient, embedder: Engine, make_client: MakeClient, make_fake: MakeFake
+) -> None:
+    error = refusal(client, "/v1/embeddings", input=TEXTS, task="retrieval.qurey")
+    assert error["param"] == "task"
+    assert error["message"].startswith("task is 'retrieval.qurey'; allowed: ")
+    allowed = error["message"].partition("allowed: ")[2].split(", ")
+    assert {*embedder.spec.prompts, "retrieval.query", "text-matching"} <= set(allowed)
+    # Of a model that has no prompts, no task means anything.
+    plain = make_client(m=make_fake().engine)
+    assert answer(plain, "/v1/embeddings", input="a", task="retrieval.qurey")["data"]
 
 
 def test_jina_refuses(client: httpx.AsyncClient) -> None:
