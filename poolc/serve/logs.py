@@ -18,6 +18,17 @@ _access = logging.getLogger(ACCESS)
 _LINE = "%(levelname)s %(name)s: %(message)s"
 
 
+class LineFormatter(logging.Formatter):
+    """One line a message, whatever is in it: what cannot be printed is written as Python would."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line; a traceback comes behind it."""
+        message = record.message.rstrip("\n")
+        if not message.isprintable():
+            record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        return super().formatMessage(record)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, message, and a request's fields."""
 
@@ -37,7 +48,7 @@ class JsonFormatter(logging.Formatter):
 
 def log_config(settings: Settings) -> dict[str, Any]:
     """Return the configuration of logging for the whole process."""
-    formatter: dict[str, Any] = {"format": _LINE}
+    formatter: dict[str, Any] = {"()": LineFormatter, "fmt": _LINE}
     if settings.log_format == "json":
         formatter = {"()": JsonFormatter}
     quiet = {"level": "WARNING"}

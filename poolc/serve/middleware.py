@@ -10,10 +10,12 @@ import hmac
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
 
+from poolc.errors import PoolcError
 from poolc.serve.dialects import dialect_of, path_of
 from poolc.serve.errors import Unauthorized, error_response
 from poolc.serve.logs import log_reply
@@ -69,6 +71,14 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, with_id)
+        except BaseException as error:
+            # The framework's own answer to what nobody foresaw is sent around this one: it would
+            # have no id. Who raised logs the error itself.
+            if status == 0 and isinstance(error, Exception):
+                response = error_response(PoolcError(), dialect_of(Request(scope)))
+                await response(scope, receive, with_id)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR.value  # also where a reply was cut off
+            raise
         finally:
             finish()  # also where nobody was left to read it
 
@@ -79,7 +89,8 @@ class RequestLog:
             {
                 "client": (scope.get("client") or ("-",))[0],
                 "method": scope["method"],
-                "path": scope["path"],
+                # As it was sent: what stands behind a % could look like another line.
+                "path": scope.get("raw_path", b"").decode("latin-1") or scope["path"],
                 "status": status,
                 "ms": 1000 * seconds,
                 "request_id": request_id,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi.responses import StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families
 
 from poolc.errors import BackendError, InvalidOption
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
-from poolc.serve.logs import JsonFormatter
+from poolc.serve.logs import JsonFormatter, log_config
 from poolc.serve.settings import Settings
 from tests.serve.conftest import MakeClient, MakeFake, client_of
 from tests.serve.speaking import answer, get, post
@@ -119,6 +121,21 @@ def test_log_has_no_text(
     assert first["request_id"] in lines[0].getMessage()
 
 
+def test_a_path_is_no_line_of_the_log(
+    make_client: MakeClient, embedder: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever stands in it: a line's end, spaces, or what a terminal obeys."""
+    made = log_config(Settings())["formatters"]["line"]
+    formatter: logging.Formatter = made.pop("()")(**made)
+    path = "/x%0AINFO%20poolc.access:%20200%201.0%20ms%1B[31m"
+    with caplog.at_level(logging.INFO):
+        get(make_client(m=embedder), path)
+        logging.getLogger("poolc.serve").error("%s failed\n", "\x1b[31m\x9b\r\né")
+    first, second = map(formatter.format, (r for r in caplog.records if "poolc" in r.name))
+    assert f"GET {path} 404 " in first
+    assert second == "ERROR poolc.serve: \\x1b[31m\\x9b\\r\\né failed"
+
+
 # Counts.
 
 
@@ -179,6 +196,34 @@ def test_metrics_of_failures(make_client: MakeClient, make_fake: MakeFake) -> No
     client = make_client(m=fake.engine)
     assert post(client, "/v1/embeddings", input="poison").status_code == 500
     assert samples(client)["poolc_rejections_total", "BackendError"] == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_nobody_foresaw_is_counted_and_has_an_id(
+    embedder: Engine, caplog: pytest.LogCaptureFixture, begun: bool
+) -> None:
+    app = create_app({"m": embedder}, Settings())
+
+    @app.get("/broken")
+    async def broken() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"a part"
+            raise RuntimeError("nobody foresaw this")
+
+        if begun:
+            return StreamingResponse(parts())
+        raise RuntimeError("nobody foresaw this")
+
+    with caplog.at_level(logging.INFO, "poolc.access"):
+        response = get(client_of(app), "/broken")
+    assert len(response.headers["x-request-id"]) == 32
+    (line,) = caplog.records
+    assert line.fields["status"] == 500  # type: ignore[attr-defined]
+    assert line.fields["request_id"] == response.headers["x-request-id"]  # type: ignore[attr-defined]
+    if not begun:
+        assert response.status_code == 500
+        assert response.json()["error"]["type"] == "InternalServerError"
+    assert samples(client_of(app))["poolc_requests_total", "/broken", "500"] == 1
 
 
 # Time.
