@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from poolc.errors import InvalidOption
 from poolc.runtime.request import Params
@@ -97,11 +97,25 @@ class PairFields(ModelRequest, TruncationFields, ActivationFields, RequestFields
         return given
 
 
+def _under_all_names(schema: dict[str, Any]) -> None:
+    """Tell OpenAPI of every pair of names: the model has fields for the first."""
+    properties = schema["properties"]
+    for field, names in zip(_SIDES[0], zip(*_SIDES, strict=True), strict=True):
+        side = properties.pop(field)
+        properties |= {name: {**side, "title": name} for name in names}
+    del schema["required"]
+    schema["anyOf"] = [{"required": list(names)} for names in _SIDES]
+
+
 class ScoreRequest(PairFields):
     """``/score``: 1 and 1, 1 and N, or N and N texts."""
 
-    left: Texts = Field(validation_alias="text_1", description="also queries, data_1")
-    right: Texts = Field(validation_alias="text_2", description="also documents, items, data_2")
+    model_config = ConfigDict(json_schema_extra=_under_all_names)
+
+    left: Texts = Field(
+        validation_alias="text_1", description="a text for all of the other side, or as many"
+    )
+    right: Texts = Field(validation_alias="text_2", description="a text or more")
 
     @model_validator(mode="before")
     @classmethod

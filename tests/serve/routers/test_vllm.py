@@ -168,6 +168,18 @@ def test_score_names_of_sides(
     assert np.array_equal(scores, cross_encoder.score(TEXTS[0], TEXTS))
 
 
+def test_score_s_names_are_described(client: httpx.AsyncClient) -> None:
+    operation = get(client, "/openapi.json").json()["paths"]["/score"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["anyOf"] == [{"required": list(names)} for names in SIDES]
+    assert "required" not in schema
+    sides = {name for names in SIDES for name in names}
+    assert sides <= set(schema["properties"])
+    assert {str(schema["properties"][name]["anyOf"]) for name in sides} == {
+        str(schema["properties"]["text_1"]["anyOf"])
+    }
+
+
 def test_score_by_vectors(client: httpx.AsyncClient, embedder: Engine) -> None:
     data = answer(client, "/score", text_1=TEXTS, text_2=TEXTS[::-1])["data"]
     scores = np.array([entry["score"] for entry in data], np.float32)
