@@ -15,10 +15,11 @@ def take_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the file's values the defaults of ``context``'s command: the callback of ``--config``.
 
     Keys are options without their dashes, or ``models``. Raises InputError for a file that cannot
-    be read, InvalidOption for a key that is no option.
+    be read, InvalidOption for a key that is no option, or a list of what is no text.
     """
     if path is not None:
-        names = [str(parameter.name) for parameter in context.command.params]
+        options = {str(parameter.name): parameter for parameter in context.command.params}
+        names = list(options)
         found = {str(key).replace("-", "_"): value for key, value in _read(path).items()}
         for name in found:
             if name not in names or name == "config":
@@ -26,12 +27,24 @@ def take_config(context: typer.Context, path: Path | None) -> Path | None:
                 raise InvalidOption(
                     f"{path}: no option {name!r}; {nearest(name, known)}", param=name
                 )
-        context.default_map = {n: _plain(value) for n, value in found.items()}
+        context.default_map = {n: _plain(path, value, options[n]) for n, value in found.items()}
     return path
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as the command line would have it: objects are JSON there."""
+def _plain(path: Path, value: Any, option: Any) -> Any:
+    """Return a value as the command line would have it: objects are JSON there.
+
+    What can be given several times may be given once: one text is a list of one.
+    """
+    if value is not None and (getattr(option, "multiple", False) or option.nargs != 1):
+        values = value if isinstance(value, list) else [value]
+        # Of numbers and dates YAML keeps the value, not what was written; a key may be one.
+        if not all(isinstance(one, str) for one in values):
+            key = str(option.name).replace("_", "-")
+            raise InvalidOption(
+                f"{path}: {key} holds what is no text; put quotes around it", param=option.name
+            )
+        return values
     return json.dumps(value) if isinstance(value, dict) else value
 
 

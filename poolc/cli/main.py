@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -23,6 +24,7 @@ from poolc.cli.dotted import with_objects
 from poolc.cli.inspect import inspect
 from poolc.cli.jobs import classify, embed, encode, reward, score
 from poolc.cli.serve import serve
+from poolc.cli.sources import SourcedCommand
 from poolc.errors import PoolcError
 
 _DEBUG = "--debug"
@@ -37,16 +39,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExit codes:\n" + exit_codes.table(),
 )
-app.command("compile")(compile_model)
-app.command("embed")(embed)
-app.command("classify")(classify)
-app.command("score")(score)
-app.command("reward")(reward)
-app.command("encode")(encode)
-app.command("compare")(compare)
-app.command("serve")(serve)
-app.command("inspect")(inspect)
-app.command("doctor")(doctor)
+_command = partial(app.command, cls=SourcedCommand)
+_command("compile")(compile_model)
+_command("embed")(embed)
+_command("classify")(classify)
+_command("score")(score)
+_command("reward")(reward)
+_command("encode")(encode)
+_command("compare")(compare)
+_command("serve")(serve)
+_command("inspect")(inspect)
+_command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.add_typer(export.app, name="export")

@@ -127,6 +127,8 @@ def test_where_options_come_from(
         ("max-item: 2", "no option 'max_item'; did you mean max-items?"),
         ("[1]", "holds no options"),
         ("a: [", "cannot read"),
+        ("api-key: 0123", "api-key holds what is no text; put quotes around it"),
+        ("api-key: [null]", "api-key holds what is no text; put quotes around it"),
     ],
 )
 def test_config_file_refused(
@@ -136,6 +138,41 @@ def test_config_file_refused(
     ran = cli("serve", "model", "--config", tmp_path / "serve.yaml")
     assert ran.code != 0
     assert message in ran.err
+
+
+def test_config_file_with_one_of_several(cli: Cli, served: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("models: one\napi-key: k\nserved-model-name:\n")
+    ran = cli("serve", "--config", tmp_path / "serve.yaml")
+    assert ran.code == 0, ran.err
+    assert (served["models"], served["settings"].api_keys) == (["one"], ("k",))
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "options", "said"),
+    [
+        ("POOLC_PORT=tcp://10.0.0.1:8000", "", [], "not 'tcp://10.0.0.1:8000' (from the variable "
+         "POOLC_PORT, which Kubernetes sets for a Service of that name"),
+        ("POOLC_MAX_ITEMS=few", "", [], "not 'few' (from the variable POOLC_MAX_ITEMS)"),
+        ("POOLC_MAX_ITEMS=few", "", ["--max-items", "2", "--max-queue", "long"], "not 'long'\n"),
+        ("", "max-items: [1, 2]", [], "not [1, 2] (from max-items in {file})"),
+        ("POOLC_WORKERS=0", "", [], "workers is 0; allowed: 1 or more (from the variable POOLC_W"),
+        ("", "drain-timeout: -1", [], "(from drain-timeout in {file})"),
+        ("POOLC_WORKERS=7", "", ["--workers", "0"], "allowed: 1 or more\n"),
+        ("", "", [], ""),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_value_and_where_it_came_from(
+    cli: Cli, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    variable: str, text: str, options: list[str], said: str,
+) -> None:  # fmt: skip
+    file = tmp_path / "serve.yaml"
+    file.write_text(text or "port: 1\n")
+    name, _, value = variable.partition("=")
+    if name:
+        monkeypatch.setenv(name, value)
+    ran = cli("serve", "one", "--config", file, *options)
+    assert ran.code == (2 if said else 0), ran.err
+    assert said.format(file=file) in ran.err
 
 
 def test_keys_from_a_file(cli: Cli, served: dict[str, Any], tmp_path: Path) -> None:
