@@ -19,6 +19,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from poolc.compiler.json_files import read_json
 from poolc.compiler.models import register_classes, register_configs
+from poolc.compiler.own_code import check_architectures, check_class
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
@@ -59,8 +60,11 @@ class Architecture:
     token_head: TokenHead | None = None  # of reward models that bring their own class
 
 
-def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
-    """Read config.json into transformers' configuration class.
+def read_config(
+    folder: Path, *, trust_remote_code: bool, changes: Mapping[str, Any] | None = None
+) -> Any:
+    """Read config.json into transformers' configuration class, with the ``changes`` of the folder's
+    loading settings.
 
     Raises RemoteCodeRefused or UnsupportedModel.
     """
@@ -71,9 +75,11 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
         )
     register_configs()
     if "auto_map" in raw and not trust_remote_code:
-        _check_native(raw)
+        check_architectures(raw)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, **(changes or {})
+        )
     except _REFUSALS as error:
         kind = str(raw.get("model_type", "none"))
         if kind in CONFIG_MAPPING:
@@ -92,28 +98,15 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> Any:
         ) from error
 
 
-def _check_native(raw: dict[str, Any]) -> None:
-    """Refuse a model that names classes of its own beside a model_type that transformers has.
-
-    Loaded into transformers' class of that type it could fit, and still be another model.
-    """
-    names = [str(name) for name in raw.get("architectures") or []]
-    foreign = [name for name in names if getattr(transformers, name, None) is None]
-    if raw.get("model_type") in CONFIG_MAPPING and foreign:
-        raise RemoteCodeRefused(
-            f"{foreign[0]} of config.json is not in this transformers; the model brings its own "
-            "Python, which poolc does not run unasked: read it, then pass --trust-remote-code "
-            "(trust_remote_code=True)"
-        )
-
-
 def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture:
     """Build the model on the meta device and read its facts.
 
-    Raises UnsupportedModel where transformers has no such class.
+    Raises UnsupportedModel where transformers has no such class, and RemoteCodeRefused.
     """
     import torch
 
+    if not trust_remote_code:
+        check_class(config, _AUTO_CLASSES[trunk])
     register_classes()
     auto = getattr(transformers, _AUTO_CLASSES[trunk])
     model = _build(auto, config, trust_remote_code)

@@ -37,11 +37,13 @@ def native_config(raw: Config) -> dict[str, Any] | None:
 
 
 def _is_gte(raw: Config) -> bool:
+    if raw.get("model_type") == "gte":  # Snowflake's copy; what transformers saves has other rope
+        return "pack_qkv" in raw and "rope_parameters" not in raw
     return raw.get("model_type") == "new" and _first_name(raw).startswith("New")
 
 
 def _gte(raw: Config) -> dict[str, Any]:
-    """Alibaba-NLP/new-impl: GTE v1.5 and gte-multilingual."""
+    """Alibaba-NLP/new-impl: GTE v1.5, gte-multilingual, and snowflake-arctic-embed-m-v2.0."""
     _refuse(
         raw,
         layer_norm_type="layer_norm",
@@ -51,7 +53,8 @@ def _gte(raw: Config) -> dict[str, Any]:
     )
     config = _without(raw, "rope_theta", "rope_scaling")
     config["model_type"] = "gte"
-    config["architectures"] = [f"Gte{_first_name(raw).removeprefix('New')}"]
+    name = _first_name(raw).removeprefix("New").removeprefix("Gte")
+    config["architectures"] = [f"Gte{name}"]
     config["rope_parameters"] = _gte_rope(raw)
     return config
 

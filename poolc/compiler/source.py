@@ -25,6 +25,7 @@ from poolc.compiler.json_files import read_json
 from poolc.compiler.natives import native_config
 from poolc.compiler.onnx_source.selection import check_shipped, follow, select
 from poolc.compiler.overrides import check_overrides
+from poolc.compiler.own_code import foreign_class
 from poolc.compiler.st_files import module_paths, native_modules, transformer_path
 from poolc.errors import (
     CorruptWeights,
@@ -52,6 +53,8 @@ TOKENIZER_FILES = (
 )
 # The pickles that transformers and sentence-transformers load; others are not this model's weights.
 _PICKLE = re.compile(r"^pytorch_model(-\d+-of-\d+)?\.bin$")
+# Keys that transformers takes for given where they are there at all: null takes them away.
+_NULLABLE = ("auto_map", "quantization_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ def materialize(
     if pickles or heads:
         _convert(pickles, heads, mirror, source, options, progress)
     if options.hf_overrides:
-        _override_config(mirror, options.hf_overrides, progress)
+        _override_config(mirror, options, progress)
     if tokenizer is not None:
         _replace_tokenizer(mirror, tokenizer.folder)
     if _needs_translation(mirror):
@@ -300,13 +303,18 @@ def _replace(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
 
 
-def _override_config(mirror: Path, overrides: Mapping[str, Any], progress: Progress) -> None:
+def _override_config(mirror: Path, options: CompileOptions, progress: Progress) -> None:
     path = mirror / transformer_path(mirror) / "config.json"
     if not path.exists():
         raise InvalidOption(
             "hf_overrides needs a config.json, which this model does not have", param="hf_overrides"
         )
     raw = read_json(path)
-    for warning in check_overrides(raw, overrides):
+    for warning in check_overrides(raw, options.hf_overrides):
         progress.warn(warning)
-    _replace(path, merge(raw, overrides))
+    merged = merge(raw, options.hf_overrides)
+    gone = {name for name in _NULLABLE if merged.get(name, ...) is None}
+    known = foreign_class(merged) is None and native_config(merged) is None
+    if "is_causal" in options.hf_overrides and known and not options.trust_remote_code:
+        gone.add("auto_map")  # who says how the model attends has said what its own code would
+    _replace(path, {name: value for name, value in merged.items() if name not in gone})

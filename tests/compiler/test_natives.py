@@ -66,6 +66,17 @@ def test_gte_new_impl(tmp_path: Path) -> None:
     assert_same(found, expected)
 
 
+def test_gte_under_the_name_that_transformers_has(tmp_path: Path) -> None:
+    """snowflake-arctic-embed-m-v2.0 brings a copy of the code; its settings are the authors'."""
+    rope = {"rope_type": "default", "rope_theta": 2e4}
+    expected = native(tmp_path / "model", "gte", rope_parameters=rope)
+    expected.rotary_emb.inv_freq = gte_frequencies()
+    code = {"AutoModel": "modeling_hf_alibaba_nlp_gte.GteModel"}
+    named = {"model_type": "gte", "architectures": ["GteModel"], "auto_map": code}
+    as_author(tmp_path / "model", {**GTE, **named})
+    assert_same(loaded(tmp_path / "model", tmp_path), expected)
+
+
 def test_gte_classifier_in_the_authors_layout(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     native(folder, "gte")
@@ -116,6 +127,7 @@ def test_native_config_refuses(
 def test_native_config_leaves_others_alone() -> None:
     assert native_config({"model_type": "bert"}) is None
     assert native_config({**NOMIC, "n_embd": 1, "model_type": "gpt2"}) is None
+    assert native_config({**GTE, "model_type": "gte", "rope_parameters": {}}) is None
     assert native_config({**JINA, "position_embedding_type": "absolute"}) is None
 
 

@@ -40,7 +40,10 @@ def _model(family: str, head: str, prompts: dict[str, str]) -> Callable[[Path], 
 
 
 def _vocabulary_only(root: Path) -> Path:
-    """Files of a slow tokenizer: that texts end with a token is said in tokenizer_config.json."""
+    """Files of a slow tokenizer: that texts end with a token is said in tokenizer_config.json.
+
+    And code of the model's own, which attends both ways, as its config.json says.
+    """
     folder = _model("qwen2-bidirectional", "last", _INSTRUCT)(root)
     model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     write_json(folder / "vocab.json", model["vocab"])
@@ -48,6 +51,8 @@ def _vocabulary_only(root: Path) -> Path:
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
     (folder / "tokenizer.json").unlink()
     edit_json(folder / "tokenizer_config.json", add_eos_token=True)
+    auto_map = {"AutoModel": "modeling_qwen.Qwen2Model"}
+    edit_json(folder / "config.json", auto_map=auto_map)  # beside is_causal, which stands for it
     return folder
 
 
@@ -141,7 +146,8 @@ CHECKPOINTS = (
         "Alibaba-NLP/gte-Qwen2-1.5B-instruct",
         _vocabulary_only,
         _last_is_end,
-        note="the repository's own tokenizer class is not run",
+        note="revisions with is_causal false in config.json; the repository's own classes of model "
+        "and tokenizer are not run",
     ),
     Checkpoint(
         "chunked",
