@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from poolc.errors import PoolcError
 from poolc.serve.dialects import dialect_of, path_of
-from poolc.serve.errors import Unauthorized, error_response
+from poolc.serve.errors import Draining, Unauthorized, error_response
 from poolc.serve.logs import log_reply
 from poolc.serve.metrics import Metrics
 from poolc.serve.registry import Registry
@@ -99,7 +99,10 @@ class RequestLog:
 
 
 class Shed:
-    """Refuses requests unread while the server is full: they would be refused, and cost more."""
+    """Refuses requests unread while the server is full: they would be refused, and cost more.
+
+    And those that are not wholly read once it stops: it waits for what was let in alone.
+    """
 
     def __init__(self, app: App, registry: Registry) -> None:
         self._app, self._registry = app, registry
@@ -112,6 +115,7 @@ class Shed:
                 request.app.state.metrics.rejected(type(error).__name__)
                 await response(scope, receive, send)
                 return
+            receive = _unless_stopping(scope["app"], receive)
         await self._app(scope, receive, send)
 
 
@@ -140,6 +144,21 @@ class RequireKey:
         found = _digest(rest.strip() if kind.lower() == "bearer" else given)
         # All of them, whichever it is: how long it takes tells nothing.
         return sum(hmac.compare_digest(found, digest) for digest in self._digests) > 0
+
+
+def is_stopping(app: Any) -> bool:
+    """Return whether an application was told, by ``app.state.stopping``, to take nothing new."""
+    return getattr(app.state, "stopping", False)
+
+
+def _unless_stopping(app: Any, receive: Receive) -> Receive:
+    async def received() -> MutableMapping[str, Any]:
+        message = await receive()
+        if message.get("more_body", False) and is_stopping(app):
+            raise Draining("the server is stopping and takes no new requests", retry_after_s=1.0)
+        return message
+
+    return received
 
 
 def request_id_of(given: str) -> str:

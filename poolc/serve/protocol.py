@@ -8,6 +8,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from poolc.serve.middleware import is_stopping
 from poolc.serve.refusals import Head, Refusals
 
 # Of a request line with all header fields, and of the fields after a chunked body: what uvicorn's
@@ -24,8 +25,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        app: Any = self.config.app  # the application itself: what uvicorn puts around has no state
-        self._refusals: Refusals | None = app.state.refusals
+        # The application itself: what uvicorn puts around has no state.
+        application: Any = self.config.app
+        self._application = application
+        self._refusals: Refusals | None = application.state.refusals
         self._unread_bytes = 0  # since a head, a part of a body or a message was complete
 
     def data_received(self, data: bytes) -> None:
@@ -73,10 +76,32 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():  # to be read once more, without asking for it
             return
         self._unread_bytes = 0
+        if self.config.root_path:
+            self._put_root_path()
         # Replies leave in the order of their requests: others may be before this one.
         is_next = self.cycle is None or self.cycle.response_complete
         if self._refusals is None or not is_next or not self._refused(self._refusals):
             super().on_headers_complete()
+            if is_stopping(self._application):
+                self.stop_reading()
+
+    def _put_root_path(self) -> None:
+        """Let uvicorn put it before this path, unless a proxy has kept it there."""
+        root_path = self.config.root_path
+        kept = httptools.parse_url(self.url).path or b""
+        self.root_path = "" if kept.startswith(root_path.encode() + b"/") else root_path
+        self.scope["root_path"] = root_path
+
+    def stop_reading(self) -> None:
+        """Make this request the connection's last, and wait for no more of its body.
+
+        Whoever reads the body gets what has come of it; see ``middleware.Shed``.
+        """
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            if cycle.more_body:
+                cycle.message_event.set()
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of a body; see uvicorn."""
@@ -99,9 +124,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.expect_100_continue
             or not parser.should_keep_alive()
             or parser.get_http_version() == "1.0"
+            or is_stopping(self._application)
         )
         client = self.client[0] if self.client else "-"
-        head = Head(parser.get_method(), self.url, self.headers, client, is_last)
+        root_path = self.config.root_path
+        head = Head(parser.get_method(), self.url, self.headers, client, is_last, root_path)
         reply = refusals.reply(head, self.server_state.default_headers)
         if reply is None:
             return False

@@ -37,6 +37,7 @@ class Head(NamedTuple):
     fields: Fields  # names in small letters
     client: str
     is_last: bool  # the connection is closed after the reply
+    root_path: str = ""  # what a proxy may have put before the path
 
 
 class Refusals:
@@ -54,14 +55,15 @@ class Refusals:
         if head.method != b"POST" or head.url[:1] != b"/" or b"%" in head.url:
             return None
         path = head.url.partition(b"?")[0].decode("latin-1")
-        if path in OPEN_PATHS or not self._registry.is_full():
+        inner = path.removeprefix(head.root_path) if path.startswith(f"{head.root_path}/") else path
+        if inner in OPEN_PATHS or not self._registry.is_full():
             return None
         logged = is_access_logged()
         given = dict(head.fields)
         if logged and _FORWARDED in given:
             return None
         request_id = request_id_of(given.get(REQUEST_ID.encode(), b"").decode("latin-1"))
-        fields, body = self._words(dialect_of_path(path))
+        fields, body = self._words(dialect_of_path(inner))
         self._metrics.rejected(Overloaded.__name__)
         self._metrics.replied(OTHER_PATHS, _STATUS.value, 0.0)
         if logged:

@@ -179,6 +179,8 @@ class _Server(uvicorn.Server):
         on_listening: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._application = app
+        app.state.stopping = False
         self._registry: Registry = app.state.registry
         self._metrics: Metrics = app.state.metrics
         self._settings = settings
@@ -245,6 +247,10 @@ class _Server(uvicorn.Server):
         self._begin_to_drain()
 
     def _begin_to_drain(self) -> None:
+        self._application.state.stopping = True
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.stop_reading()
         self._draining = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
@@ -254,9 +260,9 @@ class _Server(uvicorn.Server):
         try:
             self._drained = await self._registry.drain(self._drain_timeout_s)
         finally:
+            self.should_exit = True  # before anything that could fail
             left_s = max(_LAST_REPLIES_S, math.ceil(deadline_s - loop.time()))
             self.config.timeout_graceful_shutdown = left_s
-            self.should_exit = True
 
 
 def _exit_now(code: int) -> NoReturn:

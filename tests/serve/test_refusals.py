@@ -73,8 +73,8 @@ def app_of(fake: FakeEngine, *, full: bool = True, **settings: Any) -> FastAPI:
 
 
 @asynccontextmanager
-async def connected(app: FastAPI) -> AsyncIterator[Wire]:
-    config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None)
+async def connected(app: FastAPI, **options: Any) -> AsyncIterator[Wire]:
+    config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None, **options)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -167,6 +167,22 @@ def test_probes_are_answered_by_a_full_server(make_fake: MakeFake) -> None:
     async def main() -> None:
         async with connected(app_of(make_fake())) as wire:
             wire.send("/ping")
+            assert (await wire.reply()).status == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("put", ["", "/pool"])
+def test_paths_behind_a_proxy(make_fake: MakeFake, put: str) -> None:
+    """One that keeps what stands before a path, and one that takes it away."""
+
+    async def main() -> None:
+        async with connected(app_of(make_fake()), root_path="/pool") as wire:
+            wire.send(f"{put}/ping")
+            assert (await wire.reply()).status == 200
+            wire.send(f"{put}/embed")
+            assert (await wire.reply()).body["error_type"] == "Overloaded"
+            wire.writer.write(f"GET {put}/health HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             assert (await wire.reply()).status == 200
 
     asyncio.run(main())

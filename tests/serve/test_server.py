@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -54,6 +54,74 @@ def test_stop_finishes_what_was_let_in(tiny_embedder: Path) -> None:
         server.open_gate()
         assert reply.result(DEADLINE_S).status_code == 200
         assert server.process.wait(DEADLINE_S) == 0
+
+
+def test_replies_of_a_server_that_stops_end_their_connections(tiny_embedder: Path) -> None:
+    with (
+        server_process(tiny_embedder, GATED) as server,
+        httpx.Client(base_url=server.url) as client,
+        request_in_work(server) as reply,
+    ):
+        assert "connection" not in client.get("/health").headers
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping")
+        for refused in (
+            client.post("/v1/embeddings", json={"input": "text"}),
+            client.get("/ready"),
+        ):
+            assert (refused.status_code, refused.headers["connection"]) == (503, "close")
+        server.open_gate()
+        assert reply.result(DEADLINE_S).headers["connection"] == "close"
+        assert server.process.wait(DEADLINE_S) == 0
+
+
+def test_stop_waits_for_no_request_that_is_still_sent(tiny_embedder: Path) -> None:
+    """They were not let in; half of them come while it stops."""
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n"
+    half = head + b"Content-Type: application/json\r\n\r\n{"
+    with server_process(tiny_embedder, GATED, settings="{'drain_timeout_s': 1e6}") as server:
+        url = httpx.URL(server.url)
+
+        def connect(sent: bytes) -> socket.socket:
+            made = socket.create_connection((url.host, url.port or 80), timeout=DEADLINE_S)
+            made.sendall(sent)
+            return made
+
+        with ExitStack() as kept, request_in_work(server) as reply:
+            early = [kept.enter_context(connect(sent)) for sent in (half, head, b"")]
+            assert status(server, "GET", "/health") == 200  # by now what was sent is read
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for_log("stopping")
+            late = kept.enter_context(connect(half))
+            for one in (early[0], late):
+                received = one.makefile("rb").read()  # to its end
+                assert received.startswith(b"HTTP/1.1 503 ")
+                assert b"\r\nconnection: close\r\n" in received
+            server.open_gate()
+            assert reply.result(DEADLINE_S).status_code == 200
+            assert server.process.wait(DEADLINE_S) == 0
+        assert server.process.stderr is not None
+        assert "Traceback" not in server.process.stderr.read()
+
+
+@pytest.mark.parametrize("put", ["", "/pool"])
+def test_paths_behind_a_proxy(tiny_embedder: Path, put: str) -> None:
+    """One that keeps what it puts before every path, and one that takes it away again."""
+    settings = "{'root_path': '/pool', 'api_keys': ('k',)}"
+    with (
+        server_process(tiny_embedder, settings=settings) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        assert client.get(f"{put}/health").status_code == 200
+        assert client.get(f"{put}/v1/models").status_code == 401
+        client.headers["x-api-key"] = "k"
+        assert client.post(f"{put}/embed", json={"inputs": "a fox"}).status_code == 200
+        assert "/pool/openapi.json" in client.get(f"{put}/docs").text
+        # Somewhere else: back to where the client sees it.
+        assert client.get(f"{put}/version/").headers["location"].endswith("/pool/version")
+        described = client.get(f"{put}/openapi.json").json()
+        assert described["servers"] == [{"url": "/pool"}]
+        assert "/v1/embeddings" in described["paths"]
 
 
 def test_stop_gives_up_at_the_deadline(tiny_embedder: Path) -> None:
