@@ -26,7 +26,7 @@ _VOCABULARIES = frozenset(TOKENIZER_FILES) - {
 def load_tokenizer(
     folder: Path, st: SentenceTransformer | None, *, trust_remote_code: bool
 ) -> PreTrainedTokenizerBase:
-    """Load AutoTokenizer from ``folder`` (lower-casing first where Sentence Transformers says so).
+    """Load AutoTokenizer from ``folder``, as Sentence Transformers is told to by the folder.
 
     Raises TokenizerError.
     """
@@ -35,10 +35,14 @@ def load_tokenizer(
             f"{folder.name} holds no tokenizer (tokenizer.json, vocab.txt, tokenizer.model, ...): "
             "save it into the folder, or name another with --tokenizer"
         )
+    settings = dict(st.bert.processor_kwargs) if st else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, **settings
+        )
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
-        raise TokenizerError(f"the tokenizer cannot be loaded: {one_line(error)}") from error
+        given = f", with {st.bert.file}: processor_kwargs" if st and settings else ""
+        raise TokenizerError(f"the tokenizer cannot be loaded{given}: {one_line(error)}") from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise TokenizerError(
             f"{type(tokenizer).__name__} runs in Python only; poolc needs one that converts to "
@@ -58,8 +62,11 @@ def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _lower(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lower-case first, as Sentence Transformers does: not where the tokenizer does it already."""
     backend = tokenizer.backend_tokenizer
-    steps: list[Normalizer] = [Lowercase()]
-    if backend.normalizer is not None:
-        steps.append(backend.normalizer)
-    backend.normalizer = Sequence(steps)
+    given = backend.normalizer
+    several = isinstance(given, Sequence)
+    steps: list[Normalizer] = [given[i] for i in range(len(given))] if several else [given]
+    if any(isinstance(step, Lowercase) for step in steps):
+        return
+    backend.normalizer = Sequence([Lowercase()] if given is None else [Lowercase(), given])

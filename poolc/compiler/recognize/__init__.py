@@ -18,7 +18,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.logit_score import find_logit_score
 from poolc.compiler.overrides import check_separator
 from poolc.compiler.recognize.classifier import choose_classifier
-from poolc.compiler.recognize.context import Context, Recognized, Route, Warn
+from poolc.compiler.recognize.context import Context, Recognized, Route, Warn, config_changes
 from poolc.compiler.recognize.defaults import name_defaults
 from poolc.compiler.recognize.embedding import choose_embedding
 from poolc.compiler.recognize.hybrid import choose_hybrid
@@ -105,7 +105,9 @@ def _route(
         config, tokenizer = static_config(transformer, st), static.tokenizer
     else:
         trust = options.trust_remote_code
-        config = read_config(transformer, trust_remote_code=trust)
+        config = read_config(
+            transformer, trust_remote_code=trust, changes=config_changes(st, options)
+        )
         tokenizer = load_tokenizer(transformer, st, trust_remote_code=trust)
     pooler = pooler_config.parse(options.pooler_config)
     logit_score = find_logit_score(folder, st)

@@ -54,3 +54,12 @@ class Context:
     tokenizer: PreTrainedTokenizerBase
     warn: Warn
     logit_score: LogitScore | None = None
+
+
+def config_changes(st: SentenceTransformer | None, options: CompileOptions) -> dict[str, Any]:
+    """Return what Sentence Transformers changes in config.json as it loads the model.
+
+    --hf-overrides, which are written into config.json, come last.
+    """
+    given = st.bert.config_kwargs if st else {}
+    return {key: value for key, value in given.items() if key not in options.hf_overrides}

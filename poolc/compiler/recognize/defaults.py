@@ -37,10 +37,7 @@ _DEFAULTS: Mapping[Kind, Mapping[str, str]] = {
 def name_defaults(context: Context, choices: Choices) -> None:
     """Give every field that has a default and no origin one. Changes no value."""
     found = dict(_DEFAULTS[choices.values["kind"]])
-    said = "truncation_side" in context.tokenizer.init_kwargs
-    found["truncation_side"] = (
-        "tokenizer_config.json: truncation_side" if said else "default of transformers: right"
-    )
+    found["truncation_side"] = _truncation_side(context)
     if choices.get("template") is not None:
         found["template_special_tokens"] = "default: prompts get the tokenizer's special tokens"
     task = getattr(context.config, TASK_KEY, None)  # no field: its weights are the trunk's
@@ -50,3 +47,10 @@ def name_defaults(context: Context, choices: Choices) -> None:
         found[TASK_KEY] = attributed(origin, choices.overrides)
     for name, origin in found.items():
         choices.origins.setdefault(name, origin)
+
+
+def _truncation_side(context: Context) -> str:
+    if context.st and "truncation_side" in context.st.bert.processor_kwargs:
+        return f"{context.st.bert.file}: processor_kwargs.truncation_side"
+    said = "truncation_side" in context.tokenizer.init_kwargs
+    return "tokenizer_config.json: truncation_side" if said else "default of transformers: right"

@@ -19,7 +19,7 @@ def choose_length(context: Context, arch: Architecture, choices: Choices) -> Non
     if known < _NO_LIMIT:
         choices.set("max_length", known, "tokenizer_config.json: model_max_length")
     if st and st.max_length is not None:
-        choices.set("max_length", st.max_length, f"{st.max_length_file}: max_seq_length")
+        choices.set("max_length", st.max_length, f"{st.max_length_file}: {st.max_length_key}")
     if limit is not None and choices.get("max_length", limit + 1) > limit:
         overridden = [key for key in _POSITIONS if key in choices.overrides]
         origin = f"config.json: {overridden[0]}" if overridden else f"{arch.name}: positions"

@@ -126,18 +126,26 @@ def _open(subject: Subject, route: Route, name: str) -> _Chain:
 
 
 class _TransformerChain:
-    """Transformer, and every module behind it."""
+    """Transformer, and every module behind it.
+
+    Where modules.json lists them, the library tokenises too: poolc's own tokenizer would hide a
+    setting of the folder that was not followed.
+    """
 
     def __init__(self, subject: Subject, route: Route, name: str) -> None:
         self._spec, self._tokenizer = route.recognized.spec, route.tokenizer
+        self._listed = route.recognized.st is not None
         self._max_length = min(self._spec.max_length, PARITY_MAX_LENGTH)
         self.name, self._modules = _modules(subject.folder, route, name, subject.options)
 
     def tokenize(self, text: str) -> dict[str, torch.Tensor]:
         """See ``_Chain``."""
-        encoded = self._tokenizer(
-            text, truncation=True, max_length=self._max_length, return_tensors="pt"
-        )
+        how = {"truncation": True, "max_length": self._max_length, "return_tensors": "pt"}
+        if self._listed:
+            asked = {"common": {**how, "padding": False}}
+            encoded = self._modules[0].preprocess([text], processing_kwargs=asked)
+        else:
+            encoded = self._tokenizer([text], **how)
         return {name: encoded[name] for name in self._spec.inputs if name in encoded}
 
     def run(self, features: dict[str, torch.Tensor], prompt: str) -> dict[str, torch.Tensor]:
@@ -202,7 +210,15 @@ def _modules(folder: Path, route: Route, name: str, options: CompileOptions) -> 
     from sentence_transformers import SentenceTransformer
 
     recognized = route.recognized
-    model_options = {"attn_implementation": "eager", "dtype": torch.float32}
+    st = recognized.st
+    # None: what the folder says of devices and precision is not for the gate.
+    given = dict.fromkeys(st.bert.model_kwargs) if st else {}
+    model_options = {**given, "attn_implementation": "eager", "dtype": torch.float32}
+    config_options = {
+        key: options.hf_overrides[key]
+        for key in (st.bert.config_kwargs if st else {})
+        if key in options.hf_overrides
+    }
     overridden = {"pooling_type", "seq_pooling_type", "normalize", "use_activation"}
     asked = bool(overridden & set(options.pooler_config))
     if _is_the_librarys(recognized, options) and not asked:
@@ -210,12 +226,14 @@ def _modules(folder: Path, route: Route, name: str, options: CompileOptions) -> 
             str(folder),
             device="cpu",
             model_kwargs=model_options,
+            config_kwargs=config_options,
             trust_remote_code=options.trust_remote_code,
             local_files_only=True,
         )
         return "sentence-transformers", _of_route(model.eval(), name)
-    trust = {"trust_remote_code": options.trust_remote_code}
-    return "sentence-transformers modules", _assembled(folder, recognized, model_options, trust)
+    load = {"model_kwargs": model_options, "config_kwargs": config_options}
+    transformer = _transformer(folder, recognized, load, options.trust_remote_code)
+    return "sentence-transformers modules", _assembled(folder, recognized.spec, transformer)
 
 
 def _is_the_librarys(recognized: Recognized, options: CompileOptions) -> bool:
@@ -234,18 +252,26 @@ def _of_route(model: Any, route: str) -> list[Any]:
     return [module for module in modules if type(module).__name__ != "Dropout"]
 
 
-def _assembled(
-    folder: Path, recognized: Recognized, model_options: dict[str, Any], trust: dict[str, Any]
-) -> list[Any]:
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+def _transformer(
+    folder: Path, recognized: Recognized, load: dict[str, dict[str, Any]], trust: bool
+) -> Any:
+    from sentence_transformers.sentence_transformer.modules import Transformer
 
-    spec = recognized.spec
-    transformer = Transformer(
+    if recognized.st is not None:  # reads sentence_bert_config.json
+        path = recognized.transformer
+        return Transformer.load(str(folder), subfolder=path, trust_remote_code=trust, **load)
+    own = {"trust_remote_code": trust}
+    return Transformer(
         str(folder / recognized.transformer),
-        model_kwargs={**model_options, **trust},
-        processor_kwargs=dict(trust),
-        config_kwargs=dict(trust),
+        model_kwargs={**load["model_kwargs"], **own},
+        processor_kwargs=dict(own),
+        config_kwargs={**load["config_kwargs"], **own},
     )
+
+
+def _assembled(folder: Path, spec: ModelSpec, transformer: Any) -> list[Any]:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     modes = [_POOLING_MODES[kind] for kind in spec.pooling]
     size = spec.token_layers[-1].out_features if spec.token_layers else spec.hidden_size
     tokens, texts = (_layers(folder, layers) for layers in (spec.token_layers, spec.layers))

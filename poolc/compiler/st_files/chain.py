@@ -94,6 +94,11 @@ class SentenceTransformer:
         return self.bert.file
 
     @property
+    def max_length_key(self) -> str:
+        """The key of that file."""
+        return self.bert.length_key
+
+    @property
     def lower_case(self) -> bool:
         """Whether texts are lower-cased before they are tokenised."""
         return self.bert.lower_case
