@@ -1,5 +1,7 @@
 """Jina v3's LoRA adapters: one a task, of which one is merged into the weights at compile.
 
+Adapters of other models are refused: they lie beside weights that are not yet the model.
+
 Both layouts: adapters stacked beside each weight (``parametrizations``, jina-embeddings-v3), and
 PEFT's subfolders (jina-embeddings-v3-hf). W + (alpha / rank) B A; a table of embeddings is stored
 the other way round, so its change is transposed.
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolc.compiler.json_files import read_json
 from poolc.compiler.natives import JINA_V3
-from poolc.errors import CorruptWeights, InvalidOption
+from poolc.errors import CorruptWeights, InvalidOption, UnsupportedModel
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,24 @@ if TYPE_CHECKING:
 TASK_KEY = "jina_task"  # of config.json, so of hf_overrides
 DEFAULT_TASK = "text-matching"
 WEIGHTS = "model.safetensors"
+_SETTINGS = "adapter_config.json"
 _STACKED = ".parametrizations.weight."
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Refuse a folder whose weights, if it has any, are those of an adapter's base model.
+
+    transformers and Sentence Transformers put the adapter on them where PEFT is installed.
+    """
+    if not (folder / _SETTINGS).is_file():
+        return
+    settings = read_json(folder / _SETTINGS)
+    base = settings.get("base_model_name_or_path") or "a model that it does not name"
+    raise UnsupportedModel(
+        f"{folder.name}/{_SETTINGS}: an adapter ({settings.get('peft_type', 'PEFT')}) of {base}, "
+        "which poolc does not put on its weights: load it with PEFT, merge it (merge_and_unload), "
+        "save the whole model and its tokenizer into another folder, and compile that"
+    )
 
 
 def tasks(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -34,7 +53,7 @@ def tasks(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     stacked = config.get("lora_adaptations")
     if stacked:
         return tuple(map(str, stacked))
-    return tuple(sorted(path.parent.name for path in folder.glob("*/adapter_config.json")))
+    return tuple(sorted(path.parent.name for path in folder.glob(f"*/{_SETTINGS}")))
 
 
 def merge_adapter(folder: Path, config: Mapping[str, Any], names: tuple[str, ...]) -> str:
@@ -94,7 +113,7 @@ def _merge_peft(folder: Path, task: str) -> Tensors:
     from safetensors.torch import load_file
     from transformers import AutoModel
 
-    settings = read_json(folder / task / "adapter_config.json")
+    settings = read_json(folder / task / _SETTINGS)
     rank, alpha = float(settings["r"]), float(settings["lora_alpha"])
     scale = alpha / rank**0.5 if settings.get("use_rslora") else alpha / rank
     adapter = load_file(folder / task / "adapter_model.safetensors")

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from poolc.compiler.adapters import TASK_KEY, merge_adapter, tasks
+from poolc.compiler.adapters import TASK_KEY, check_no_adapter, merge_adapter, tasks
 from poolc.compiler.events import Progress
 from poolc.compiler.hub import cached, download, wanted
 from poolc.compiler.json_files import read_json
@@ -169,11 +169,13 @@ def materialize(
     transformers (``natives.py``, ``adapters.py``). The compiler and the reference of the
     parity gate read the same folder.
 
-    Raises UnsafeWeights, CorruptWeights or InvalidOption.
+    Raises UnsafeWeights, CorruptWeights, UnsupportedModel or InvalidOption.
     """
     trunk = transformer_path(source.folder)
     paths = [p for p in module_paths(source.folder) if p != trunk or not options.from_onnx]
     folders = [source.folder / path for path in paths]
+    for folder in folders if options.from_onnx else [source.folder, *folders]:
+        check_no_adapter(folder)
     for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         _check_safetensors(path, source.folder)
     pickles = [path for folder in folders for path in _weight_pickles(folder)]

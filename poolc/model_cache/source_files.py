@@ -16,7 +16,8 @@ from poolc.model_cache.stamps import FileStamp, Hashed, Record, Stamps, hash_fil
 
 # A repository on the hub: ``name`` or ``owner/name``.
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-_MODEL_FILES = ("config.json", "modules.json")
+# The last of an adapter, which the compiler refuses with what to do.
+_MODEL_FILES = ("config.json", "modules.json", "adapter_config.json")
 
 _STAMP_KIND = "source"
 _ONNX_STAMP_KIND = "source-onnx"

@@ -21,6 +21,7 @@ from poolc.errors import (
     ModelNotFound,
     TokenizerError,
     UnsafeWeights,
+    UnsupportedModel,
 )
 from poolc.model_cache.store import Store
 from tests.compiler.folders import add_dense, encoder, sentence_transformer
@@ -159,6 +160,45 @@ def test_merge(base: Any, override: Any, merged: Any) -> None:
     before = json.dumps(base)
     assert merge(base, override) == merged
     assert json.dumps(base) == before
+
+
+# Adapters.
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"config.json", WEIGHTS, "modules.json"},  # an adapter on a whole model
+        {"modules.json"},  # what Sentence Transformers saves of a model with an adapter
+        {"config.json"},
+        set[str](),  # what PEFT saves
+    ],
+)
+def test_adapters_are_not_ignored(kept: set[str], tmp_path: Path, store: Store) -> None:
+    folder = sentence_transformer(tmp_path / "model")
+    for name in {"config.json", WEIGHTS, "modules.json"} - kept:
+        (folder / name).unlink()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "google-bert/bert-base-uncased"}
+    write_json(folder / "adapter_config.json", settings)
+    save_file({"lora_A": torch.zeros(2, 2)}, folder / "adapter_model.safetensors")
+    progress = Progress(lambda event: None)
+    found = fetch(str(folder), make_options(), store, progress)
+    with pytest.raises(UnsupportedModel) as caught:
+        materialize(found, None, make_options(), tmp_path / "work", progress)
+    assert str(caught.value) == (
+        "model/adapter_config.json: an adapter (LORA) of google-bert/bert-base-uncased, which "
+        "poolc does not put on its weights: load it with PEFT, merge it (merge_and_unload), save "
+        "the whole model and its tokenizer into another folder, and compile that"
+    )
+
+
+def test_adapters_beside_a_trunk_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    encoder(folder / "0_Transformer")
+    write_modules(folder, ("Transformer", "0_Transformer"))
+    write_json(folder / "0_Transformer" / "adapter_config.json", {})
+    with pytest.raises(UnsupportedModel, match=r"^0_Transformer/adapter_config.json: an adapter "):
+        Prepared(folder, tmp_path / "work")
 
 
 # Safetensors.
