@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
-from poolc.errors import InvalidOption, MissingDependency
+from poolc.errors import InvalidOption, MissingDependency, PoolcError
 from poolc.serve.descriptors import allow_many
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Connections:
 
     def __init__(self, target: Target) -> None:
         """Raise InvalidOption for an address or header fields that no request can carry."""
+        self._url = target.url
         url = _address(target.url)
         self._host, self._port = str(url.hostname), url.port or _PORTS[url.scheme]
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
@@ -77,6 +78,17 @@ class Connections:
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         return answer
+
+    async def check(self) -> None:
+        """Connect, and keep the connection. Raises PoolcError where nothing answers."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._idle.append(await self._connected())
+        except OSError as error:
+            said = str(error) or f"not within {self._timeout_s:g} s"
+            raise PoolcError(
+                f"nothing answers at {self._url}: start the server, or give its address ({said})"
+            ) from error
 
     def close(self) -> None:
         """Close connections that wait for nothing."""

@@ -71,8 +71,8 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 def closed(target: Target, asks: Sequence[Ask], clients: int, seconds: float) -> Outcome:
     """Let ``clients`` ask one after the other for so long.
 
-    Raises InvalidOption for numbers below 1 and for what no request can carry, MissingDependency
-    without httptools.
+    Raises InvalidOption for numbers below 1 and for what no request can carry, PoolcError where
+    nothing answers, MissingDependency without httptools.
     """
     if clients < 1 or seconds <= 0:
         raise InvalidOption(f"{clients} clients for {seconds:g} s: both must be more than 0")
@@ -122,6 +122,7 @@ async def _measured(target: Target, drive: Callable[[_Load], Awaitable[None]]) -
         replace(target, headers={"Content-Type": "application/json", **target.headers})
     )
     load = _Load(connections)
+    await connections.check()
     began_s, cpu_s = time.perf_counter(), _cpu_s()
     try:
         await drive(load)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="DIR", help="The folder to make; the store if not given."),
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="The folder to make; the store if not given."
+    ),
 ]
 Quality = Annotated[
     Path | None,

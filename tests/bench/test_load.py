@@ -22,7 +22,7 @@ from poolc.bench.asks import SEED, Dialect, asks, made_texts, read_texts
 from poolc.bench.connections import Target
 from poolc.bench.load import Outcome, closed, open_loop, percentile
 from poolc.cli.main import main
-from poolc.errors import InputError, InvalidOption
+from poolc.errors import InputError, InvalidOption, PoolcError
 
 
 class Answers:
@@ -93,10 +93,28 @@ def test_refusals_are_counted_and_have_no_latency(server: Answers) -> None:
     assert len(outcome.latencies_s) == outcome.statuses["200"] > 0
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Answers()) as gone:
         pass
-    outcome = closed(Target(gone.url), asks(["a"], Dialect.VLLM, "", 1), 2, 0.1)
+    sent = asks(["a"], Dialect.VLLM, "", 1)
+    for load in (closed, open_loop):
+        with pytest.raises(PoolcError, match=f"nothing answers at {gone.url}: start the server"):
+            load(Target(gone.url), sent, 2, 0.1)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "serve", gone.url])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: nothing answers at ")
+
+
+def test_a_server_that_goes(server: Answers) -> None:
+    async def leave(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    server.handle = leave  # type: ignore[method-assign]
+    with serving(server) as leaving:
+        outcome = closed(Target(leaving.url), asks(["a"], Dialect.VLLM, "", 1), 2, 0.1)
     assert set(outcome.statuses) == {"no connection"}
     assert np.isnan(outcome.summary()["latency_ms"]["p50"])
 

@@ -93,7 +93,7 @@ def test_options_reach_the_compiler(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("poolc.api.compile", compile_model)
     ran = cli(
-        *("compile", "someone/model", "--output", "out", "--target", "cpu", "--precision", "fp32"),
+        *("compile", "someone/model", "-o", "out", "--target", "cpu", "--precision", "fp32"),
         *("--runner", "pooling", "--convert", "classify", "--max-length", "128"),
         *("--pooler-config", '{"pooling_type": "CLS"}', "--hf-overrides", '{"num_labels": 2}'),
         *("--revision", "main", "--defaults", "vllm", "--tokenizer", "other/model"),

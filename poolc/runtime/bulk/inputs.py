@@ -12,6 +12,7 @@ import gzip
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from poolc.runtime.bulk.formats import (
 STDIN = "-"
 _MAGIC = re.compile(r"[*?\[]")
 _BUFFER_BYTES = 1 << 20
+# Pipes that this process has already: a shell's <(...).
+_OPEN_ALREADY = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ def expand(given: Sequence[str | Path], kind: str | None = None) -> list[Source]
 
 def _expand_one(name: str, chosen: Format | None) -> list[Source]:
     if name == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input (-) is closed: name a file", param="inputs")
         if chosen in TABLES:
             raise InvalidOption(
                 f"{chosen} cannot be read from standard input: name the file", param="inputs"
@@ -146,6 +151,13 @@ def _local(name: str, chosen: Format | None) -> list[Source]:
 def _local_file(name: str, chosen: Format | None) -> Source:
     kind, compression = _format(name, chosen)
     try:
+        if stat.S_ISFIFO(os.stat(name).st_mode) and not name.startswith(_OPEN_ALREADY):
+            # Whoever writes to it would write to the first who opens it, who only looks.
+            raise InputError(
+                f"{name} is a pipe, which can be read once: give - in its place, and it as "
+                f"standard input (< {name})",
+                param="inputs",
+            )
         with open(name, "rb") as file:
             found = os.fstat(file.fileno())
     except OSError as error:

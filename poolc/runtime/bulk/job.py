@@ -5,6 +5,7 @@ Data only, and checks on names and options; ``run.py`` does the work.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,6 +139,8 @@ def check(job: BulkJob) -> list[Source]:
         raise InvalidOption(
             f"part_rows is {job.settings.part_rows}; allowed: 1 or more", param="part_rows"
         )
+    if job.output == STDOUT and sys.stdout is None:
+        raise InvalidOption("standard output (-) is closed: name a file", param="output")
     _check_output(job, job.task in _RAGGED)
     sources = expand(job.inputs, job.settings.input_format)
     check_inputs(sources, job.columns, pairs=job.of_pairs)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +355,32 @@ def test_output_that_is_an_input(tmp_path: Path, name: str, output: str) -> None
     other = write_jsonl(tmp_path / "other.jsonl", [{"text": "flour"}])
     with pytest.raises(InputError, match=r"the output .* is the input .*: name another file"):
         check(BulkJob(Task.EMBED, (other, path), str(tmp_path / output)))
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    """It would be opened twice, and the second time nobody writes to it."""
+    os.mkfifo(tmp_path / "texts")
+    with pytest.raises(InputError, match=r"texts is a pipe, which can be read once: give - in"):
+        check(BulkJob(Task.EMBED, (tmp_path / "texts",), str(tmp_path / "out.npy")))
+
+
+def test_a_pipe_of_the_shell_is_read(embedder: Engine) -> None:
+    receive, send = os.pipe()
+    os.write(send, b"a river runs\n")
+    os.close(send)
+    with os.fdopen(receive), redirect_stdout(io.TextIOWrapper(io.BytesIO())) as printed:
+        embed(embedder, Path(f"/dev/fd/{receive}"), "-")
+        assert len(printed.buffer.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_closed_standard_streams(
+    text_file: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, name, None)
+    inputs, output = ("-", "out.npy") if name == "stdin" else (text_file, "-")
+    with pytest.raises(InputError, match=r"standard \w+put \(-\) is closed: name a file"):
+        check(BulkJob(Task.EMBED, (inputs,), output))
 
 
 def test_output_that_the_disk_refuses(embedder: Engine, text_file: Path) -> None:
