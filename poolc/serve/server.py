@@ -26,9 +26,10 @@ from poolc import api
 from poolc.runtime.cores import compute_behind, share_cores
 from poolc.runtime.engine import Engine
 from poolc.serve.app import create_app
+from poolc.serve.certificate import check_certificate
 from poolc.serve.descriptors import allow_many
 from poolc.serve.gauges import forget_process, shared_metrics
-from poolc.serve.listening import bind, cannot_listen, url_of
+from poolc.serve.listening import bind, bound, cannot_listen, url_of
 from poolc.serve.logs import configure_logging, log_config
 from poolc.serve.metrics import Metrics
 from poolc.serve.protocol import BoundedProtocol
@@ -66,24 +67,26 @@ def serve(
     status 1, a second signal with 128 and its number. With several workers this process serves
     nothing: it watches over those that do.
 
-    Raises InvalidOption for names that do not fit the models or an address that cannot be listened
-    on, and as ``poolc.load`` does.
+    Raises InvalidOption for names that do not fit the models, a certificate that cannot be used or
+    an address that cannot be listened on, and as ``poolc.load`` does.
     """
     models = list(dict.fromkeys(models))
     check_names(models, settings.served_model_names)
+    check_certificate(settings)
     compute_behind(_MODEL_NICENESS)
 
     def load(model: str) -> Engine:
         return api.load(model, on_event=on_event, **options)
 
-    with bind(settings) as listener:
+    with bound(settings) as taken:
         engines = {m: load(m) for m in models}
+        taken.check_ours()  # a load can take minutes
         with closing_all(engines):
             if settings.workers == 1:
-                run(engines, settings, listener, load)
+                run(engines, settings, taken.listener, load)
                 return
         # They were compiled where they had to be, and are known to load.
-        status = _serve_by_workers(models, settings, listener, {**options, "refresh": False})
+        status = _serve_by_workers(models, settings, taken.listener, {**options, "refresh": False})
     if status:
         _exit_now(status)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -15,7 +17,7 @@ import httpx
 import pytest
 
 from poolc.errors import InvalidOption
-from poolc.serve.listening import bind
+from poolc.serve.listening import bind, bound
 from poolc.serve.settings import Settings
 from tests.serve.processes import GATED, LOST, ROOT, ServerProcess, server_process
 
@@ -173,6 +175,70 @@ def test_bind_unknown_host() -> None:
 def test_bind_localhost_is_ipv4() -> None:
     with bind(Settings(host="localhost", port=0)) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
+
+
+# Unix sockets.
+
+
+@pytest.fixture
+def path() -> Iterator[str]:
+    """Return where a socket can be: pytest's own folders have names that are too long."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"{folder}/socket"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_unix_socket_is_taken_again(tiny_embedder: Path, path: str, workers: int) -> None:
+    """After a stop, which takes its file away, and after a kill, which cannot."""
+    settings = f"{{'uds': {path!r}, 'workers': {workers}}}"
+
+    def asked() -> int:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as client:
+            return client.get("http://poolc/health", timeout=DEADLINE_S).status_code
+
+    with server_process(tiny_embedder, settings=settings) as server:
+        assert asked() == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(DEADLINE_S) == 0
+        assert not os.path.lexists(path)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(path)
+    with server_process(tiny_embedder, settings=settings):
+        assert asked() == 200
+
+
+def test_bind_to_a_unix_socket_of_a_server_that_lives(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        with pytest.raises(InvalidOption, match=f"on {path}: a server listens there already; "):
+            bind(Settings(uds=path))
+        assert os.path.lexists(path)
+
+
+def test_bind_to_what_is_no_unix_socket(path: str) -> None:
+    Path(path).write_text("kept", encoding="utf-8")
+    with pytest.raises(InvalidOption, match=f"on {path}: it is there, and no socket; choose"):
+        bind(Settings(uds=path))
+    assert Path(path).read_text(encoding="utf-8") == "kept"
+
+
+def test_bind_to_a_unix_socket_in_no_folder(path: str) -> None:
+    with pytest.raises(InvalidOption, match=f"there is no folder {path}; choose another --uds"):
+        bind(Settings(uds=f"{path}/socket"))
+
+
+def test_a_unix_socket_that_another_server_took_is_left_to_it(path: str) -> None:
+    """Before the first one listened, nothing told it from one that was left behind."""
+    with bound(Settings(uds=path)) as first, ExitStack() as longer:
+        first.check_ours()
+        longer.enter_context(bound(Settings(uds=path))).check_ours()
+        with pytest.raises(InvalidOption, match="another server was started on it"):
+            first.check_ours()
+        rest = longer.pop_all()
+    assert os.path.lexists(path)
+    rest.close()
+    assert not os.path.lexists(path)
 
 
 def test_server_imports_no_compiler(tiny_embedder: Path) -> None:
