@@ -31,6 +31,8 @@ REQUEST_ID = "x-request-id"
 _MOST_ID_CHARS = 128
 # Probes come from machines that hold no key.
 OPEN_PATHS = ("/health", "/ready", "/ping", "/.well-known/ready", "/.well-known/live")
+# On this path they ask without a body; with one it is a request for vectors.
+_OPEN_TO_GET = "/"
 OTHER_PATHS = "(other)"  # of paths that no route has: anybody can make up any number of them
 
 
@@ -136,7 +138,10 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _allowed(self, request: Request) -> bool:
-        if path_of(request) in OPEN_PATHS or request.method == "OPTIONS":
+        path, method = path_of(request), request.method
+        if path in OPEN_PATHS or method == "OPTIONS":
+            return True
+        if path == _OPEN_TO_GET and method in ("GET", "HEAD"):
             return True
         given = request.headers.get("authorization", "") or request.headers.get("x-api-key", "")
         kind, _, rest = given.partition(" ")

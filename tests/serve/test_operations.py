@@ -78,6 +78,28 @@ def test_every_route_but_probes_asks_for_a_key(make_client: MakeClient, embedder
     assert 'poolc_rejections_total{reason="Unauthorized"} 7.0' in get(client, "/metrics").text
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_probes(make_client: MakeClient, embedder: Engine, method: str) -> None:
+    client = make_client(Settings(api_keys=KEYS), m=embedder)
+    for path in ("/health", "/ready", "/ping", "/"):
+        response = asyncio.run(client.request(method, path))
+        assert response.status_code == 200, path
+        assert method == "HEAD" or response.json()["status"] in ("ok", "ready")
+    for path in ("/.well-known/ready", "/.well-known/live"):
+        assert asyncio.run(client.request(method, path)).status_code == 204, path
+    assert post(client, "/", inputs="a").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/ready", "/.well-known/ready"])
+def test_probes_of_a_model_that_does_not_answer(
+    make_client: MakeClient, make_fake: MakeFake, path: str
+) -> None:
+    fake = make_fake()
+    fake.poison, fake.failure = "", BackendError("broken")
+    client = make_client(m=fake.engine)
+    assert asyncio.run(client.head(path)).status_code == 503
+
+
 # Ids, times and logs.
 
 

@@ -20,8 +20,11 @@ router = APIRouter(tags=["probes"])
 
 @router.get("/health")
 @router.get("/ping")
+@router.get("/", include_in_schema=False)  # text-embeddings-inference's
 @router.post("/ping", include_in_schema=False)
 @router.head("/health", include_in_schema=False)
+@router.head("/ping", include_in_schema=False)
+@router.head("/", include_in_schema=False)
 async def health() -> Status:
     """Live: 200 while the process answers, whatever the models do."""
     return Status(status="ok")
@@ -33,6 +36,19 @@ async def ready(request: Request) -> Status:
     """Ready: 200 once every model has just answered a short text; 503 if not, or while stopping."""
     await check_ready(request)
     return Status(status="ready")
+
+
+@router.head("/.well-known/ready", status_code=204, include_in_schema=False)
+async def weaviate_ready(request: Request) -> Response:
+    """Ready, as Weaviate asks; its GET is with the rest of its dialect."""
+    await check_ready(request)
+    return Response(status_code=204)
+
+
+@router.head("/.well-known/live", status_code=204, include_in_schema=False)
+async def weaviate_live() -> Response:
+    """Live, as Weaviate asks."""
+    return Response(status_code=204)
 
 
 @router.get("/metrics", response_class=Response)
