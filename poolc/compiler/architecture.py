@@ -18,8 +18,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from poolc.compiler.json_files import read_json
+from poolc.compiler.loaded import check_loaded
 from poolc.compiler.models import register_classes, register_configs
-from poolc.compiler.own_code import check_architectures, check_class
+from poolc.compiler.own_code import check_architectures, check_class, own_class
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
@@ -105,8 +106,9 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
     """
     import torch
 
-    if not trust_remote_code:
+    if not (trust_remote_code and own_class(config, _AUTO_CLASSES[trunk])):
         check_class(config, _AUTO_CLASSES[trunk])
+        _check_settings(config)
     register_classes()
     auto = getattr(transformers, _AUTO_CLASSES[trunk])
     model = _build(auto, config, trust_remote_code)
@@ -137,6 +139,16 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
         takes_token_types=TOKEN_TYPE_IDS in inspect.signature(model.forward).parameters,
         token_head=token_head(model) if trunk is Trunk.BASE else None,
     )
+
+
+def _check_settings(config: Any) -> None:
+    """Refuse settings that transformers' classes read past."""
+    positions = getattr(config, "position_embedding_type", None)
+    if positions in ("relative_key", "relative_key_query"):
+        raise UnsupportedModel(
+            f"config.json: position_embedding_type is {positions!r}, which this transformers no "
+            "longer computes: it would read the model as one of absolute positions"
+        )
 
 
 def _text_encoder(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -193,7 +205,7 @@ def load_weights(
         raise CorruptWeights(
             f"the weights of {arch.name} cannot be loaded: {one_line(error)}"
         ) from error
-    _check_loaded(model, info, arch.name)
+    check_loaded(model, info, arch)
     return model.eval().requires_grad_(False)
 
 
@@ -201,23 +213,6 @@ def architecture_name(config: Any) -> str:
     """Return the class that config.json names, else the model type."""
     names = getattr(config, "architectures", None)
     return str(names[0]) if names else str(config.model_type)
-
-
-def _check_loaded(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
-    # Base models are often saved without the pooler that their class builds; no head here reads it.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise CorruptWeights(
-            f"{len(missing)} tensors that {type(model).__name__} needs are not in the weights "
-            f"({shown}): either the files are incomplete or they are not those of {name}"
-        )
-    if info["mismatched_keys"]:
-        key, found, wanted = sorted(info["mismatched_keys"])[0]
-        raise CorruptWeights(
-            f"{len(info['mismatched_keys'])} tensors have another shape than config.json gives "
-            f"{name}: {key} is {list(found)} in the weights and should be {list(wanted)}"
-        )
 
 
 def token_head(model: PreTrainedModel) -> TokenHead | None:

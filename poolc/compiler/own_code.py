@@ -54,12 +54,17 @@ def check_architectures(raw: Mapping[str, Any]) -> None:
         )
 
 
+def own_class(config: Any, auto: str) -> str:
+    """Return the class of the model's own that config.json names for ``auto``; "" for none."""
+    return str((getattr(config, "auto_map", None) or {}).get(auto, ""))
+
+
 def check_class(config: Any, auto: str) -> None:
     """Refuse a model that brings the class that ``auto`` would load, under a name of transformers'.
 
     gte-Qwen2's Qwen2Model attends both ways, transformers' to the left: the weights fit both.
     """
-    named = str((getattr(config, "auto_map", None) or {}).get(auto, ""))
+    named = own_class(config, auto)
     if not named or _stands_in(config, named.rpartition("--")[2]):
         return
     raise RemoteCodeRefused(

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForTextEncoding,
     BloomConfig,
     DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     MPNetConfig,
     PretrainedConfig,
     RobertaConfig,
@@ -29,7 +30,7 @@ from poolc.compiler.architecture import (
 from poolc.errors import CorruptWeights, UnsupportedModel
 from poolc.spec import Trunk
 from tests.compiler.folders import classifier, edit_json, encoder
-from tests.models import HIDDEN, bert_config
+from tests.models import HIDDEN, bert_config, save_model
 
 WEIGHTS = "model.safetensors"
 
@@ -45,10 +46,11 @@ def load(folder: Path, *, trunk: Trunk = Trunk.BASE) -> Any:
 
 
 def change(folder: Path, **tensors: torch.Tensor | None) -> None:
-    """Replace tensors by the end of their names; None drops one."""
+    """Replace tensors by the end of their names, or add them by the whole; None drops one."""
     kept = load_file(folder / WEIGHTS)
     for end, value in tensors.items():
-        (name,) = (name for name in kept if name.endswith(end.replace("__", ".")))
+        named = [name for name in kept if name.endswith(end.replace("__", "."))]
+        (name,) = named or [end]
         if value is None:
             del kept[name]
         else:
@@ -106,6 +108,74 @@ def test_load_weights_needs_no_pooler(tmp_path: Path) -> None:
     folder = encoder(tmp_path / "model")
     change(folder, pooler__dense__weight=None, pooler__dense__bias=None)
     assert load(folder).embeddings is not None
+
+
+def test_load_weights_of_a_classifier_needs_the_pooler(tmp_path: Path) -> None:
+    """DeBERTa's lies beside the trunk, where BERT's lies in it; the logits read both."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = DebertaV2Config(
+        vocab_size=100, hidden_size=HIDDEN, num_hidden_layers=1, num_attention_heads=4, num_labels=3
+    )
+    save_model(DebertaV2ForSequenceClassification(config), folder)
+    assert load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER).pooler.dense.weight is not None
+    change(folder, pooler__dense__weight=None, pooler__dense__bias=None)
+    with pytest.raises(CorruptWeights, match=r"^2 tensors .* \(pooler.dense.bias, pooler.dense.we"):
+        load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER)
+    assert load(folder).encoder is not None
+
+
+@pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
+def test_positions_that_are_not_computed(kind: str, tmp_path: Path) -> None:
+    """transformers 5 reads them as absolute; the tensors that it leaves out tell it too."""
+    folder = encoder(tmp_path / "model")
+    edit_json(folder / "config.json", position_embedding_type=kind)
+    with pytest.raises(UnsupportedModel) as caught:
+        read(folder)
+    assert str(caught.value) == (
+        f"config.json: position_embedding_type is '{kind}', which this transformers no longer "
+        "computes: it would read the model as one of absolute positions"
+    )
+    edit_json(folder / "config.json", position_embedding_type="absolute")
+    read(folder)
+
+
+@pytest.mark.parametrize("larger", [False, True])
+@pytest.mark.parametrize(
+    "name", ["attention.self.distance_embedding.weight", "output.dense.weight_scale_inv"]
+)
+def test_load_weights_that_have_no_place(name: str, larger: bool, tmp_path: Path) -> None:
+    folder = (classifier if larger else encoder)(tmp_path / "model")
+    prefix = "bert." if larger else ""
+    change(folder, **{f"{prefix}encoder.layer.1.{name}": torch.ones(2)})
+    with pytest.raises(CorruptWeights) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        f"1 tensors of the weights have no place in BertModel (encoder.layer.1.{name}): without "
+        "them it would compute another model than was trained"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "embeddings.position_ids",
+        "encoder.layer.0.attention.self.rotary_emb.inv_freq",
+        "encoder.layer.0.attn.masked_bias",
+        "encoder.layer.0.crossattention.self.query.weight",
+        "encoder.layer.2.output.dense.weight",  # more layers than config.json has
+        "cls.predictions.bias",
+        "decoder.block.0.layer.0.weight",
+        "lm_head.weight",
+    ],
+)
+@pytest.mark.parametrize("larger", [False, True])
+def test_load_weights_leaves_what_does_no_harm(name: str, larger: bool, tmp_path: Path) -> None:
+    folder = (classifier if larger else encoder)(tmp_path / "model")
+    change(folder, **{f"{'bert.' if larger else ''}{name}": torch.ones(2)})
+    assert load(folder).embeddings is not None
+    if larger:
+        assert load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER).bert is not None
 
 
 def test_load_weights_of_a_larger_class(tmp_path: Path) -> None:
