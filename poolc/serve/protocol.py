@@ -30,10 +30,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._application = application
         self._refusals: Refusals | None = application.state.refusals
         self._unread_bytes = 0  # since a head, a part of a body or a message was complete
+        self._in_head = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request; see uvicorn."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what was begun; see uvicorn."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # it would hold what is left of a broken one
 
     def data_received(self, data: bytes) -> None:
         """Read what came; close where a head does not end."""
-        self._unset_keepalive_if_required()
+        if not self._in_head:  # one has to be whole in time, however often a part of it comes
+            self._unset_keepalive_if_required()
         self._unread_bytes += len(data)
         try:
             self._feed(data)
@@ -42,6 +54,15 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             if self._unread_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The header fields are too long.")
+            elif self.cycle is None or self.cycle.response_complete:
+                self._expect_head()
+
+    def _expect_head(self) -> None:
+        """Close the connection unless a request's head is whole in time."""
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _feed(self, data: bytes) -> None:
         """Let the parser read; raises what it raises for what is no HTTP."""
@@ -71,11 +92,18 @@ class BoundedProtocol(HttpToolsProtocol):
         line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
         return b"".join((line, *fields, b"\r\n"))
 
+    def on_message_begin(self) -> None:
+        """Begin to read a head; see uvicorn."""
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Begin a request, see uvicorn, or refuse it."""
         if self.parser.should_upgrade():  # to be read once more, without asking for it
             return
         self._unread_bytes = 0
+        self._in_head = False
+        self._unset_keepalive_if_required()
         if self.config.root_path:
             self._put_root_path()
         # Replies leave in the order of their requests: others may be before this one.
