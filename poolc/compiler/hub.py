@@ -1,8 +1,8 @@
 """Downloads from the Hugging Face hub: which files, at which commit, with progress.
 
 Only what the compiler reads is fetched: configuration, tokenizer, safetensors (pickles only where
-there are none) and, with trust given, Python files; from ONNX, the graph, and the files that it
-names, instead of the weights that it stands in for.
+none stand in for them) and, with trust given, Python files; from ONNX, the graph, and the files
+that it names, instead of the weights that it stands in for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from poolc.compiler.events import Progress
 from poolc.errors import ModelNotFound
-from poolc.model_cache.source_files import HEAD_PICKLES, onnx_graph, without_trunk_weights
+from poolc.model_cache.source_files import HEAD_PICKLES, onnx_graph, replaced, without_trunk_weights
 
 # Names of a repository's files -> those to fetch.
 Select = Callable[[Iterable[str]], list[str]]
@@ -104,14 +104,16 @@ def wanted(names: Iterable[str], *, trust_remote_code: bool, from_onnx: bool = F
         return sorted({*kept, *([graph] if graph else [])})
     patterns = [*_WANTED, *(["*.py"] if trust_remote_code else [])]
     kept = [n for n in names if _matches(n, patterns) and not _matches(n, _UNWANTED)]
-    folders_with_safetensors = {_parent(name) for name in kept if name.endswith(".safetensors")}
+    beside: dict[str, list[str]] = {}
+    for name in kept:
+        beside.setdefault(_parent(name), []).append(name.rpartition("/")[2])
     kept += [
         name
         for name in names
         if name not in kept
         and _matches(name, _PICKLED)
         and not _matches(name, _UNWANTED)
-        and _parent(name) not in folders_with_safetensors
+        and not replaced(name, beside.get(_parent(name), ()))
     ]
     return sorted(kept)
 

@@ -34,7 +34,14 @@ from poolc.errors import (
     TokenizerError,
 )
 from poolc.model_cache.requests import Identity, folder_identity, has_torch, hub_identity
-from poolc.model_cache.source_files import HEAD_PICKLES, local_folder, onnx_graph, onnx_weights
+from poolc.model_cache.source_files import (
+    HEAD_PICKLES,
+    has_safetensors,
+    local_folder,
+    onnx_graph,
+    onnx_weights,
+    replaced,
+)
 from poolc.model_cache.store import Store
 from poolc.spec import CompileOptions
 
@@ -140,7 +147,8 @@ def _has_weights(folder: Path, options: CompileOptions) -> bool:
         graph = onnx_graph(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
         return bool(graph and all((folder / name).exists() for name in onnx_weights(folder, graph)))
     below = folder / transformer_path(folder)
-    return any(below.glob("*.safetensors")) or bool(_weight_pickles(below))
+    names = (path.name for path in below.glob("model*"))
+    return has_safetensors(names) or bool(_weight_pickles(below))
 
 
 def _of_hub(
@@ -239,9 +247,9 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 
 def _weight_pickles(folder: Path) -> list[Path]:
     """Return a module's pickled weights, unless safetensors beside them stand in for them."""
-    if any(folder.glob("*.safetensors")):
-        return []
-    return sorted(path for path in folder.glob("*.bin") if _PICKLE.match(path.name))
+    names = [path.name for path in folder.glob("*.safetensors*")]
+    pickles = (path for path in folder.glob("*.bin") if _PICKLE.match(path.name))
+    return sorted(path for path in pickles if not replaced(path.name, names))
 
 
 def _head_pickles(folder: Path) -> list[Path]:

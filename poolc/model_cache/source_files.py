@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from poolc.errors import ArtifactCorrupt, ModelError, ModelNotFound
@@ -35,6 +35,8 @@ _WEIGHT_SUFFIXES = _PICKLE_SUFFIXES | {".safetensors"}
 # Whatever else a folder holds, one of these lies beside the transformer's configuration.
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "vocab.txt"})
 _ONNX_FILES = ("onnx/model.onnx", "model.onnx")
+# The weights of a module, whole or in parts. An adapter, or another head, is not its weights.
+_SAFETENSORS = re.compile(r"^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$")
 # BGE-M3's heads lie beside the weights as pickles, whatever the format of the weights.
 HEAD_PICKLES = ("colbert_linear.pt", "sparse_linear.pt")
 
@@ -57,6 +59,19 @@ def local_folder(model: str) -> Path | None:
     if not _HUB_ID.match(model):
         raise ModelNotFound(f"there is no folder {model}, nor is it a hub id (name or owner/name)")
     return None
+
+
+def has_safetensors(names: Iterable[str]) -> bool:
+    """Say whether the files of a folder have the weights of a module as safetensors."""
+    return any(_SAFETENSORS.match(name) for name in names)
+
+
+def replaced(pickle: str, names: Collection[str]) -> bool:
+    """Say whether safetensors among the ``names`` of a folder are read instead of a pickle in it.
+
+    They are the weights of the module, or the same tensors under the name of the pickle.
+    """
+    return has_safetensors(names) or Path(pickle).with_suffix(".safetensors").name in names
 
 
 def onnx_graph(names: Iterable[str]) -> str | None:
@@ -167,16 +182,15 @@ def _relevant_files(folder: Path) -> Iterator[str]:
         folders[:] = sorted(
             name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith(".")
         )
-        has_safetensors = any(name.endswith(".safetensors") for name in files)
         for name in files:
-            if _matters(name, has_safetensors):
+            if _matters(name, files):
                 yield (Path(root) / name).relative_to(folder).as_posix()
 
 
-def _matters(name: str, has_safetensors: bool) -> bool:
+def _matters(name: str, beside: list[str]) -> bool:
     if name.startswith(".") or name.upper().startswith("README"):
         return False
     suffix = Path(name).suffix.lower()
     if suffix in _PICKLE_SUFFIXES:
-        return name in HEAD_PICKLES or not has_safetensors
+        return name in HEAD_PICKLES or not replaced(name, beside)
     return suffix not in _SKIPPED_SUFFIXES

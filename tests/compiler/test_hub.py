@@ -67,6 +67,16 @@ def asked(hub: Hub, name: str = NAME) -> list[str]:
         ),
         (["pytorch_model.bin", "training_args.bin"], False, ["pytorch_model.bin"]),
         (
+            ["colbert_linear.safetensors", "pytorch_model.bin", "lora/a.bin", "lora/a.safetensors"],
+            False,
+            ["colbert_linear.safetensors", "lora/a.safetensors", "pytorch_model.bin"],
+        ),
+        (
+            ["model-00001-of-00002.safetensors", "pytorch_model-00001-of-00002.bin"],
+            False,
+            ["model-00001-of-00002.safetensors"],
+        ),
+        (
             ["artifact.metadata", "colbert_linear.pt", "model.safetensors", "x.pt"],
             False,
             ["artifact.metadata", "colbert_linear.pt", "model.safetensors"],

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 
 from poolc.api import make_options
 from poolc.compiler import source
@@ -277,6 +279,19 @@ def test_materialize_prefers_safetensors_to_a_pickle(tmp_path: Path) -> None:
     prepared = Prepared(folder, tmp_path / "work")
     assert (prepared.folder, prepared.progress.warnings) == (folder, [])
     assert not (tmp_path / "ran").exists()
+
+
+def test_materialize_converts_a_pickle_beside_other_safetensors(tmp_path: Path) -> None:
+    """Sentence Transformers reads it too: what lies beside it is not the model's weights."""
+    folder = sentence_transformer(tmp_path / "model")
+    expected = SentenceTransformer(str(folder), device="cpu").encode(["a river"])
+    tensors = to_pickle(folder)
+    save_file({"weight": torch.zeros(2, 2)}, folder / "colbert_linear.safetensors")
+    mirror = Prepared(folder, tmp_path / "work").folder
+    assert load_file(mirror / WEIGHTS).keys() == tensors.keys()
+    for read in (folder, mirror):
+        found = SentenceTransformer(str(read), device="cpu").encode(["a river"])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_materialize_converts_a_pickled_dense(tmp_path: Path) -> None:

@@ -65,6 +65,16 @@ def test_pickles_count_where_no_safetensors_lie(model: Path) -> None:
     assert "3/w.pt" not in digest
 
 
+def test_pickles_count_beside_safetensors_of_something_else(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    write_files(model, {"adapter_model.safetensors": b"x", "adapter_model.bin": b"x"})
+    digest = source_digest(model)
+    assert digest.keys() >= {"pytorch_model.bin", "adapter_model.safetensors"}
+    assert "adapter_model.bin" not in digest
+    write_files(model, {"model.safetensors.index.json": b"{}"})
+    assert "pytorch_model.bin" not in source_digest(model)
+
+
 def test_pickled_heads_count_beside_safetensors(model: Path) -> None:
     write_files(model, {"colbert_linear.pt": b"x", "sparse_linear.pt": b"x"})
     assert source_digest(model).keys() >= {"colbert_linear.pt", "sparse_linear.pt"}
