@@ -127,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            cycle.keep_alive = False
+            cycle.keep_alive = cycle.waiting_for_100_continue = False
             if cycle.more_body:
                 cycle.message_event.set()
 

@@ -163,6 +163,20 @@ def test_connections_that_end_with_the_refusal(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_nobody_is_asked_for_a_body_by_a_server_that_stops(make_fake: MakeFake, full: bool) -> None:
+    async def main() -> None:
+        app = app_of(make_fake(), full=full)
+        app.state.stopping = True
+        async with connected(app) as wire:
+            wire.send_head("/embed", "Expect: 100-continue", length=10)
+            reply = await wire.reply()
+            assert (reply.status, reply.fields["connection"]) == (429 if full else 503, "close")
+            assert await wire.is_closed()
+
+    asyncio.run(main())
+
+
 def test_probes_are_answered_by_a_full_server(make_fake: MakeFake) -> None:
     async def main() -> None:
         async with connected(app_of(make_fake())) as wire:
