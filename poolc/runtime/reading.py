@@ -170,9 +170,9 @@ class Reader:
         indices: Sequence[int],
         cut: Sequence[bool],
     ) -> _Part:
-        embeds = self._spec.embedding_size is not None and task in (*_EMBEDS, Task.SCORE)
+        prompts = self._prompts.prompts(params)
         how: How = {
-            "prefix": resolve_prompt(self._spec, params) if embeds else "",
+            "prefix": self._prefix(task, params, templated=prompts is not None),
             "max_length": params.max_length,
             "add_special_tokens": params.add_special_tokens is not False,
             "truncation_side": params.truncation_side,
@@ -181,7 +181,14 @@ class Reader:
             "sources": params.aggregation not in (None, "none"),
         }
         route = choose_route(self._spec, task, params)
-        return _Part(items, how, route, cut, self._prompts.prompts(params))
+        return _Part(items, how, route, cut, prompts)
+
+    def _prefix(self, task: Task, params: Params, *, templated: bool) -> str:
+        if self._spec.embedding_size is not None and task in (*_EMBEDS, Task.SCORE):
+            return resolve_prompt(self._spec, params)
+        # A cross-encoder's own stands before the left text. A template has words of its own.
+        classifies = self._spec.kind is Kind.CLASSIFIER and task is not Task.ENCODE
+        return resolve_prompt(self._spec, params) if classifies and not templated else ""
 
     def _encoded(self, task: Task, part: _Part, params: Params) -> Windows:
         if chunks(self._spec, task, params):

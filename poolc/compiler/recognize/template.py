@@ -14,6 +14,8 @@ from poolc.model_cache.score_templates import shipped_text
 from poolc.runtime.templates import ScoreTemplate, special_tokens
 from poolc.spec import Kind, Trunk
 
+_ST_FILE = "config_sentence_transformers.json"
+_DEFAULT_PROMPT = f"{_ST_FILE}: default_prompt_name"
 _QWEN3, _QWEN3_KEY = "qwen3-reranker", "is_original_qwen3_reranker"
 
 
@@ -37,6 +39,7 @@ def choose_template(context: Context, arch: Architecture, choices: Choices) -> s
                 "(--score-template), or pass prompts as its authors write them to classify; score "
                 "puts two texts together as its tokenizer does"
             )
+        _choose_pair_prompt(context, choices)
         return None
     try:
         _check(found, context, choices)
@@ -86,15 +89,33 @@ def _of_files(context: Context, choices: Choices) -> _Found | None:
 
 def _choose_instruction(context: Context, choices: Choices) -> None:
     """Sentence Transformers' default prompt is a message of role system, before the pair."""
-    settings = context.st.settings if context.st else {}
-    name, file = settings.get("default_prompt_name"), "config_sentence_transformers.json"
-    if name is None:
-        return
-    prompt = (settings.get("prompts") or {}).get(name)
-    if not isinstance(prompt, str):
-        raise UnsupportedModel(f"{file}: default_prompt_name {name!r} is not among the prompts")
+    _, prompt = _default_prompt(context)
     if prompt:
-        choices.set("instruction", prompt, f"{file}: default_prompt_name")
+        choices.set("instruction", prompt, _DEFAULT_PROMPT)
+
+
+def _choose_pair_prompt(context: Context, choices: Choices) -> None:
+    """Without a template, the default prompt of a cross-encoder stands before the left text."""
+    st = context.st
+    if choices.values["kind"] is not Kind.CLASSIFIER or not st or st.model_type != "CrossEncoder":
+        return
+    name, prompt = _default_prompt(context)
+    if prompt:
+        choices.set("prompts", {name: prompt}, f"{_ST_FILE}: prompts")
+        choices.set("default_prompt_name", name, _DEFAULT_PROMPT)
+
+
+def _default_prompt(context: Context) -> tuple[str, str]:
+    """Return the name and the text of the default prompt, "" for none. Raises UnsupportedModel."""
+    settings = context.st.settings if context.st else {}
+    name = settings.get("default_prompt_name")
+    if name is None:
+        return "", ""
+    prompts = settings.get("prompts") or {}
+    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    if not isinstance(prompt, str):
+        raise UnsupportedModel(f"{_DEFAULT_PROMPT} {name!r} is not among the prompts")
+    return str(name), prompt
 
 
 def _check(found: _Found, context: Context, choices: Choices) -> None:

@@ -48,12 +48,19 @@ class ClassifierReference(TransformerReference):
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject)
         self._template = subject.recognized.template
+        self._prompt = self.spec.prompts.get(self.spec.default_prompt_name or "", "")
+
+    def encode(self, item: Item) -> dict[str, torch.Tensor]:
+        if isinstance(item, tuple):
+            return super().encode((self._prompt + item[0], item[1]))
+        return super().encode(self._prompt + str(item))
 
     def cases(self) -> list[Case]:
         task, texts = self.spec.tasks[0], parity_texts(self.max_length)
         pairs = parity_pairs(self.max_length)
         if self._template is None:
-            return [Case(task, texts + pairs, self.params())]
+            # Behind the model's own prompt, if it has one.
+            return [Case(task, texts + pairs, replace(self.params(), prompt=None))]
         return [Case(task, texts, self.params()), *self._templated(pairs)]
 
     def _templated(self, pairs: list[Item]) -> Iterator[Case]:
