@@ -189,7 +189,7 @@ def materialize(
     pickles = [path for folder in folders for path in _weight_pickles(folder)]
     heads = [path for folder in folders for path in _head_pickles(folder)]
     plain = not (pickles or heads) and not options.hf_overrides and tokenizer is None
-    if plain and not _needs_translation(source.folder):
+    if plain and not _foreign_layouts(source.folder):
         return source.folder
     mirror = work / "source"
     _mirror(source.folder, mirror, skip={*pickles})
@@ -199,8 +199,9 @@ def materialize(
         _override_config(mirror, options, progress)
     if tokenizer is not None:
         _replace_tokenizer(mirror, tokenizer.folder)
-    if _needs_translation(mirror):
-        _translate(mirror)
+    foreign = _foreign_layouts(mirror)  # after the overrides, which may be of either layout
+    if foreign:
+        _translate(mirror, foreign)
     return mirror
 
 
@@ -286,22 +287,27 @@ def _replace_tokenizer(mirror: Path, tokenizer: Path) -> None:
         (mirror / transformer_path(mirror) / path.name).symlink_to(path.resolve())
 
 
-def _needs_translation(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    translated = native_config(config)
-    return translated is not None or bool(tasks(folder, config))
+def _foreign_layouts(folder: Path) -> list[str]:
+    """Return the modules' folders that hold a transformer in its author's own layout."""
+    found = []
+    for path in module_paths(folder):
+        config = read_json(folder / path / "config.json")
+        if native_config(config) is not None or tasks(folder / path, config):
+            found.append(path)
+    return found
 
 
-def _translate(mirror: Path) -> None:
+def _translate(mirror: Path, foreign: list[str]) -> None:
     """Bring an author's own layout into that of transformers."""
-    path = mirror / "config.json"
-    config = read_json(path)
-    translated = native_config(config) or config
-    adapters = tasks(mirror, translated)
-    _replace(path, translated)
-    if adapters:
-        task = merge_adapter(mirror, translated, adapters)
-        _replace(path, {**translated, TASK_KEY: task})
+    for folder in (mirror / path for path in foreign):
+        path = folder / "config.json"
+        config = read_json(path)
+        translated = native_config(config) or config
+        adapters = tasks(folder, translated)
+        _replace(path, translated)
+        if adapters:
+            task = merge_adapter(folder, translated, adapters)
+            _replace(path, {**translated, TASK_KEY: task})
     modules = mirror / "modules.json"
     if modules.exists():
         # Their Transformer module only chose the adapter.

@@ -32,7 +32,7 @@ from tests.compiler.author_layouts import (
 )
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS
-from tests.models import save_model
+from tests.models import save_model, write_modules
 
 BOUND = 1e-5
 
@@ -43,8 +43,8 @@ def materialized(folder: Path, tmp_path: Path, **options: Any) -> Path:
     return source.materialize(found, None, chosen, tmp_path / "work", progress)
 
 
-def loaded(folder: Path, tmp_path: Path, **options: Any) -> Any:
-    ready = materialized(folder, tmp_path, **options)
+def loaded(folder: Path, tmp_path: Path, path: str = "", **options: Any) -> Any:
+    ready = materialized(folder, tmp_path, **options) / path
     read_config(ready, trust_remote_code=False)
     return transformers.AutoModel.from_pretrained(ready).eval()
 
@@ -64,6 +64,37 @@ def test_gte_new_impl(tmp_path: Path) -> None:
     found = loaded(tmp_path / "model", tmp_path)
     assert type(found).__name__ == "GteModel"
     assert_same(found, expected)
+
+
+def below(root: Path, path: str) -> Path:
+    """Give a model whose transformer was built in a folder of its own the files around it."""
+    (root / path / "modules.json").unlink()
+    (root / path / "1_Pooling").rename(root / "1_Pooling")
+    write_modules(root, ("Transformer", path), ("Pooling", "1_Pooling"))
+    return root
+
+
+@pytest.mark.parametrize(("name", "config"), [("gte", GTE), ("nomic-bert", NOMIC)])
+def test_transformer_in_a_folder_of_its_own(
+    name: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    folder = tmp_path / "model" / "0_Transformer"
+    rope = {"rope_type": "default", "rope_theta": 1e3}
+    expected = native(folder, name, rope_parameters=rope)
+    as_author(folder, {**config, "rope_theta": 1e3, "rope_scaling": None})
+    below(tmp_path / "model", "0_Transformer")
+    assert_same(loaded(tmp_path / "model", tmp_path, "0_Transformer"), expected)
+
+
+def test_jina_v3_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    folder = tmp_path / "model" / "0_Transformer"
+    jina(folder)
+    by_hand = jina_native(folder, tmp_path / "native", "text-matching")
+    expected = transformers.AutoModel.from_pretrained(by_hand).eval()
+    below(tmp_path / "model", "0_Transformer")
+    assert_same(loaded(tmp_path / "model", tmp_path, "0_Transformer"), expected)
 
 
 def test_gte_under_the_name_that_transformers_has(tmp_path: Path) -> None:
@@ -145,7 +176,7 @@ def test_jina_v3_merges_one_adapter(task: str | None, tmp_path: Path) -> None:
     jina(tmp_path / "model")
     by_hand = jina_native(tmp_path / "model", tmp_path / "native", task or "text-matching")
     expected = transformers.AutoModel.from_pretrained(by_hand).eval()
-    options = {"hf_overrides": {"jina_task": task}} if task else {}
+    options: dict[str, Any] = {"hf_overrides": {"jina_task": task}} if task else {}
     assert_same(loaded(tmp_path / "model", tmp_path, **options), expected)
 
 
