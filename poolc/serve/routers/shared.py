@@ -68,8 +68,7 @@ def _of_input(request: Request, plain: dict[str, Any]) -> _Schema:
     return ClassifyRequest if Task.CLASSIFY in tasks else PoolingRequest
 
 
-# The field that tells whose a request is -> what it is; the first that is there decides, and "" is
-# any. null is as good as nothing.
+# The field that tells whose a request is -> what it is; the first that is there decides, "" is any.
 _ROOT: _Schemas = {"texts": tei_schemas.RerankRequest, "": _of_inputs}
 _RERANK: _Schemas = {"texts": tei_schemas.RerankRequest, "documents": RerankRequest}
 _TOKENIZE: _Schemas = {
@@ -153,7 +152,7 @@ async def _answer(request: Request, schemas: _Schemas) -> Response:
 def _chosen(request: Request, plain: dict[str, Any], schemas: _Schemas) -> BaseModel:
     """Return a body as what its fields say that it is."""
     for field, found in schemas.items():
-        if not field or plain.get(field) is not None:
+        if not field or field in plain:
             schema = found if isinstance(found, type) else found(request, plain)
             if schema in _OF_TEI:  # before it is validated: refusals have its form too
                 speak(request, Dialect.TEI)

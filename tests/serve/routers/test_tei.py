@@ -196,13 +196,6 @@ def test_errors_of_shared_paths_have_its_form(
     assert list(refusal(client, path, **body)) == ["error", "error_type"]
 
 
-def test_null_is_no_field_of_its_requests(client: httpx.AsyncClient) -> None:
-    asked = {"query": "a", "documents": ["b"], "model": "x"}
-    assert "results" in answer(client, "/rerank", texts=None, **asked)
-    assert "count" in answer(client, "/tokenize", inputs=None, prompt="a", model="e")
-    assert answer(client, "/", texts=None, inputs="a") == answer(client, "/embed", inputs="a")
-
-
 def test_a_token_classifier_has_a_tokenizer(make_client: MakeClient, tagger: Engine) -> None:
     client = make_client(t=tagger)
     ids = [token["id"] for token in answer(client, "/tokenize", inputs=TEXTS[0])[0]]
