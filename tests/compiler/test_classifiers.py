@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sentence_transformers import CrossEncoder
+from transformers import AutoConfig
 
 from poolc.compiler.heads import activation_module
 from poolc.errors import InvalidOption, UnsupportedModel
@@ -195,3 +196,28 @@ def test_recognize_unknown_activation(tmp_path: Path, recognise: Recognise) -> N
     edit_json(folder / "config.json", **by_library("mine.Activation"))
     with pytest.raises(UnsupportedModel, match=r"activation 'mine.Activation'; known: torch.nn's"):
         recognise(folder)
+
+
+@pytest.mark.parametrize("kind", ["SequenceClassification", "TokenClassification"])
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [((1, 2, 3), "1, 2, 3"), ((0, 1, 3), "0, 1, 3"), ((7, 0, 1), "0, 1, 7")],
+)
+def test_recognize_labels_with_a_gap(
+    numbers: tuple[int, ...], shown: str, kind: str, tmp_path: Path, recognise: Recognise
+) -> None:
+    """transformers calls a column by its number there, and has no name for the rest."""
+    folder = classifier(tmp_path / "model", num_labels=3)
+    names = {str(number): name for number, name in zip(numbers, "abc", strict=True)}
+    edit_json(folder / "config.json", id2label=names, architectures=[f"BertFor{kind}"])
+    known = AutoConfig.from_pretrained(folder).id2label
+    assert [column for column in range(3) if column not in known]
+    with pytest.raises(UnsupportedModel) as caught:
+        recognise(folder)
+    assert str(caught.value) == (
+        f"config.json: id2label has the numbers {shown}; the model's 3 columns are 0 to 2: "
+        "correct them there, or call the columns by their numbers with --hf-overrides "
+        '\'{"id2label": null, "num_labels": 3}\''
+    )
+    numbered = recognise(folder, hf_overrides={"id2label": None, "num_labels": 3})
+    assert numbered.spec.labels == ("LABEL_0", "LABEL_1", "LABEL_2")

@@ -8,6 +8,7 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.context import Context
 from poolc.compiler.recognize.embedding import is_causal
+from poolc.compiler.recognize.labels import id2label
 from poolc.errors import TokenizerError, UnsupportedModel, nearest
 from poolc.spec import Activation, LmHeadSpec, PoolingType, Task, Trunk
 
@@ -18,13 +19,11 @@ _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"
 
 
 def choose_classifier(context: Context, arch: Architecture, choices: Choices) -> None:
-    """Fill in the fields of Kind.CLASSIFIER. Raises InvalidOption."""
+    """Fill in the fields of Kind.CLASSIFIER. Raises InvalidOption or UnsupportedModel."""
     if arch.trunk is Trunk.CAUSAL_LM:
         labels, labels_origin = _choose_lm_head(context, choices), choices.origins["lm_head"]
     else:
-        names = dict(context.config.id2label or {})
-        labels = tuple(str(names[i]) for i in sorted(names))
-        labels_origin = "config.json: id2label"
+        labels, labels_origin = id2label(context), "config.json: id2label"
     tasks = [Task.CLASSIFY, Task.SCORE, Task.ENCODE]
     tasks += [Task.REWARD] if len(labels) == 1 else []
     choices.set("tasks", tuple(tasks), choices.origins["tasks"])

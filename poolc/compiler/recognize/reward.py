@@ -12,7 +12,8 @@ from poolc.compiler.choices import Choices
 from poolc.compiler.pooler_fields import pooler_error
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
-from poolc.compiler.recognize.token_classifier import check_token_activation, id2label
+from poolc.compiler.recognize.labels import id2label
+from poolc.compiler.recognize.token_classifier import check_token_activation
 from poolc.spec import Activation, LmHeadSpec, PoolingType, StepSpec, Task, Trunk
 
 _PROCESS = "ForProcessRewardModel"
@@ -57,9 +58,8 @@ def choose_reward(context: Context, arch: Architecture, choices: Choices) -> Non
 
 def _labels(context: Context, arch: Architecture) -> tuple[tuple[str, ...], str]:
     """Return the names of the columns, and where they come from; none without a head."""
-    configured = id2label(context)
     if arch.trunk is Trunk.TOKEN_CLASSIFIER:
-        return configured, "config.json: id2label"
+        return id2label(context), "config.json: id2label"
     if arch.trunk is Trunk.CAUSAL_LM:
         ids = context.pooler.returned_token_ids
         if ids is None:
@@ -74,8 +74,8 @@ def _labels(context: Context, arch: Architecture) -> tuple[tuple[str, ...], str]
     if arch.token_head is None:
         return (), ""
     columns = arch.token_head.columns
-    if len(configured) == columns:
-        return configured, "config.json: id2label"
+    if len(context.config.id2label or {}) == columns:
+        return id2label(context), "config.json: id2label"
     head = f"{arch.name}: {columns} column(s) of {arch.token_head.name}"
     return tuple(f"LABEL_{i}" for i in range(columns)), head
 

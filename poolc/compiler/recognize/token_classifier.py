@@ -8,6 +8,7 @@ from poolc.compiler.architecture import Architecture
 from poolc.compiler.choices import Choices
 from poolc.compiler.recognize.classifier import choose_activation
 from poolc.compiler.recognize.context import Context
+from poolc.compiler.recognize.labels import id2label
 from poolc.errors import InvalidOption
 from poolc.runtime.outputs import activate
 from poolc.spec import PoolingType, Task
@@ -38,9 +39,3 @@ def check_token_activation(choices: Choices) -> None:
         raise InvalidOption(
             f"{choices.origins['activation']}: {error}", param="pooler_config"
         ) from None
-
-
-def id2label(context: Context) -> tuple[str, ...]:
-    """Return config.json's labels in the order of their numbers."""
-    names = dict(context.config.id2label or {})
-    return tuple(str(names[i]) for i in sorted(names))
