@@ -18,7 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from poolc.compiler.json_files import read_json
-from poolc.compiler.loaded import check_loaded
+from poolc.compiler.loaded import check_loaded, check_weights
 from poolc.compiler.models import register_classes, register_configs
 from poolc.compiler.own_code import check_architectures, check_class, own_class
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
@@ -108,7 +108,8 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
 
     if not (trust_remote_code and own_class(config, _AUTO_CLASSES[trunk])):
         check_class(config, _AUTO_CLASSES[trunk])
-        _check_settings(config)
+        _check_positions(config)
+    _check_unquantized(config)
     register_classes()
     auto = getattr(transformers, _AUTO_CLASSES[trunk])
     model = _build(auto, config, trust_remote_code)
@@ -141,14 +142,28 @@ def probe(config: Any, trunk: Trunk, *, trust_remote_code: bool) -> Architecture
     )
 
 
-def _check_settings(config: Any) -> None:
-    """Refuse settings that transformers' classes read past."""
+def _check_positions(config: Any) -> None:
+    """Refuse positions that transformers' classes read past."""
     positions = getattr(config, "position_embedding_type", None)
     if positions in ("relative_key", "relative_key_query"):
         raise UnsupportedModel(
             f"config.json: position_embedding_type is {positions!r}, which this transformers no "
             "longer computes: it would read the model as one of absolute positions"
         )
+
+
+def _check_unquantized(config: Any) -> None:
+    """Refuse weights in a format that transformers reads with another library for each."""
+    for name in ("quantization_config", "compression_config"):
+        said = getattr(config, name, None)
+        if said:
+            method = said.get("quant_method") if isinstance(said, Mapping) else None
+            raise UnsupportedModel(
+                f"config.json: {name} says that the weights are quantised ({method or 'somehow'}), "
+                "which poolc does not read: compile the original weights, with --precision int8 or "
+                "another for a small artifact. If these are whole, as merged ones of a QLoRA "
+                f'training may be: hf_overrides {{"{name}": null}}'
+            )
 
 
 def _text_encoder(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -181,10 +196,11 @@ def load_weights(
 ) -> Any:
     """Load the model in fp32, in evaluation mode, with ``attention`` (sdpa or eager).
 
-    Raises CorruptWeights where tensors are missing or have another shape.
+    Raises CorruptWeights where tensors are missing, have another shape or no place.
     """
     import torch
 
+    check_weights(folder)
     try:
         model, info = arch.auto.from_pretrained(
             folder,

@@ -1,12 +1,14 @@
-"""What transformers says of weights that it has read: missing, of another shape, left over."""
+"""Weights that are not those of the model: none, some missing, of another shape, left over."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poolc.errors import CorruptWeights
+from poolc.model_cache.source_files import ONNX_FILES
 from poolc.spec import Trunk
 
 if TYPE_CHECKING:
@@ -20,6 +22,24 @@ _COMPUTED = re.compile(
     r"(position_ids|token_type_ids|inv_freq|cos_cached|sin_cached|masked_bias)$"
     r"|\.(attn|attention)\.bias$|\.crossattention\."
 )
+_OTHER_WEIGHTS = frozenset({".h5", ".msgpack", ".ot", ".gguf"})
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse a folder whose weights are in other formats, with a way out. Raises CorruptWeights."""
+    if any(folder.glob("*.safetensors")):
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_WEIGHTS)
+    graph = next((name for name in ONNX_FILES if (folder / name).is_file()), None)
+    if graph:
+        hint = f"it ships {graph}, which --from-onnx (from_onnx=True) compiles"
+    elif others:
+        hint = f"save it as safetensors with a library that reads {', '.join(others)}"
+    else:  # of a repository on the hub, neither of these is fetched
+        hint = "if it ships onnx/model.onnx, --from-onnx (from_onnx=True) compiles that"
+    raise CorruptWeights(
+        f"the model has no weights that poolc reads, model.safetensors or pytorch_model.bin: {hint}"
+    )
 
 
 def check_loaded(model: PreTrainedModel, info: dict[str, Any], arch: Architecture) -> None:

@@ -61,7 +61,7 @@ TOKENIZER_FILES = (
 # The pickles that transformers and sentence-transformers load; others are not this model's weights.
 _PICKLE = re.compile(r"^pytorch_model(-\d+-of-\d+)?\.bin$")
 # Keys that transformers takes for given where they are there at all: null takes them away.
-_NULLABLE = ("auto_map", "quantization_config")
+_NULLABLE = ("auto_map", "quantization_config", "compression_config")
 
 
 @dataclass(frozen=True, slots=True)

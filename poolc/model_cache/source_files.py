@@ -34,7 +34,8 @@ _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth"})
 _WEIGHT_SUFFIXES = _PICKLE_SUFFIXES | {".safetensors"}
 # Whatever else a folder holds, one of these lies beside the transformer's configuration.
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "vocab.txt"})
-_ONNX_FILES = ("onnx/model.onnx", "model.onnx")
+# The graphs that a transformer's folder ships, the one that Sentence Transformers prefers first.
+ONNX_FILES = ("onnx/model.onnx", "model.onnx")
 # The weights of a module, whole or in parts. An adapter, or another head, is not its weights.
 _SAFETENSORS = re.compile(r"^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$")
 # BGE-M3's heads lie beside the weights as pickles, whatever the format of the weights.
@@ -83,7 +84,7 @@ def onnx_graph(names: Iterable[str]) -> str | None:
     present = set(names)
     # Old Sentence Transformers folders have the transformer, and its graph, in 0_Transformer/.
     places = ["", *sorted(folder for folder in _trunk_folders(present) if folder)]
-    graphs = [f"{place}{file}" for place in places for file in _ONNX_FILES]
+    graphs = [f"{place}{file}" for place in places for file in ONNX_FILES]
     return next((name for name in graphs if name in present), None)
 
 

@@ -236,9 +236,31 @@ def test_load_weights_of_other_labels(tmp_path: Path) -> None:
         load(folder, trunk=Trunk.SEQUENCE_CLASSIFIER)
 
 
-def test_load_weights_without_any(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("tf_model.h5", "save it as safetensors with a library that reads tf_model.h5"),
+        (
+            "onnx/model.onnx",
+            "it ships onnx/model.onnx, which --from-onnx (from_onnx=True) compiles",
+        ),
+        ("notes.txt", "if it ships onnx/model.onnx, --from-onnx (from_onnx=True) compiles that"),
+    ],
+)
+def test_load_weights_without_any(name: str, hint: str, tmp_path: Path) -> None:
     folder = encoder(tmp_path / "model")
-    (folder / WEIGHTS).unlink()
+    (folder / "onnx").mkdir()
+    (folder / WEIGHTS).rename(folder / name)
+    with pytest.raises(CorruptWeights) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        "the model has no weights that poolc reads, model.safetensors or pytorch_model.bin: " + hint
+    )
+
+
+def test_load_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "model")
+    (folder / WEIGHTS).rename(folder / "other.safetensors")
     with pytest.raises(CorruptWeights, match="the weights of BertModel cannot be loaded: "):
         load(folder)
 

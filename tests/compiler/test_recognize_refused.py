@@ -81,6 +81,21 @@ def test_recognize_foreign_class_of_a_known_type(tmp_path: Path, recognise: Reco
         recognise(folder)
 
 
+def test_recognize_quantised_weights(tmp_path: Path, recognise: Recognise) -> None:
+    folder = encoder(tmp_path / "model")
+    edit_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UnsupportedModel) as caught:
+        recognise(folder)
+    assert str(caught.value) == (
+        "config.json: quantization_config says that the weights are quantised (gptq), which poolc "
+        "does not read: compile the original weights, with --precision int8 or another for a small "
+        "artifact. If these are whole, as merged ones of a QLoRA training may be: hf_overrides "
+        '{"quantization_config": null}'
+    )
+    known = recognise(folder, hf_overrides={"quantization_config": None}, convert="embed")
+    assert known.spec.architecture == "BertModel"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
