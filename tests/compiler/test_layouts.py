@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.modules import (
     LayerNorm,
     Normalize,
@@ -107,6 +107,18 @@ def test_model2vec(tmp_path: Path, compile_here: CompileHere) -> None:
     assert short is not None
     with pytest.raises(TextTooLong, match=rf"reads the first {12 * short} and 12 tokens"):
         engine.embed(["x" * (12 * short + 1)])
+
+
+def test_model2vec_of_whole_numbers(tmp_path: Path, compile_here: CompileHere) -> None:
+    """An int8 table, which Sentence Transformers does not load: model2vec means its numbers."""
+    folder = model2vec_folder(tmp_path / "model", max_length=12)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    scale = 127 / tensors["embeddings"].abs().max()
+    save_file({**tensors, "embeddings": (tensors["embeddings"] * scale).to(torch.int8)}, path)
+    texts = [*TEXTS, *WORDS]
+    found = Engine(compile_here(folder)).embed(texts, truncate=True)
+    assert_close(found, model2vec_vectors(texts, folder, 12))
 
 
 def test_router_behind_a_shared_transformer(tmp_path: Path, compile_here: CompileHere) -> None:

@@ -18,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     DistilBertConfig,
     DistilBertModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     pipeline,
 )
 
@@ -40,7 +42,7 @@ from tests.compiler.folders import (
 from tests.compiler.folders import (
     classifier as classifier_folder,
 )
-from tests.models import HIDDEN, MAX_LENGTH, save_model, wordpiece, write_json
+from tests.models import HIDDEN, MAX_LENGTH, byte_bpe, save_model, wordpiece, write_json
 
 PAIRS = [(TEXTS[0], TEXTS[2]), (TEXTS[1], TEXTS[3]), (TEXTS[3], TEXTS[1]), (TEXTS[5], TEXTS[5])]
 BOUND = 1e-5
@@ -230,6 +232,26 @@ def test_causal_classifier(tmp_path: Path, compile_here: CompileHere) -> None:
     config = Qwen3Config(vocab_size=vocabulary, pad_token_id=0, num_labels=3, **sizes, **heads)
     save_model(Qwen3ForSequenceClassification(config), folder)
     engine = Engine(compile_here(folder, max_length=MAX_LENGTH))
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = engine.classify(TEXTS, truncate=True, use_activation=False).probs
+    with torch.inference_mode():
+        for text, logits in zip(TEXTS, found, strict=True):
+            features = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)
+            features.pop("token_type_ids", None)
+            assert_close(logits, model(**features).logits[0].numpy())
+
+
+def test_classifier_whose_padding_id_is_no_token(tmp_path: Path, compile_here: CompileHere) -> None:
+    """Llama's first configurations say -1 for none, and the class takes the last position."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    sizes = {"hidden_size": HIDDEN, "num_hidden_layers": 1, "num_attention_heads": 4}
+    limits = {"intermediate_size": 64, "max_position_embeddings": MAX_LENGTH}
+    config = LlamaConfig(vocab_size=len(byte_bpe(folder)), num_labels=2, **sizes, **limits)
+    save_model(LlamaForSequenceClassification(config), folder, scale=0.1)
+    edit_json(folder / "config.json", pad_token_id=-1)
+    engine = Engine(compile_here(folder))
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = engine.classify(TEXTS, truncate=True, use_activation=False).probs

@@ -48,7 +48,8 @@ class TokenHeadModel(nn.Module):
 class LastTokenClassifier(nn.Module):
     """A classifier over a decoder that names no padding id, for batches.
 
-    Its class refuses more than one text, and takes the last position of one: the last token.
+    Its class refuses more than one text, or takes padding for text, and the last position of one:
+    the last token.
     """
 
     def __init__(self, model: Any) -> None:
@@ -63,5 +64,7 @@ class LastTokenClassifier(nn.Module):
 
 
 def _needs_padding_id(model: Any) -> bool:
-    unnamed = getattr(model.config.get_text_config(), "pad_token_id", None) is None
+    named = getattr(model.config.get_text_config(), "pad_token_id", None)
+    # -1 is what Llama's first configurations write for none.
+    unnamed = named is None or named < 0
     return unnamed and isinstance(getattr(model, "score", None), nn.Linear)

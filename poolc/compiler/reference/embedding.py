@@ -11,6 +11,7 @@ import torch
 from poolc.compiler.parity_texts import PARITY_MAX_LENGTH, parity_texts
 from poolc.compiler.recognize import Recognized, Route
 from poolc.compiler.reference.base import Case, Reference, Subject
+from poolc.compiler.static import table_name
 from poolc.runtime.request import Item, Params
 from poolc.spec import (
     ATTENTION_MASK,
@@ -163,10 +164,8 @@ class _StaticChain:
     name = "sentence-transformers StaticEmbedding"
 
     def __init__(self, folder: Path, recognized: Recognized) -> None:
-        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
         self._spec = recognized.spec
-        self._static = StaticEmbedding.load(str(folder), subfolder=recognized.transformer).float()
+        self._static = _static_embedding(folder, recognized.transformer).float()
         self._limit = min(self._spec.max_length, PARITY_MAX_LENGTH)
         side = self._spec.truncation_side
         self._static.tokenizer.enable_truncation(self._limit, direction=side)
@@ -186,6 +185,24 @@ class _StaticChain:
         state = self._static({"input_ids": bag, "offsets": torch.zeros(1, dtype=torch.long)})
         state[TOKEN_EMBEDDINGS] = self._static.embedding.weight[ids][None]
         return _run(self._modules, state, self._spec.normalize)
+
+
+def _static_embedding(folder: Path, path: str) -> Any:
+    """Load the library's module; a table of integers (model2vec's int8) as the numbers that it has.
+
+    model2vec computes with those, and the library would train them, which takes floats.
+    """
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    class Floats(StaticEmbedding):
+        @classmethod
+        def load_torch_weights(cls, *args: Any, **options: Any) -> Any:
+            found = super().load_torch_weights(*args, **options)
+            table = table_name(found)
+            whole = not found[table].is_floating_point()
+            return {**found, table: found[table].float()} if whole else found
+
+    return Floats.load(str(folder), subfolder=path)
 
 
 def _run(modules: list[Any], state: dict[str, Any], normalize: bool) -> dict[str, torch.Tensor]:
