@@ -21,6 +21,7 @@ from poolc.compiler.json_files import read_json
 from poolc.compiler.loaded import check_loaded, check_weights
 from poolc.compiler.models import register_classes, register_configs
 from poolc.compiler.own_code import check_architectures, check_class, own_class
+from poolc.compiler.rope import lower_dynamic
 from poolc.errors import CorruptWeights, RemoteCodeRefused, UnsupportedModel
 from poolc.spec import TOKEN_TYPE_IDS, Trunk
 
@@ -78,8 +79,10 @@ def read_config(
     if "auto_map" in raw and not trust_remote_code:
         check_architectures(raw)
     try:
-        return AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, **(changes or {})
+        return lower_dynamic(
+            AutoConfig.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, **(changes or {})
+            )
         )
     except _REFUSALS as error:
         kind = str(raw.get("model_type", "none"))
