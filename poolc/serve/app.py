@@ -31,13 +31,12 @@ def create_app(
 ) -> FastAPI:
     """Return the ASGI application over loaded engines, by the name each was given.
 
-    ``app.state`` holds ``registry``, ``metrics``, ``token_ids``, ``refusals`` and ``settings``;
+    ``app.state`` holds ``registry``, ``metrics``, ``token_ids``, ``refusals`` and ``settings``, and
+    ``stopping`` once the server is; paths behind a proxy (``root_path``) are the server's matter;
     ``load`` is how a model is loaded that is added later. Raises InvalidOption for names that do
     not fit the engines, and for cl100k without its vocabulary.
     """
-    app = FastAPI(
-        title="poolc", version=__version__, root_path=settings.root_path, telemetry=_NO_TELEMETRY
-    )
+    app = FastAPI(title="poolc", version=__version__, telemetry=_NO_TELEMETRY)
     registry = Registry(engines, settings)
     metrics = Metrics(registry.gauges, shared=settings.workers > 1)
     for model in registry.models:

@@ -25,6 +25,7 @@ class Served:
     names: tuple[str, ...]
     engine: Engine
     scheduler: Scheduler
+    model_bytes: int  # read once: the folder may be gone when somebody asks
 
     def shown_name(self, asked: str | None) -> str:
         """Return the name that a reply to a request for ``asked`` shows."""
@@ -46,10 +47,7 @@ class Registry:
         self._settings = settings
         # Told what only another process can have again: see ``Scheduler.on_lost``.
         self.on_lost: Callable[[str], None] = log.critical
-        self.models = tuple(
-            Served(names[given], engine, self._scheduler(engine))
-            for given, engine in engines.items()
-        )
+        self.models = tuple(self._served(names[given], engine) for given, engine in engines.items())
         self._index()
 
     def made(self, given: str, engine: Engine, names: Sequence[str]) -> Served:
@@ -61,7 +59,11 @@ class Registry:
         other = () if source == given or source in self._by_name else (source,)
         chosen = tuple(names) or (given, *other)
         self.check_free(chosen)
-        return Served(chosen, engine, self._scheduler(engine))
+        return self._served(chosen, engine)
+
+    def _served(self, names: tuple[str, ...], engine: Engine) -> Served:
+        size = sum(engine.artifact.sizes().values())
+        return Served(names, engine, self._scheduler(engine), size)
 
     def _scheduler(self, engine: Engine) -> Scheduler:
         made = Scheduler(engine, self._settings)
@@ -129,7 +131,7 @@ class Registry:
         return {
             model.names[0]: {
                 **model.scheduler.gauges(),
-                "model_bytes": float(sum(model.engine.artifact.sizes().values())),
+                "model_bytes": float(model.model_bytes),
                 "model_cpu_seconds": model.engine.model_cpu_s,
             }
             for model in self.models

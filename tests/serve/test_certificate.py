@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
 
 from poolc.errors import InvalidOption
 from poolc.serve.certificate import check_certificate
@@ -13,30 +23,30 @@ from poolc.serve.server import serve
 from poolc.serve.settings import Settings
 
 
+def pem(key: rsa.RSAPrivateKey, secret: bytes = b"") -> bytes:
+    how = BestAvailableEncryption(secret) if secret else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
+
+
+def certificate_of(key: rsa.RSAPrivateKey) -> bytes:
+    """Return one that the key signed itself."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    )
+    return made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make certificates and keys, good and bad ones."""
     made = tmp_path_factory.mktemp("tls")
-    for name, bits in (("", 2048), ("other_", 2048), ("weak_", 512)):
-        files = ("-keyout", f"{name}key.pem", "-out", f"{name}cert.pem")
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-nodes",
-                "-newkey",
-                f"rsa:{bits}",
-                "-subj",
-                "/CN=a",
-                *files,
-            ],
-            cwd=made,
-            check=True,
-            capture_output=True,
-        )
-    encrypt = "openssl pkcs8 -topk8 -in key.pem -out encrypted.pem -passout pass:secret"
-    subprocess.run(encrypt.split(), cwd=made, check=True, capture_output=True)
+    for name, bits in (("", 2048), ("other_", 2048), ("weak_", 1024)):
+        key = rsa.generate_private_key(65537, bits)
+        (made / f"{name}key.pem").write_bytes(pem(key))
+        (made / f"{name}cert.pem").write_bytes(certificate_of(key))
+        (made / f"{name}encrypted.pem").write_bytes(pem(key, b"secret"))
     (made / "junk.pem").write_text("junk", encoding="utf-8")
     return made
 

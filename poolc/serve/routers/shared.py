@@ -135,6 +135,8 @@ async def tokenize(request: Request) -> Response:
     response_model=None,
     **documented(
         *(EmbeddingRequest, ClassifyRequest, RerankRequest, ScoreRequest, PoolingRequest),
+        *(TokenizeRequest, tei_schemas.RerankRequest, tei_schemas.SimilarityRequest),
+        *_BY_TASK.values(),
         or_dialect=Dialect.TEI,
     ),
 )
