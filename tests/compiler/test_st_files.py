@@ -7,26 +7,32 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import nn
+from transformers import AutoTokenizer
 
 from poolc.compiler import st_files
 from poolc.compiler.st_files import transformer_path
 from poolc.errors import UnsupportedModel
+from poolc.runtime.engine import Engine
 from poolc.spec import Activation, LayerSpec, PoolingType
-from tests.compiler.conftest import Recognise, plain_spec
+from tests.compiler.conftest import CompileHere, Recognise, plain_spec
 from tests.compiler.folders import (
     MODES,
+    TEXTS,
     add_dense,
     add_modules,
     edit_json,
     sentence_transformer,
     set_pooling,
 )
-from tests.models import HIDDEN, MAX_LENGTH, write_json, write_modules, write_pooling
+from tests.models import HIDDEN, MAX_LENGTH, tiny_splade, write_json, write_modules, write_pooling
 
 FLAGS = (
     *("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"),
@@ -165,7 +171,7 @@ def module(kind: str, path: Any = "") -> dict[str, Any]:
         ([module("Transformer", None)], "modules.json is not a list of type and path"),
         ([module("Transformer", "../other")], r"path '\.\./other' leaves the model's folder"),
         ([module("Transformer", "/etc")], "path '/etc' leaves the model's folder"),
-        ([module("BoW")], "modules.json starts with BoW; poolc reads Transformer and Static"),
+        ([module("BoW")], "modules.json starts with BoW; poolc reads .*; of BoW: it counts words"),
         ([module("Transformer"), module("LSTM", "1")], "a LSTM module, .*: .* no recurrent layers"),
         ([module("Transformer"), module("WordWeights", "1")], "a WordWeights module, .* words"),
         ([module("Transformer"), module("CNN", "1")], "a CNN module, which poolc does not compile"),
@@ -372,3 +378,35 @@ def test_read_router(
 def test_read_refuses_router(config: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=f"router_config.json.*{message}"):
         st_files.read(router(tmp_path, **config))
+
+
+def test_sparse_table_of_a_route(tmp_path: Path, compile_here: CompileHere) -> None:
+    """Inference-free SPLADE: refused by name, and what the error says to do works."""
+    source, folder = tmp_path / "source", tmp_path / "model"
+    source.mkdir()
+    tiny_splade(source)
+    documents = [
+        Transformer(str(source), transformer_task="fill-mask"),
+        SpladePooling("max", activation_function="log1p_relu"),
+    ]
+    queries = SparseStaticEmbedding(AutoTokenizer.from_pretrained(source))
+    routes = Router.for_query_document([queries], documents)
+    model = SparseEncoder(modules=[routes], device="cpu")
+    model.save_pretrained(str(folder))
+    with pytest.raises(UnsupportedModel) as caught:
+        st_files.read(folder)
+    assert str(caught.value) == (
+        "router_config.json: route 'query' is a SparseStaticEmbedding module, a table of one "
+        "weight a token, which poolc does not compile: to compile route 'document' alone, copy "
+        "the folder and list in modules.json, instead of the Router, document_0_Transformer and "
+        "document_1_SpladePooling; weights of tokens need no model: they are in "
+        "query_0_SparseStaticEmbedding"
+    )
+    parts = ("Transformer", "document_0_Transformer"), ("SpladePooling", "document_1_SpladePooling")
+    write_modules(folder, *parts)
+    expected = model.encode_document(TEXTS, convert_to_sparse_tensor=False).numpy()
+    found = np.zeros_like(expected)
+    vectors = Engine(compile_here(folder)).embed_sparse(TEXTS, truncate=True)
+    for row, sparse in zip(found, vectors, strict=True):
+        row[sparse.indices] = sparse.values
+    assert np.abs(found - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())

@@ -20,7 +20,7 @@ from poolc.compiler.st_files.modules import (
     read_entries,
     read_modules,
 )
-from poolc.compiler.st_files.router import find_router, read_router, route_modules
+from poolc.compiler.st_files.router import check_routes, find_router, read_router, route_modules
 
 __all__ = [
     "Router",
@@ -46,6 +46,7 @@ def read(folder: Path) -> SentenceTransformer | None:
     if place is None:
         return read_chain(folder, modules, settings)
     found = read_router(folder, modules[place])
+    check_routes(found)
     chains = {
         route: read_chain(folder, route_modules(modules, place, found, route), settings)
         for route in found.used

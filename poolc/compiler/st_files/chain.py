@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poolc.compiler.st_files.layers import LAYERS, TEXT, TOKENS, read_layer
-from poolc.compiler.st_files.modules import MODULES_FILE, Module, refuse
+from poolc.compiler.st_files.modules import MODULES_FILE, Module, refuse, refuse_first
 from poolc.compiler.st_files.pooling import PoolingConfig, read_pooling
 from poolc.compiler.st_files.transformer import TransformerConfig, read_transformer
 from poolc.errors import UnsupportedModel
@@ -121,9 +121,7 @@ def read_chain(
     """Read modules that follow each other. Raises UnsupportedModel."""
     first, *rest = modules
     if first.kind not in (TRANSFORMER, _MLM, STATIC):
-        raise UnsupportedModel(
-            f"modules.json starts with {first.kind}; poolc reads Transformer and StaticEmbedding"
-        )
+        raise refuse_first(first.kind, f"{TRANSFORMER} and {STATIC}")
     is_static = first.kind == STATIC
     found = SentenceTransformer(
         reader=STATIC if is_static else TRANSFORMER,

@@ -10,6 +10,7 @@ from typing import Any
 from poolc.errors import UnsupportedModel
 
 MODULES_FILE = "modules.json"
+SPARSE_STATIC = "SparseStaticEmbedding"
 
 # Why modules of the library are not compiled, by class name.
 _REFUSED = {
@@ -23,7 +24,7 @@ _REFUSED = {
     "WordEmbeddings": "it looks up words that a tokenizer in Python finds",
     "CLIPModel": "it reads images",
     "SparseAutoEncoder": "its codes are the largest of thousands of hidden units, not tokens",
-    "SparseStaticEmbedding": "it weighs tokens without a model, for one side of a pair of models",
+    SPARSE_STATIC: "it weighs tokens without a model, for one side of a pair of models",
 }
 # PyLate's own Dense is a copy of Sentence Transformers'.
 _COPIES = {"pylate.models.Dense.Dense": "sentence_transformers.models.Dense"}
@@ -97,6 +98,13 @@ def inside(path: str) -> str:
     if pure.is_absolute() or ".." in pure.parts:
         raise ValueError(f"path {path!r} leaves the model's folder")
     return "" if path == "." else path
+
+
+def refuse_first(kind: str, reads: str) -> UnsupportedModel:
+    """Return the error for a module that stands first in modules.json and is none that ``reads``
+    names."""
+    reason = f"; of {kind}: {_REFUSED[kind]}" if kind in _REFUSED else ""
+    return UnsupportedModel(f"{MODULES_FILE} starts with {kind}; poolc reads {reads}{reason}")
 
 
 def refuse(kind: str) -> UnsupportedModel:

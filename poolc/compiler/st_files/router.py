@@ -14,7 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from poolc.compiler.json_files import read_json
-from poolc.compiler.st_files.modules import Module, class_name, inside, without_dropout
+from poolc.compiler.st_files.modules import (
+    SPARSE_STATIC,
+    Module,
+    class_name,
+    inside,
+    without_dropout,
+)
 from poolc.errors import UnsupportedModel
 
 _KINDS = ("Router", "Asym")
@@ -85,6 +91,30 @@ def read_router(folder: Path, module: Module) -> Routes:
     default = _resolve(None, routes, mappings) or default
     main = default or sides.get("document") or next(iter(routes))
     return Routes(name, routes, sides, main, default is not None)
+
+
+def check_routes(found: Routes) -> None:
+    """Refuse routes that weigh tokens without a model, and say what can be done.
+
+    Raises UnsupportedModel.
+    """
+    for name, route in found.routes.items():
+        tables = [module.path for module in route if module.kind == SPARSE_STATIC]
+        if not tables:
+            continue
+        others = [one for one in found.used if one != name]
+        modules = [module.path for one in others[:1] for module in found.routes[one]]
+        alone = (
+            f": to compile route {others[0]!r} alone, copy the folder and list in modules.json, "
+            f"instead of the Router, {' and '.join(modules)}; weights of tokens need no model: "
+            f"they are in {tables[0]}"
+            if others
+            else ""
+        )
+        raise UnsupportedModel(
+            f"{found.file}: route {name!r} is a {SPARSE_STATIC} module, a table of one weight a "
+            f"token, which poolc does not compile{alone}"
+        )
 
 
 def _config(folder: Path, path: str) -> tuple[str, dict[str, Any]]:
