@@ -11,11 +11,8 @@ from typing import Any
 
 import transformers
 from transformers import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
+from poolc.compiler.models import has_masked_lm
 from poolc.compiler.natives import JINA_V3
 from poolc.errors import RemoteCodeRefused
 
@@ -85,12 +82,14 @@ def _stands_in(config: Any, named: str) -> bool:
 
 def _or(config: Any) -> str:
     """Return the other ways: what the code does can be said, where it does little."""
-    kind = config.model_type
-    decoder = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    attention = (
-        ". If it differs in nothing but attending both ways, as gte-Qwen2 does, hf_overrides "
-        '{"is_causal": false} says so; if in nothing at all, '
-    )
-    same = ". If it differs in nothing, "
-    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return (attention if decoder and not masked else same) + 'hf_overrides {"auto_map": null}'
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = str(config.model_type)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not has_masked_lm(kind):
+        attention = (
+            ". If it differs in nothing but attending both ways, as gte-Qwen2 does, hf_overrides "
+            '{"is_causal": false} says so; if in nothing at all, '
+        )
+    else:
+        attention = ". If it differs in nothing, "
+    return f'{attention}hf_overrides {{"auto_map": null}}'
