@@ -106,6 +106,11 @@ def _check(artifact: Artifact) -> None:
             "pooling leaves out the tokens of the prompt, by an input of the graph that this "
             "backend does not fill in"
         )
+    if not embeds(spec) and spec.default_prompt_name is not None:
+        raise CannotExport(
+            f"a default prompt ({spec.default_prompt_name!r}) stands before the left text of each "
+            "pair, and the folder of a cross-encoder says none: load the model's own folder there"
+        )
 
 
 def _edit(spec: ModelSpec) -> Edit:

@@ -117,6 +117,10 @@ def test_what_is_refused(opened: Opened, tmp_path: Path) -> None:
         (elsewhere, "for the target cuda"),
         (opened("tiny_embedder", trunk=Trunk.STATIC), "static models"),
         (masked, "leaves out the tokens of the prompt"),
+        (
+            opened("tiny_cross_encoder", prompts={"q": "find: "}, default_prompt_name="q"),
+            r"a default prompt \('q'\) stands before the left text",
+        ),
         (opened("tiny_splade"), "as many weights as a text has"),
     ):
         with pytest.raises(CannotExport, match=said):
