@@ -22,7 +22,7 @@ SCHEMA_MINOR = 0
 
 # Raised whenever recognition or a graph pass changes numbers: artifacts of an older recipe are
 # then not looked up.
-RECIPE = 4
+RECIPE = 5
 
 MANIFEST_FILE = "manifest.json"
 REPORT_FILE = "report.json"
