@@ -46,6 +46,9 @@ class CannotLoad(InputError):
 class Draining(Overloaded):
     """The server is stopping and takes no new work."""
 
+    def __init__(self) -> None:
+        super().__init__("the server is stopping and takes no new requests", retry_after_s=1.0)
+
 
 class TimedOut(PoolcError):
     """A request took longer than this server lets them."""

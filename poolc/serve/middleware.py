@@ -160,7 +160,7 @@ def _unless_stopping(app: Any, receive: Receive) -> Receive:
     async def received() -> MutableMapping[str, Any]:
         message = await receive()
         if message.get("more_body", False) and is_stopping(app):
-            raise Draining("the server is stopping and takes no new requests", retry_after_s=1.0)
+            raise Draining()
         return message
 
     return received

@@ -149,7 +149,7 @@ class Scheduler:
         items, Overloaded and Draining.
         """
         if self._draining:
-            raise _stopping()
+            raise Draining()
         if len(items) > self._max_items:
             raise InvalidText(
                 f"the request has {len(items)} items; this server takes {self._max_items}: "
@@ -194,7 +194,7 @@ class Scheduler:
         Raises Draining, or what the engine raises.
         """
         if self._draining:
-            raise _stopping()
+            raise Draining()
         engine = self._engine
         task = next(task for task in _PROBED if task in engine.spec.tasks)
         item: Item = ("ready", "ready") if task is Task.SCORE else "ready"
@@ -227,7 +227,7 @@ class Scheduler:
         except TimeoutError:
             self._closed = True
             for job in tuple(self._jobs):
-                self._end(job, _stopping())
+                self._end(job, Draining())
             return False
         return True
 
@@ -244,7 +244,7 @@ class Scheduler:
     async def _run(self, prepared: Prepared, priority: int) -> _Job:
         """Queue a request and wait for the rows of all its sequences."""
         if self._closed:
-            raise _stopping()
+            raise Draining()
         self.admission.refuse_if_full(prepared.num_tokens, priority)
         job = _Job.of(prepared, priority, self._turn_tokens)
         self._jobs.add(job)
@@ -350,7 +350,7 @@ class Scheduler:
         self, batch: _Batch, started_s: float, running: asyncio.Future[list[Row]]
     ) -> None:
         self._running -= 1
-        error = _stopping() if running.cancelled() else running.exception()
+        error = Draining() if running.cancelled() else running.exception()
         if error is None and len(running.result()) != len(batch):
             error = BackendError(f"{len(running.result())} rows came back for {len(batch)}")
         if error is None:
@@ -457,7 +457,3 @@ def _estimate(item: Item, most: int | None) -> int:
 def _estimate_part(part: str | Sequence[int]) -> int:
     # Special tokens aside: English has 4 to 5 characters a token, other scripts 1 to 3.
     return 2 + (len(part) // 4 if isinstance(part, str) and part.isascii() else len(part))
-
-
-def _stopping() -> Draining:
-    return Draining("the server is stopping and takes no new requests", retry_after_s=1.0)

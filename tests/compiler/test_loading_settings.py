@@ -21,6 +21,7 @@ from poolc.runtime.engine import Engine
 from poolc.runtime.tokenize import Limits, TextTokenizer
 from tests.compiler.conftest import CompileHere, Recognise
 from tests.compiler.folders import TEXTS, edit_json, roberta, sentence_transformer
+from tests.compiler.test_parity import assert_close
 from tests.models import (
     MAX_LENGTH,
     tiny_cross_encoder,
@@ -32,13 +33,6 @@ from tests.models import (
 
 FILE = "sentence_bert_config.json"
 CASES = [*TEXTS, "The QUICK Brown FOX", "RIVER IN THE SUN"]
-BOUND = 1e-5
-
-
-def assert_close(found: Any, expected: Any) -> None:
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= BOUND * max(1.0, float(np.abs(expected).max()))
 
 
 def byte_level(folder: Path) -> Path:

@@ -55,6 +55,18 @@ def assert_close(found: Any, expected: Any) -> None:
     assert np.abs(found - expected).max() <= BOUND * max(1.0, float(np.abs(expected).max()))
 
 
+def assert_logits(engine: Engine, folder: Path) -> None:
+    """Compare with transformers' classifier in ``folder``, a text at a time."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = engine.classify(TEXTS, truncate=True, use_activation=False).probs
+    with torch.inference_mode():
+        for text, logits in zip(TEXTS, found, strict=True):
+            features = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)
+            features.pop("token_type_ids", None)
+            assert_close(logits, model(**features).logits[0].numpy())
+
+
 def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
@@ -232,14 +244,7 @@ def test_causal_classifier(tmp_path: Path, compile_here: CompileHere) -> None:
     config = Qwen3Config(vocab_size=vocabulary, pad_token_id=0, num_labels=3, **sizes, **heads)
     save_model(Qwen3ForSequenceClassification(config), folder)
     engine = Engine(compile_here(folder, max_length=MAX_LENGTH))
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = engine.classify(TEXTS, truncate=True, use_activation=False).probs
-    with torch.inference_mode():
-        for text, logits in zip(TEXTS, found, strict=True):
-            features = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)
-            features.pop("token_type_ids", None)
-            assert_close(logits, model(**features).logits[0].numpy())
+    assert_logits(engine, folder)
 
 
 def test_classifier_whose_padding_id_is_no_token(tmp_path: Path, compile_here: CompileHere) -> None:
@@ -252,11 +257,4 @@ def test_classifier_whose_padding_id_is_no_token(tmp_path: Path, compile_here: C
     save_model(LlamaForSequenceClassification(config), folder, scale=0.1)
     edit_json(folder / "config.json", pad_token_id=-1)
     engine = Engine(compile_here(folder))
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = engine.classify(TEXTS, truncate=True, use_activation=False).probs
-    with torch.inference_mode():
-        for text, logits in zip(TEXTS, found, strict=True):
-            features = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)
-            features.pop("token_type_ids", None)
-            assert_close(logits, model(**features).logits[0].numpy())
+    assert_logits(engine, folder)

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
@@ -24,7 +21,7 @@ from poolc.compiler.rope import lower_dynamic
 from poolc.runtime.engine import Engine
 from tests.compiler.conftest import CompileHere
 from tests.compiler.folders import TEXTS, edit_json
-from tests.compiler.test_parity import assert_close
+from tests.compiler.test_parity import assert_close, assert_logits
 from tests.models import (
     HIDDEN,
     MAX_LENGTH,
@@ -67,14 +64,7 @@ def test_embedding(rope: dict[str, Any], tmp_path: Path, compile_here: CompileHe
 def test_classifier(tmp_path: Path, compile_here: CompileHere) -> None:
     folder = llama(tmp_path / "model", LlamaForSequenceClassification, DYNAMIC)
     engine = Engine(compile_here(folder))
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = engine.classify(TEXTS, truncate=True, use_activation=False).probs
-    with torch.inference_mode():
-        for text, logits in zip(TEXTS, found, strict=True):
-            features = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)
-            features.pop("token_type_ids", None)
-            assert_close(logits, model(**features).logits[0].numpy())
+    assert_logits(engine, folder)
 
 
 def test_by_kind_of_layer() -> None:

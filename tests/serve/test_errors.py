@@ -39,7 +39,7 @@ from poolc.serve.errors import (
         (UnknownModel("m"), 404, "NotFoundError"),
         (BodyTooLarge("m"), 413, "RequestTooLargeError"),
         (Overloaded("m"), 429, "OverloadedError"),
-        (Draining("m"), 503, "ServiceUnavailableError"),
+        (Draining(), 503, "ServiceUnavailableError"),
         (NotReady("m"), 503, "ServiceUnavailableError"),
         (BackendError("m"), 500, "InternalServerError"),
         (ArtifactCorrupt("m"), 500, "InternalServerError"),
